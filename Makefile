@@ -1,0 +1,40 @@
+# Needs Linux x86-64 and Python 3.11 to 3.13 with venv; PYTHON=... picks another interpreter.
+.PHONY: help setup demo test test-oldest bench soak check fix lock clean
+export PYTHON
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup:  ## make .venv with the newest vLLM's CPU build
+	@.ci/setup newest
+
+demo: setup  ## start the real engine on this CPU with a tiny model, embed, rank and rerank, stop
+	@.venv/bin/qvl demo
+
+test: setup  ## every test, the real engine included
+	@.venv/bin/python -m pytest
+
+test-oldest:  ## the engine's tests on the oldest vLLM that is supported
+	@.ci/setup oldest
+	@.venv-oldest/bin/python -m pytest tests/parity tests/engine/test_tokens.py tests/engine/test_compat.py
+
+bench: setup  ## qvl beside stock vLLM on this CPU, tiny model: ratios, and where the aims stand (10 minutes)
+	@.venv/bin/python -m benchmarks
+
+soak: setup  ## twice the load the server can take, with faults, SECONDS=900; what was promised and what was seen
+	@.venv/bin/python -m benchmarks.soak --seconds $(or $(SECONDS),900)
+
+check: setup  ## format, lint, types
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+fix: setup  ## format and mend what lint can mend
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+lock: setup  ## resolve the CPU environments again
+	@.ci/lock
+
+clean:  ## remove the environments and caches
+	rm -rf .venv .venv-oldest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

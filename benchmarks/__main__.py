@@ -1,0 +1,216 @@
+"""`python -m benchmarks`."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from benchmarks import profiles, rows
+from benchmarks.asks import ROLES, Role
+from benchmarks.contestants import NAMES
+from benchmarks.plan import Options
+from benchmarks.profiles import Mode, Profile
+
+Name: TypeAlias = Literal["qvl", "vllm-default", "vllm-tuned", "reference"]
+_TABLE_WIDTH = 150
+Many: TypeAlias = Annotated[tuple[str, ...], Parameter(negative=())]
+
+app = App(
+    name="python -m benchmarks",
+    help="qvl beside stock vLLM and the Hugging Face code, in one run.",
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+
+
+@app.default
+def bench(
+    *,
+    gpu: bool = False,
+    embedder: Path | None = None,
+    reranker: Path | None = None,
+    workload: Many = (),
+    contestant: tuple[Name, ...] = (),
+    mode: tuple[Mode, ...] = (),
+    concurrency: tuple[int, ...] = (),
+    seconds: float | None = None,
+    rounds: int | None = None,
+    api_servers: tuple[int, ...] = (1,),
+    replicas: tuple[int, ...] = (1,),
+    quantization: str | None = None,
+    out: Path | None = None,
+) -> int:
+    """Run a set, print the ratio table and where the aims stand.
+
+    Parameters
+    ----------
+    gpu
+        The GPU set; give --embedder and/or --reranker a folder with real dimensions.
+    embedder
+        Checkpoint folder (default on a CPU: the tiny pair).
+    reranker
+        Checkpoint folder (default on a CPU: the tiny pair).
+    workload
+        Only these; several times. `list` names them.
+    contestant
+        Only these.
+    mode
+        Only these.
+    concurrency
+        Requests in flight in closed loop, in place of each workload's own.
+    seconds
+        Measured for each row and contestant.
+    rounds
+        Turns that the contestants take at each row.
+    api_servers
+        Counts of vllm-tuned's API servers, one server each (GPU only).
+    replicas
+        Counts of qvl's replicas behind its port, one server each; the ratios are of `qvl` with one.
+    quantization
+        Passed to both vLLM and qvl, e.g. fp8_per_channel.
+    out
+        Results file (default: results/DATE-PROFILE.jsonl).
+    """
+    from benchmarks import run, tables
+
+    console = Console(stderr=True)
+    profile = _adjusted(profiles.GPU if gpu else profiles.CPU, seconds, rounds)
+    options = Options(
+        profile=profile,
+        models=models(profile, embedder, reranker),
+        workloads=_known(workload or tuple(profile.loads), profile),
+        contestants=contestant or NAMES,
+        modes=mode or profile.modes,
+        concurrencies=concurrency,
+        api_servers=api_servers,
+        replicas=replicas,
+        quantization=quantization,
+        out=out or rows.RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{profile.name}.jsonl",
+    )
+    made = run.run(options, console)
+    tables.show(made, _wide())
+    console.print(f"{len(made)} rows added to {options.out}")
+    return 0 if made else 1
+
+
+@app.command
+def judge(
+    *,
+    gpu: bool = False,
+    embedder: Path | None = None,
+    reranker: Path | None = None,
+    contestant: tuple[Name, ...] = (),
+    out: Path | None = None,
+) -> int:
+    """Drive the servers with `vllm bench serve` (embeddings and rerank) as an outside judge."""
+    from benchmarks import judge as outside
+    from benchmarks import tables
+
+    profile = profiles.GPU if gpu else profiles.CPU
+    options = Options(
+        profile=profile,
+        models=models(profile, embedder, reranker),
+        workloads=(),
+        contestants=contestant or NAMES,
+        modes=(),
+        concurrencies=(),
+        out=out or rows.RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{profile.name}.jsonl",
+    )
+    made = outside.run(options, Console(stderr=True))
+    tables.show(made, _wide())
+    return 0 if made else 1
+
+
+@app.command
+def report(*results: Path, out: Path | None = None) -> int:
+    """Print the tables of result files and draw their figures (default: all in results/)."""
+    from benchmarks import figures, tables
+
+    files = results or tuple(sorted(rows.RESULTS.glob("*.jsonl")))
+    found = rows.latest(rows.read(files))
+    console = _wide()
+    tables.show(found, console)
+    for path in figures.draw(found, out or rows.RESULTS):
+        console.print(f"drew {path}")
+    return 0 if found else 1
+
+
+@app.command
+def weights(source: Path, out: Path, /, *, seed: int = 0) -> int:
+    """Write random weights for a folder that has a config and a tokenizer but none: real dimensions.
+
+    Parameters
+    ----------
+    source
+        The folder with config.json and the tokenizer's files.
+    out
+        The checkpoint folder to make; its name should hold `embed` or `rerank`.
+    seed
+        Of the weights.
+    """
+    from benchmarks.weights import write
+
+    write(source, out, seed)
+    return 0
+
+
+@app.command(name="list")
+def list_() -> int:
+    """Name the workloads of both sets."""
+    for name, load in profiles.GPU.loads.items():
+        sys.stdout.write(f"{name:30} GPU {load.closed}  CPU {profiles.CPU.loads[name].closed} in flight\n")
+    return 0
+
+
+def models(profile: Profile, embedder: Path | None, reranker: Path | None) -> dict[Role, Path]:
+    given = dict(zip(ROLES, (embedder, reranker), strict=True))
+    named = {role: folder for role, folder in given.items() if folder is not None}
+    if named:
+        return named
+    if profile.gpu:
+        raise SystemExit("benchmarks: --gpu needs --embedder and/or --reranker with a checkpoint folder")
+    from qvl.engine.demo.tiny import write_pair
+    from qvl.engine.options import cache_folder
+
+    return dict(zip(ROLES, write_pair(cache_folder() / "tiny"), strict=True))
+
+
+def _known(names: tuple[str, ...], profile: Profile) -> tuple[str, ...]:
+    for name in names:
+        if name not in profile.loads:
+            raise SystemExit(f"benchmarks: no workload {name!r}; there are {', '.join(profile.loads)}")
+    return names
+
+
+def _adjusted(profile: Profile, seconds: float | None, rounds: int | None) -> Profile:
+    return dataclasses.replace(
+        profile,
+        seconds=seconds or profile.seconds,
+        rounds=profile.rounds if rounds is None else max(1, rounds),
+    )
+
+
+def _wide() -> Console:
+    """Standard output; in a pipe as wide as the tables."""
+    return Console() if sys.stdout.isatty() else Console(width=_TABLE_WIDTH)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.exit(app())
+    except KeyboardInterrupt:
+        sys.stderr.write("benchmarks: stopped\n")
+        sys.exit(130)

@@ -1,0 +1,90 @@
+"""Where the aims of the CPU set stand: what `make bench` is there to answer.
+
+"Stock" is each stock contestant of the run; an aim is met when it is met against all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.compare import Group, Line, line
+
+FLAT = 1.25
+"""The most that an item may cost with 64 requests in flight, over its cost with one."""
+PHOTO_SECONDS = 0.020
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    text: str
+    met: bool | None
+    """None: not measured."""
+    found: str
+
+
+def cpu_aims(groups: Iterable[Group]) -> list[Aim]:
+    lines = [each for group in groups if group.profile == "cpu" for each in group.lines]
+    return list(_aims(lines)) if lines else []
+
+
+def _aims(lines: Sequence[Line]) -> Iterator[Aim]:
+    yield _cheaper(lines, "photos", 1 / 3, "≤ 1/3 of stock on unique 1024² JPEGs")
+    yield _photo(lines)
+    yield _cheaper(lines, "rerank-image-query", 1 / 20, "≤ 1/20 of stock reranking 100 by an image")
+    yield _cheaper(lines, "short", 1 / 2, "≤ 1/2 of stock on short text")
+    closed = [each for each in lines if each.own.mode == "closed"]
+    yield _faster(closed, 1.0, "items per s: never below stock")
+    yield _faster(line(lines, "short"), 1.3, "items per s: ≥ 1.3 × stock on short text")
+    yield _faster(line(lines, "small"), 1.3, "items per s: ≥ 1.3 × stock on 224² images")
+    for workload in ("short", "small"):
+        yield _flat(lines, workload)
+
+
+def _stock(each: Line) -> list[str]:
+    return [name for name in each.others if name.startswith("vllm")]
+
+
+def _cheaper(lines: Sequence[Line], workload: str, most: float, text: str) -> Aim:
+    """At the highest load measured, where the clock ticks of CPU time matter least."""
+    text = f"API side's CPU s per item {text}"
+    measured = line(lines, workload)
+    if not measured:
+        return Aim(text, None, "not measured")
+    at = max(measured, key=lambda each: each.own.concurrency)
+    ratios = {name: ratio for name in _stock(at) if (ratio := at.cheaper(name)) is not None}
+    if not ratios:
+        return Aim(text, None, "not measured")
+    found = ", ".join(f"{ratio:.2f} × {name}" for name, ratio in ratios.items())
+    return Aim(text, max(ratios.values()) <= most, found)
+
+
+def _photo(lines: Sequence[Line]) -> Aim:
+    text = f"API side's CPU s per item ≤ {1000 * PHOTO_SECONDS:.0f} ms on unique 1024² JPEGs"
+    costs = [each.own.cpu_s_per_item for each in line(lines, "photos") if each.own.cpu_s_per_item is not None]
+    if not costs:
+        return Aim(text, None, "not measured")
+    return Aim(text, max(costs) <= PHOTO_SECONDS, f"{1000 * max(costs):.1f} ms")
+
+
+def _faster(lines: Sequence[Line], least: float, text: str) -> Aim:
+    ratios = {
+        f"{each.title} against {name}": ratio
+        for each in lines
+        for name in _stock(each)
+        if (ratio := each.faster(name)) is not None
+    }
+    if not ratios:
+        return Aim(text, None, "not measured")
+    low = [f"{ratio:.2f} on {where}" for where, ratio in ratios.items() if ratio < least]
+    worst = min(ratios, key=lambda where: ratios[where])
+    return Aim(text, not low, "; ".join(low) or f"lowest {ratios[worst]:.2f} on {worst}")
+
+
+def _flat(lines: Sequence[Line], workload: str) -> Aim:
+    text = f"API side's CPU s per item flat from 1 to 64 in flight, {workload}"
+    one, many = line(lines, workload, 1), line(lines, workload, 64)
+    if not (one and many and one[0].own.cpu_s_per_item and many[0].own.cpu_s_per_item):
+        return Aim(text, None, "not measured")
+    ratio = many[0].own.cpu_s_per_item / one[0].own.cpu_s_per_item
+    return Aim(text, ratio <= FLAT, f"{ratio:.2f} ×")

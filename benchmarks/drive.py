@@ -1,0 +1,182 @@
+"""Rows from servers: closed loop at a number of requests in flight, and open loop under a latency bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks import load, meter, plan
+from benchmarks.asks import Ask
+from benchmarks.contestants import Contestant
+from benchmarks.load import Clients, Shot, Turn
+from benchmarks.meter import Cpu, Usage
+from benchmarks.plan import Slot
+from benchmarks.processes import Server
+from benchmarks.rows import Row
+from benchmarks.scene import Scene, Truths, tokens_per_item, worst
+from benchmarks.stats import Summary, summary
+from benchmarks.workloads import Workload, pool
+
+PROBES = 4
+_HEADROOM = 1.1
+"""The open-loop search starts between nothing and this times the closed loop's best rate."""
+_SEED = 17
+
+
+@dataclass
+class Entrant:
+    """A contestant's running server."""
+
+    contestant: Contestant
+    server: Server
+    best: dict[str, float] = field(default_factory=dict)
+    """Requests per second of the closed loop, by workload."""
+
+    @property
+    def name(self) -> str:
+        return self.contestant.name
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The turns of one contestant at one row."""
+
+    turns: list[Turn] = field(default_factory=list)
+    usages: list[Usage] = field(default_factory=list)
+
+    def numbers(self, found: Summary) -> dict[str, Any]:
+        """Fields of the row."""
+        used = sum((usage.cpu for usage in self.usages), Cpu())
+        items = sum(t.items for turn in self.turns for t in turn.timings if t.status == 200) or 1
+        busy = [usage.gpu_busy for usage in self.usages if usage.gpu_busy is not None]
+        return {
+            "p50_ms": found.p50_ms,
+            "p90_ms": found.p90_ms,
+            "p99_ms": found.p99_ms,
+            "gpu_busy": sum(busy) / len(busy) if busy else None,
+            "cpu_s_per_item": used.api / items,
+            "cpu_s_per_item_engine": used.engine / items,
+            "peak_mem_gb": max(usage.memory_gb for usage in self.usages),
+            "requests": found.requests,
+            "seconds": found.seconds,
+        }
+
+    def failed(self, found: Summary) -> str:
+        reason = next((turn.failure for turn in self.turns if turn.failure), "")
+        return f"{found.failed} of {found.requests} requests failed ({reason})" if found.failed else ""
+
+
+class Driver:
+    """Drives the servers of one model."""
+
+    def __init__(self, scene: Scene, entrants: Sequence[Entrant], truths: Truths, clients: Clients) -> None:
+        self._scene = scene
+        self._entrants = list(entrants)
+        self._truths = truths
+        self._clients = clients
+
+    def closed(self, slot: Slot) -> Iterator[Row]:
+        """A row of each contestant. They take turns, and every other turn in reverse order."""
+        name = slot.workload.name
+        measured = {entrant.name: Measured() for entrant in self._entrants}
+        for turn in range(len(slot.starts)):
+            with self._scene.console.status(f"{name}, {slot.concurrency} in flight, turn {turn + 1}"):
+                asks = slot.asks(turn)
+                for entrant in self._living()[:: -1 if turn % 2 else 1]:
+                    if turn == 0:
+                        self._warm(entrant, slot.workload, slot.concurrency)
+                    self._turn(entrant, slot, asks, measured[entrant.name])
+        for entrant in self._living():
+            if measured[entrant.name].turns:
+                yield self._closed_row(entrant, slot, measured[entrant.name])
+
+    def opened(self, workload: Workload) -> Iterator[Row]:
+        """A row of each contestant: the highest Poisson rate that keeps p99 under the workload's bound."""
+        bound = self._scene.options.profile.loads[workload.name].bound_ms
+        if bound is None:
+            return
+        for entrant in self._living():
+            if top := entrant.best.get(workload.name):
+                with self._scene.console.status(f"{workload.name}, open loop, {entrant.name}"):
+                    row = self._search(entrant, workload, top * _HEADROOM, bound)
+                yield row
+
+    def _living(self) -> list[Entrant]:
+        for entrant in [each for each in self._entrants if not each.server.alive]:
+            self._entrants.remove(entrant)
+            log = entrant.server.log
+            self._scene.console.print(f"[red]{entrant.name} has died and is left out[/red] (log: {log})")
+        return list(self._entrants)
+
+    def _warm(self, entrant: Entrant, workload: Workload, concurrency: int) -> None:
+        shots = self._shots(entrant, pool(workload, 0, plan.WARM, plan.WARM))
+        load.closed(entrant.server.url, shots, min(concurrency, plan.WARM), load.REQUEST_SECONDS)
+
+    def _turn(self, entrant: Entrant, slot: Slot, asks: Sequence[Ask], into: Measured) -> None:
+        shots = self._shots(entrant, asks)
+        keep = 0 if into.turns else plan.CHECKED_REQUESTS
+        with meter.measured(entrant.server.pid, gpu=self._scene.site.gpu) as usage:
+            turn = self._clients.closed(entrant.server.url, shots, slot.concurrency, slot.seconds, keep)
+        into.turns.append(turn)
+        into.usages.append(usage)
+
+    def _shots(self, entrant: Entrant, asks: Sequence[Ask]) -> list[Shot]:
+        return [entrant.contestant.shot(self._scene.site, ask) for ask in asks]
+
+    def _closed_row(self, entrant: Entrant, slot: Slot, measured: Measured) -> Row:
+        workload = slot.workload.name
+        found = summary([turn.timings for turn in measured.turns])
+        rate = found.items_per_s / slot.workload.items
+        entrant.best[workload] = max(rate, entrant.best.get(workload, 0.0))
+        kept = self._clients.kept(slot.concurrency, plan.CHECKED_REQUESTS)
+        known = [
+            self._truths[key] for place in kept if (key := (workload, slot.starts[0] + place)) in self._truths
+        ]
+        failed = measured.failed(found)
+        answers = [] if failed else [entrant.contestant.answer(body) for body in measured.turns[0].bodies]
+        return self._scene.row(
+            workload,
+            "closed",
+            entrant.name,
+            concurrency=slot.concurrency,
+            items_per_s=found.items_per_s,
+            tokens_per_item=tokens_per_item(known),
+            error=worst(answers, known),
+            failed=failed,
+            **measured.numbers(found),
+        )
+
+    def _search(self, entrant: Entrant, workload: Workload, top: float, bound: float) -> Row:
+        seconds = self._scene.options.profile.probe_seconds
+        best: tuple[float, Measured, Summary] | None = None
+        last = Measured(), summary([])
+        start = plan.OPEN_START
+
+        def holds(rate: float) -> bool:
+            nonlocal start, last
+            asks = pool(workload, start, max(1, int(rate * seconds)), plan.WARM)
+            start += len(asks)
+            measured = Measured()
+            with meter.measured(entrant.server.pid, gpu=self._scene.site.gpu) as usage:
+                turn = load.opened(entrant.server.url, self._shots(entrant, asks), rate, seconds, _SEED)
+            measured.turns.append(turn)
+            measured.usages.append(usage)
+            last = measured, summary([turn.timings])
+            return not last[1].failed and last[1].p99_ms <= bound
+
+        for rate, good in load.highest(holds, top, PROBES):
+            if good:
+                best = rate, *last
+        rate, measured, found = best or (0.0, *last)
+        known = [truth for (name, _), truth in self._truths.items() if name == workload.name]
+        return self._scene.row(
+            workload.name,
+            "open",
+            entrant.name,
+            items_per_s=rate * workload.items,
+            tokens_per_item=tokens_per_item(known),
+            failed="" if best else f"p99 was over {bound:.0f} ms at every rate that was tried",
+            bound_ms=bound,
+            **measured.numbers(found),
+        )

@@ -1,0 +1,126 @@
+"""What a server's processes use: CPU seconds by side, memory, and how busy the GPU is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+ENGINE_TITLES = ("VLLM::EngineCore", "VLLM::Worker")
+"""vLLM titles the processes that hold the model so; all others are the API and media side."""
+_MEMORY_SECONDS = 1.0
+_GPU_MILLISECONDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """CPU seconds, user and system."""
+
+    api: float = 0.0
+    engine: float = 0.0
+
+    def __add__(self, other: Cpu) -> Cpu:
+        return Cpu(self.api + other.api, self.engine + other.engine)
+
+    def __sub__(self, other: Cpu) -> Cpu:
+        return Cpu(self.api - other.api, self.engine - other.engine)
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and all below it; none when it has ended."""
+    with suppress(psutil.Error):
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def cpu(pid: int) -> Cpu:
+    total = Cpu()
+    for process in tree(pid):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            used = times.user + times.system
+            total += Cpu(engine=used) if is_engine(process) else Cpu(api=used)
+    return total
+
+
+def is_engine(process: psutil.Process) -> bool:
+    return " ".join(process.cmdline()).startswith(ENGINE_TITLES)
+
+
+def memory(pid: int) -> float:
+    """GB of host memory: each shared page is divided among those that share it (PSS)."""
+    total = 0
+    for process in tree(pid):
+        with suppress(psutil.Error):
+            total += process.memory_full_info().pss
+    return total / 1e9
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one server used in one turn; complete once the turn's block has ended."""
+
+    cpu: Cpu = field(default_factory=Cpu)
+    memory_gb: float = 0.0
+    gpu_busy: float | None = None
+    """Share of time in which a kernel ran, 0 to 1."""
+
+
+@contextmanager
+def measured(pid: int, *, gpu: bool) -> Iterator[Usage]:
+    """Memory is sampled once a second, at most; CPU seconds are the difference of two readings."""
+    usage = Usage(memory_gb=memory(pid))
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(_MEMORY_SECONDS):
+            usage.memory_gb = max(usage.memory_gb, memory(pid))
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    with _GpuWatch(gpu) as watch:
+        before = cpu(pid)
+        sampler.start()
+        try:
+            yield usage
+        finally:
+            usage.cpu = cpu(pid) - before
+            done.set()
+            sampler.join()
+    usage.memory_gb = max(usage.memory_gb, memory(pid))
+    usage.gpu_busy = watch.busy
+
+
+class _GpuWatch:
+    """`nvidia-smi` in the background; `busy` is the mean of what it said."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._program = shutil.which("nvidia-smi") if wanted else None
+        self._process: subprocess.Popen[str] | None = None
+        self.busy: float | None = None
+
+    def __enter__(self) -> Self:
+        if self._program:
+            command = [self._program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            command += ["-i", "0", "-lms", str(_GPU_MILLISECONDS)]
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        said, _ = self._process.communicate(timeout=10)
+        values = [float(line) for line in said.split("\n") if line.strip().isdigit()]
+        self.busy = sum(values) / len(values) / 100 if values else None

@@ -1,0 +1,97 @@
+"""Which rows a run makes, and which requests each of them sends."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from benchmarks.asks import Ask, Role, narrowed, spread
+from benchmarks.profiles import Load, Mode, Profile
+from benchmarks.workloads import Workload, pool
+
+CHECKED_REQUESTS = 2
+"""Of each closed-loop row and contestant, under load."""
+CHECKED_ITEMS = 2
+"""Of each checked request."""
+WARM = 4
+"""Requests before the clock starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """One run, as the command line has it."""
+
+    profile: Profile
+    models: dict[Role, Path]
+    workloads: tuple[str, ...]
+    contestants: tuple[str, ...]
+    modes: tuple[Mode, ...]
+    concurrencies: tuple[int, ...]
+    """In place of the profile's (empty: the profile's)."""
+    api_servers: tuple[int, ...] = (1,)
+    """Of `vllm-tuned`, one server for each count."""
+    replicas: tuple[int, ...] = (1,)
+    """Of `qvl`, likewise."""
+    quantization: str | None = None
+    out: Path
+
+    @property
+    def judged_as(self) -> str:
+        """The kind of number that decides how far answers may be off."""
+        return "fp8" if self.quantization else self.profile.dtype
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One row of each contestant: `starts` are the first requests of its turns."""
+
+    workload: Workload
+    concurrency: int
+    starts: tuple[int, ...]
+    count: int
+    """Requests that are made for one turn."""
+    seconds: float
+    """Of one turn."""
+
+    def asks(self, turn: int) -> list[Ask]:
+        return pool(self.workload, self.starts[turn], self.count, os.cpu_count() or 1)
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """Items of a request whose answers are checked."""
+        return spread(self.workload.items, CHECKED_ITEMS)
+
+    def checks(self, kept: Iterable[int]) -> Iterator[tuple[int, Ask]]:
+        """The requests of the first turn to be checked, by number, cut to the checked items."""
+        for place in kept:
+            number = self.starts[0] + place
+            yield number, narrowed(self.workload.make(number), self.places)
+
+
+def slots(options: Options, chosen: Sequence[Workload]) -> list[Slot]:
+    """No two turns of a workload share a request, so that nothing is answered out of a cache by accident."""
+    profile = options.profile
+    made = []
+    for workload in chosen:
+        load = profile.loads[workload.name]
+        start = WARM
+        for concurrency in options.concurrencies or load.closed:
+            seconds = profile.seconds / profile.rounds
+            count = made_for(load, seconds) + concurrency
+            starts = tuple(start + turn * count for turn in range(profile.rounds))
+            start += profile.rounds * count
+            made.append(Slot(workload, concurrency, starts, count, seconds))
+    return made
+
+
+def made_for(load: Load, seconds: float) -> int:
+    return math.ceil(load.most * seconds)
+
+
+OPEN_START = 10_000_000
+OFFLINE_START = 20_000_000
+"""Numbers of the requests of the other modes, out of reach of the closed loop's."""

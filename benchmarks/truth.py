@@ -1,0 +1,42 @@
+"""Whether an answer is right: its distance from the reference, and what its dtype allows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.contestants.base import Answer
+
+ERROR_LENGTH = {"float32": 3e-4, "bfloat16": 0.06, "float16": 0.03, "fp8": 0.2}
+"""Length of the difference of two unit vectors; 0.06 is a cosine of 0.998.
+
+float32 leaves room for another resizer: torchvision's bicubic against Pillow's moves single numbers by 1.4e-5
+(128 dimensions), while a wrong prompt, grid or pooling moves them by 1e-3 and more."""
+SCORE_ERROR = {"float32": 1e-4, "bfloat16": 0.03, "float16": 0.02, "fp8": 0.1}
+_SPREAD = 4.0
+"""An error spread evenly over d numbers has its largest one below four times its length / √d."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The reference's answers to some items of one request, and their tokens."""
+
+    places: tuple[int, ...]
+    rows: Answer
+    tokens: tuple[int, ...]
+
+
+def allowed(dtype: str, dimensions: int | None) -> float:
+    """Largest difference of one number of a vector, or with None of a score."""
+    if dimensions is None:
+        return SCORE_ERROR[dtype]
+    return ERROR_LENGTH[dtype] * min(1.0, _SPREAD / math.sqrt(dimensions))
+
+
+def error(answer: Answer, truth: Truth) -> float:
+    """Largest absolute difference; infinite when the shapes differ."""
+    if max(truth.places) >= len(answer) or answer[list(truth.places)].shape != truth.rows.shape:
+        return math.inf
+    return float(np.abs(answer[list(truth.places)] - truth.rows).max())

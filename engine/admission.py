@@ -1,0 +1,157 @@
+"""Whether a request may come in, decided before any of it is decoded: 429 early rather than late answers.
+
+Cost is estimated tokens. What is in progress is bounded; a request that finds nothing in progress always
+comes in, however large, so that nothing can be refused for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import singledispatch
+
+from qvl.engine.errors import Overloaded
+from qvl.engine.headers import image_size
+from qvl.engine.protocol import Content, EmbedRequest, Priority, RerankRequest, Source, Tokens
+
+BYTES_PER_TOKEN = 4
+"""Of UTF-8 text; between English (4 to 5) and Chinese (about 3)."""
+TEMPLATE_TOKENS = 32
+IMAGE_TOKENS = 1800
+"""The most an image can have, and what one has whose size is not known before it is fetched."""
+LEAST_IMAGE_TOKENS = 4
+TOKEN_SIDE = 32
+"""Pixels a side of what becomes one token."""
+VIDEO_TOKENS = 4096
+_SMOOTHING = 0.2
+"""Weight of the newest request in the running rate."""
+_MOST_SECONDS = 30.0
+_BACK_SECONDS = 2.0
+"""After its Retry-After, for a refused caller to come back."""
+BATCH_FILL = 0.5
+"""Share of the limit above which batch requests are refused."""
+
+CALLER: ContextVar[str] = ContextVar("caller", default="")
+"""Name of the API key that the request at hand came with."""
+
+
+@singledispatch
+def cost(asked: object) -> int:
+    """Estimated tokens of a request or an item."""
+    raise TypeError(type(asked).__name__)
+
+
+@cost.register
+def _(asked: Content) -> int:
+    text = sum(map(_utf8_bytes, asked.texts)) + _utf8_bytes(asked.instruction or "")
+    media = sum(map(_image_tokens, asked.images)) + VIDEO_TOKENS * len(asked.videos)
+    return TEMPLATE_TOKENS + text // BYTES_PER_TOKEN + media
+
+
+@cost.register
+def _(asked: Tokens) -> int:
+    return len(asked.ids)
+
+
+@cost.register
+def _(asked: EmbedRequest) -> int:
+    return sum(cost(item) for item in asked.input)
+
+
+@cost.register
+def _(asked: RerankRequest) -> int:
+    """The query counts once: its documents share it."""
+    return cost(asked.query) + sum(cost(each) for each in asked.documents)
+
+
+def _utf8_bytes(text: str) -> int:
+    # Python knows of a string whether it is ASCII; JSON may hold a lone surrogate.
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def _image_tokens(source: Source) -> int:
+    size = image_size(source)
+    if size is None:
+        return IMAGE_TOKENS
+    across, down = (max(1, round(side / TOKEN_SIDE)) for side in size)
+    return min(IMAGE_TOKENS, max(LEAST_IMAGE_TOKENS, across * down))
+
+
+class Admission:
+    """Belongs to one event loop.
+
+    While several callers have work here, or were refused lately, none may begin more than its equal share of
+    the limit. One that holds nothing needs room for no more than that share, so that it gets in too.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._rate = 0.0
+        self._by_caller: dict[str, int] = {}
+        self._refused: dict[str, float] = {}
+        """Until when a refused caller is expected back."""
+
+    @property
+    def held(self) -> int:
+        """Estimated tokens in progress."""
+        return self._held
+
+    @contextmanager
+    def admit(self, tokens: int, priority: Priority = "interactive") -> Iterator[None]:
+        """Counts a request while it is in progress. Raises Overloaded, with when to try again."""
+        caller = CALLER.get()
+        self._check(caller, tokens, priority)
+        self._refused.pop(caller, None)
+        self._held += tokens
+        self._by_caller[caller] = self._by_caller.get(caller, 0) + tokens
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._learn(self._held / max(time.monotonic() - start, 1e-3))
+            self._held -= tokens
+            self._by_caller[caller] -= tokens
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]
+
+    def _check(self, caller: str, tokens: int, priority: Priority) -> None:
+        if not self._held:
+            return
+        own, share = self._by_caller.get(caller, 0), self._share(caller)
+        room = self._limit - self._held if priority == "interactive" else self._batch_room()
+        if own and own + tokens > share:
+            over, why = own + tokens - share, f"this key's share of {self._limit} is {share} now"
+        elif (needed := min(tokens, share)) > room:
+            over, why = needed - room, f"at most {self._limit} are taken"
+        else:
+            return
+        if priority == "batch":
+            why += f", {int(self._limit * BATCH_FILL)} for batch requests"
+        seconds = self._wait(over)
+        self._refused[caller] = time.monotonic() + seconds + _BACK_SECONDS
+        raise Overloaded(
+            f"about {self._held} tokens are in progress and this request has about {tokens}; {why} "
+            "(limits.queue_tokens): try again later, or at another replica",
+            retry_after=seconds,
+        )
+
+    def _batch_room(self) -> int:
+        return int(self._limit * BATCH_FILL) - self._held
+
+    def _share(self, caller: str) -> int:
+        """Of the limit, by the number of callers that want some of it."""
+        if self._refused:
+            now = time.monotonic()
+            self._refused = {name: until for name, until in self._refused.items() if until > now}
+        return self._limit // len({caller, *self._by_caller, *self._refused})
+
+    def _wait(self, over: int) -> float:
+        """Seconds until there is room for as many tokens more, at the present rate; at least 1."""
+        return min(_MOST_SECONDS, max(1.0, over / self._rate)) if self._rate else 1.0
+
+    def _learn(self, rate: float) -> None:
+        """Requests share the model, so what was in progress over how long this one took is its rate."""
+        self._rate = rate if not self._rate else (1 - _SMOOTHING) * self._rate + _SMOOTHING * rate

@@ -1,0 +1,180 @@
+"""Around every HTTP call, matched or not: request id, key, deadline, hang-up, metrics, one log line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
+
+from qvl.engine.admission import CALLER
+from qvl.engine.api import failures
+from qvl.engine.api.auth import ANYONE, Keys
+from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError
+from qvl.engine.metrics import Metrics
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_WATCH_SECONDS = 0.1
+_log = logging.getLogger("qvl.http")
+
+
+@dataclass(slots=True)
+class Call:
+    """One HTTP call, as far as it has got."""
+
+    route: str
+    id: str
+    started: float = field(default_factory=time.perf_counter)
+    status: int | None = None
+    error: QvlError | None = None
+    caller: str = ANYONE.name
+
+    @classmethod
+    def of(cls, scope: Scope) -> Call:
+        """The call that an exception handler is answering."""
+        call = scope["state"]["call"]
+        assert isinstance(call, Call)
+        return call
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Wraps the router, so that it sees the 404s and 405s too."""
+
+    app: ASGIApp
+    routes: frozenset[str]
+    keys: Keys
+    seconds: float
+    metrics: Metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self.app(scope, receive, send)
+            return
+        call = Call(self._route(scope["path"]), _request_id(scope))
+        scope["state"]["call"] = call
+
+        async def tagged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                call.status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", call.id.encode())]
+            await send(message)
+
+        try:
+            with self.metrics.in_flight():
+                await self._answer(scope, receive, tagged, call)
+        finally:
+            self._record(call)
+
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send, call: Call) -> None:
+        try:
+            caller = self.keys.caller(scope["path"], scope["headers"])
+            call.caller = caller.name
+            CALLER.set(caller.name)
+            caller.count()
+            await self._traced(scope, receive, send, call)
+        except QvlError as error:
+            call.error = error
+            if call.status is None:
+                for message in failures.response(error):
+                    await send(message)
+
+    async def _traced(self, scope: HTTPScope, receive: Receive, send: Send, call: Call) -> None:
+        if self.metrics.tracer is None:
+            await self._work(scope, receive, send)
+            return
+        with self.metrics.tracer.request(call.route, call.id, scope["headers"]) as span:
+            await self._work(scope, receive, send)
+            span.set_attribute("http.response.status_code", call.status or 0)
+
+    async def _work(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Run the app until it has answered, the deadline has passed or the client has gone."""
+        watch = _Watch(receive, asyncio.timeout(self.seconds))
+        try:
+            async with watch.work:
+                await self.app(scope, watch.listen, send)
+        except TimeoutError:
+            if not watch.work.expired():
+                raise
+            if watch.gone:
+                raise ClientClosed("the client closed the connection") from None
+            raise DeadlineExceeded(
+                f"not answered within {self.seconds:g} s (request_seconds); ask for less"
+            ) from None
+        finally:
+            watch.close()
+
+    def _route(self, path: str) -> str:
+        """The path as a metric label: a stranger's paths must not become series."""
+        plain = path.rstrip("/")
+        return plain if plain in self.routes else "other"
+
+    def _record(self, call: Call) -> None:
+        seconds = time.perf_counter() - call.started
+        # A hang-up is told to nobody, but counts as what it was, whatever was sent into the void.
+        status = 499 if isinstance(call.error, ClientClosed) else call.status or 500
+        self.metrics.request(call.route, status, seconds, call.caller)
+        code = call.error.code if call.error else "-"
+        if call.error:
+            self.metrics.error(code, status, call.route)
+        level = logging.ERROR if status == 500 else logging.DEBUG
+        _log.log(
+            level,
+            "request id=%s key=%s route=%s status=%d code=%s seconds=%.3f",
+            call.id,
+            call.caller,
+            call.route,
+            status,
+            code,
+            seconds,
+        )
+
+
+class _Watch:
+    """Ends the work once its client has hung up. It starts watching when the work has taken a while: to stop
+    a short one saves nothing, and a task for each costs as much as the work's own."""
+
+    def __init__(self, receive: Receive, work: asyncio.Timeout) -> None:
+        self.work = work
+        self.gone = False
+        self._receive = receive
+        self._start: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def listen(self) -> ReceiveMessage:
+        """The app's `receive`; behind the body comes nothing but the hang-up."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientClosed("the client closed the connection")
+        if not message.get("more_body") and self._start is None:
+            self._start = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._begin)
+        return message
+
+    def close(self) -> None:
+        if self._start is not None:
+            self._start.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.work.expired():
+            self.gone = True
+            self.work.reschedule(asyncio.get_running_loop().time())
+
+
+def _request_id(scope: HTTPScope) -> str:
+    """The caller's own id when it is short and plain, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return value.decode()
+    return secrets.token_hex(16)

@@ -1,0 +1,165 @@
+"""The POST routes: one row each, and the three ways to answer them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+from qvl.engine.api.service import Service
+from qvl.engine.config import Limits
+from qvl.engine.dialects import cohere, openai, rerank, vectors, vllm, voyage
+from qvl.engine.dialects.fields import Body, decode
+from qvl.engine.errors import TooLarge
+from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
+from qvl.engine.response import dump, encode
+
+B = TypeVar("B", bound=Body)
+Answer: TypeAlias = Callable[[Service, Limits, bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    paths: tuple[str, ...]
+    summary: str
+    body: type[Body]
+    response: Any
+    answer: Answer
+    example: dict[str, object]
+
+
+def embed(
+    body_type: type[B],
+    parse: Callable[[B], EmbedRequest],
+    render: Callable[[B, EmbedResult, vectors.Encode], object],
+) -> Answer:
+    async def answer(service: Service, limits: Limits, raw: bytes) -> bytes:
+        with service.metrics.stage("parse"):
+            body = decode(body_type, raw)
+            request = parse(body)
+        _within(limits.items, "items", len(request.input), request.input[0].where)
+        result = await service.embed(request)
+        with service.metrics.stage("render"):
+            return dump(render(body, result, partial(encode, result.vectors)))
+
+    return answer
+
+
+def rank(
+    body_type: type[B],
+    parse: Callable[[B], RerankRequest],
+    render: Callable[[B, RerankRequest, RerankResult], object],
+) -> Answer:
+    async def answer(service: Service, limits: Limits, raw: bytes) -> bytes:
+        with service.metrics.stage("parse"):
+            body = decode(body_type, raw)
+            request = parse(body)
+        _within(limits.documents, "documents", len(request.documents), request.documents[0].where)
+        result = await service.rerank(request)
+        with service.metrics.stage("render"):
+            return dump(render(body, request, result))
+
+    return answer
+
+
+def score(
+    body_type: type[B],
+    parse: Callable[[B], tuple[RerankRequest, ...]],
+    render: Callable[[B, Sequence[RerankResult]], object],
+) -> Answer:
+    async def answer(service: Service, limits: Limits, raw: bytes) -> bytes:
+        with service.metrics.stage("parse"):
+            body = decode(body_type, raw)
+            requests = parse(body)
+        pairs = sum(len(request.documents) for request in requests)
+        _within(limits.documents, "documents", pairs, requests[0].documents[0].where)
+        tasks = [asyncio.ensure_future(service.rerank(request)) for request in requests]
+        try:
+            results = await asyncio.gather(*tasks)
+        finally:
+            # The first pair that fails fails the request: its siblings must not run on.
+            for task in tasks:
+                task.cancel()
+        with service.metrics.stage("render"):
+            return dump(render(body, results))
+
+    return answer
+
+
+def _within(limit: int, name: str, count: int, where: str) -> None:
+    if count > limit:
+        raise TooLarge(
+            f"{count} {name} in one request; at most {limit} (limits.{name}); send several requests",
+            param=where.partition("[")[0],
+            code=f"too_many_{name}",
+        )
+
+
+OPERATIONS = (
+    Operation(
+        paths=("/v1/embeddings",),
+        summary="Embed texts, images, videos or mixtures (OpenAI's shape; also vLLM's, Jina's and SGLang's)",
+        body=openai.EmbeddingsBody,
+        response=openai.EmbeddingsResponse,
+        answer=embed(openai.EmbeddingsBody, openai.parse, openai.render),
+        example={"input": ["a red bicycle", {"image": "https://example.com/bicycle.jpg"}]},
+    ),
+    Operation(
+        paths=("/v1/rerank",),
+        summary="Order documents by relevance to a query (Jina's and Cohere v1's shape)",
+        body=rerank.RerankBody,
+        response=rerank.RerankResponse,
+        answer=rank(rerank.RerankBody, rerank.parse, rerank.render),
+        example={
+            "query": "a red bicycle",
+            "documents": ["a bike", {"image": "https://example.com/b.jpg"}],
+            "top_n": 1,
+        },
+    ),
+    Operation(
+        paths=("/v2/embed",),
+        summary="Embed texts, images or mixtures (Cohere v2's shape)",
+        body=cohere.EmbedBody,
+        response=cohere.EmbedResponse,
+        answer=embed(cohere.EmbedBody, cohere.parse_embed, cohere.render_embed),
+        example={
+            "texts": ["a red bicycle"],
+            "input_type": "search_query",
+            "embedding_types": ["float", "int8"],
+        },
+    ),
+    Operation(
+        paths=("/v2/rerank",),
+        summary="Order documents by relevance to a query (Cohere v2's shape)",
+        body=cohere.RerankBody,
+        response=cohere.RerankResponse,
+        answer=rank(cohere.RerankBody, cohere.parse_rerank, cohere.render_rerank),
+        example={"query": "a red bicycle", "documents": ["a bike", "a car"], "top_n": 1},
+    ),
+    Operation(
+        paths=("/rerank",),
+        summary="Order documents by relevance to a query (vLLM's shape)",
+        body=vllm.RerankBody,
+        response=vllm.RerankResponse,
+        answer=rank(vllm.RerankBody, vllm.parse_rerank, vllm.render_rerank),
+        example={"query": "a red bicycle", "documents": ["a bike", "a car"]},
+    ),
+    Operation(
+        paths=("/score", "/v1/score"),
+        summary="Score one query with N documents, or N pairs (vLLM's shape)",
+        body=vllm.ScoreBody,
+        response=vllm.ScoreResponse,
+        answer=score(vllm.ScoreBody, vllm.parse_score, vllm.render_score),
+        example={"queries": "a red bicycle", "documents": ["a bike", "a car"]},
+    ),
+    Operation(
+        paths=("/v1/multimodalembeddings",),
+        summary="Embed mixtures of texts, images and videos (Voyage's shape)",
+        body=voyage.EmbedBody,
+        response=voyage.EmbedResponse,
+        answer=embed(voyage.EmbedBody, voyage.parse, voyage.render),
+        example={"inputs": [{"content": [{"type": "text", "text": "a red bicycle"}]}]},
+    ),
+)

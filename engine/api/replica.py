@@ -1,0 +1,91 @@
+"""One replica through its life, as the HTTP side sees it: starting, ready, draining, dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from qvl.engine.api.service import Service
+from qvl.engine.errors import Unavailable
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
+
+T = TypeVar("T")
+
+
+class Managed(Service, Protocol):
+    """A service that can be stopped and can die; `Engine` is one."""
+
+    async def stop(self) -> None: ...
+
+    async def died(self) -> str: ...
+
+
+class Replica:
+    """Stands for an engine before it is there, and refuses work once it should get no more."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._engine: Managed | None = None
+        self._refusing: str | None = "starting"
+        self._running: set[asyncio.Timeout] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def serve(self, engine: Managed) -> None:
+        self._engine, self._refusing = engine, None
+        self.metrics.ready(True)
+
+    def drain(self) -> None:
+        """Refuse new requests; those in flight go on."""
+        self._refusing = "draining"
+        self.metrics.ready(False)
+
+    def cut(self, reason: str) -> None:
+        """Refuse new requests, and end those in flight with a 503."""
+        self._refusing = reason
+        self.metrics.ready(False)
+        for work in self._running:
+            if work.when() is None:  # not cut already
+                work.reschedule(asyncio.get_running_loop().time())
+
+    async def idle(self) -> None:
+        """Returns when nothing is in flight."""
+        await self._idle.wait()
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        return await self._run(lambda engine: engine.embed(request))
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        return await self._run(lambda engine: engine.rerank(request))
+
+    async def health(self) -> Health:
+        if self._refusing is not None or self._engine is None:
+            return Health(ready=False, reason=self._refusing or "starting")
+        return await self._engine.health()
+
+    def models(self) -> list[ModelCard]:
+        return self._engine.models() if self._engine is not None else []
+
+    async def _run(self, ask: Callable[[Managed], Awaitable[T]]) -> T:
+        if self._refusing is not None or self._engine is None:
+            reason = self._refusing or "starting"
+            code = reason if reason in ("starting", "draining") else "engine_stopped"
+            raise Unavailable(f"this replica takes no requests: {reason}", code=code)
+        self._idle.clear()
+        work = asyncio.timeout(None)
+        try:
+            async with work:
+                self._running.add(work)
+                return await ask(self._engine)
+        except TimeoutError:
+            if not work.expired():
+                raise
+            raise Unavailable(
+                f"{self._refusing}; ask again, or another replica", code="engine_stopped"
+            ) from None
+        finally:
+            self._running.discard(work)
+            if not self._running:
+                self._idle.set()

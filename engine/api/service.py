@@ -1,0 +1,20 @@
+"""What the HTTP side needs of an engine; `Engine` has it, and so has a test's stand-in."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
+
+
+class Service(Protocol):
+    metrics: Metrics
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult: ...
+
+    async def rerank(self, request: RerankRequest) -> RerankResult: ...
+
+    async def health(self) -> Health: ...
+
+    def models(self) -> list[ModelCard]: ...

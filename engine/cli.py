@@ -1,0 +1,201 @@
+"""The `qvl` command. Options derive from the settings dataclasses; everything heavy loads in its command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from cyclopts import App, CycloptsError, Parameter
+
+from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
+from qvl.engine.errors import ConfigError, QvlError
+from qvl.engine.jobs.settings import JobConfig
+from qvl.engine.options import SOURCES, flat, shown_default, with_bundled
+from qvl.ray_serve.config import ClusterConfig, DeployConfig, Replicas
+
+USAGE_ERROR = 2
+EPILOGUE = "Every option can also come from the environment (`QVL_PORT` for `--port`) or from `--config`."
+
+for settings in (ServerConfig, EngineConfig, Limits, MediaConfig, JobConfig, ClusterConfig, Replicas):
+    flat(settings)
+
+app = App(
+    name="qvl",
+    help="Serves Qwen3-VL-Embedding and Qwen3-VL-Reranker on vLLM.",
+    help_epilogue=EPILOGUE,
+    version=lambda: f"qvl {version('qvl')}",
+    config=SOURCES,
+    default_parameter=Parameter(negative_iterable=(), show_default=shown_default),
+    result_action="return_value",
+)
+
+Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
+ConfigFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
+]
+Source: TypeAlias = Annotated[Path, Parameter(name="IN")]
+Out: TypeAlias = Annotated[Path, Parameter(alias="-o")]
+
+
+@app.command
+def serve(
+    *model: Model,
+    server: ServerConfig,
+    ray: bool = False,
+    cluster: ClusterConfig = ClusterConfig(),  # noqa: B008 - frozen
+    config: ConfigFile = None,
+) -> int:
+    """Serve an embedder and/or a reranker over HTTP (no model given: the bundled tiny pair).
+
+    Parameters
+    ----------
+    model
+        Checkpoint folders or hub names; the checkpoint tells which role it has.
+    ray
+        Run the replicas on Ray Serve: joins a cluster, or starts one here.
+    """
+    del model, config  # read by the option sources
+    from dataclasses import replace
+
+    ready = replace(server, engine=with_bundled(server.engine))
+    if ray:
+        from qvl.ray_serve.run import serve as serve_on_ray
+
+        return serve_on_ray(DeployConfig(server=ready, cluster=cluster))
+    if ready.replicas > 1:
+        from qvl.engine.replicas.supervisor import supervise
+
+        return supervise(ready)
+    from qvl.engine.server import serve
+
+    return serve(ready)
+
+
+@app.command
+def embed(
+    source: Source,
+    /,
+    *,
+    out: Out,
+    instruction: str | None = None,
+    dimensions: int | None = None,
+    job: JobConfig = JobConfig(),  # noqa: B008 - frozen
+    engine: EngineConfig | None = None,
+    config: ConfigFile = None,
+) -> int:
+    """Embed every line of a file; a rerun after a crash goes on where it was.
+
+    Parameters
+    ----------
+    source
+        JSON lines: strings, or items like {"id", "text", "image", "video", "instruction"}.
+    out
+        OUT.jsonl, OUT.npz or OUT.parquet.
+    instruction
+        What the vectors are for (default: the model's own).
+    dimensions
+        Matryoshka prefix of the vectors (default: all).
+    """
+    del config
+    from qvl.engine.jobs.commands import embed_file
+
+    return embed_file(source, out, job, engine and with_bundled(engine), instruction, dimensions)
+
+
+@app.command
+def rerank(
+    source: Source,
+    /,
+    *,
+    out: Out,
+    instruction: str | None = None,
+    job: JobConfig = JobConfig(),  # noqa: B008 - frozen
+    engine: EngineConfig | None = None,
+    config: ConfigFile = None,
+) -> int:
+    """Score each line's documents against its query; a rerun after a crash goes on where it was.
+
+    Parameters
+    ----------
+    source
+        JSON lines: {"id", "query", "documents", "instruction", "top_n"}.
+    out
+        OUT.jsonl or OUT.parquet.
+    instruction
+        What makes a document relevant, for lines without their own (default: the model's).
+    """
+    del config
+    from qvl.engine.jobs.commands import rerank_file
+
+    return rerank_file(source, out, job, engine and with_bundled(engine), instruction)
+
+
+@app.command
+def models(*, config: ConfigFile = None) -> int:
+    """Show which published models fit the GPUs of this machine."""
+    del config
+    from qvl.engine.hardware import show
+
+    return show()
+
+
+@app.command
+def demo(*, keep: bool = False, config: ConfigFile = None) -> int:
+    """Start a real server with the tiny pair, then embed, rank and rerank generated pictures and texts.
+
+    Parameters
+    ----------
+    keep
+        Leave the server running until Ctrl-C, to try requests of your own.
+    """
+    del config
+    from qvl.engine.demo.run import demo
+
+    return demo(keep=keep)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        error.verbose = False
+        return _fail(str(error), USAGE_ERROR)
+    except ConfigError as error:
+        return _fail(str(error), USAGE_ERROR)
+    except QvlError as error:
+        where = f"{error.param}: " if error.param else ""
+        return _fail(f"{where}{error.message} ({error.code})", 1)
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this the interpreter's own flush at exit complains again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except ModuleNotFoundError as error:
+        if error.name == "ray":
+            return _fail("Ray Serve is not installed: pip install 'qvl[ray]'", USAGE_ERROR)
+        if error.name not in {"vllm", "torch"}:
+            raise
+        return _fail(
+            "vLLM is not installed: pip install 'qvl[gpu]', or 'qvl[cpu]' without a GPU", USAGE_ERROR
+        )
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", USAGE_ERROR)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"qvl: {' '.join(message.split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

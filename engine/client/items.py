@@ -1,0 +1,127 @@
+"""What a caller hands over, as the native JSON items of the wire.
+
+An item is a text, a picture, a file, or a dict of them:
+
+    "a text"
+    Path("cat.jpg")                                    image or video, told from the content
+    PIL.Image.open("cat.jpg")                          sent as PNG, so no pixel changes
+    {"text": "...", "image": [img, b"...", "https://…"], "video": [frame, frame, ...], "instruction": "..."}
+
+Files and bytes travel as they are; strings under `image` and `video` are URLs or base64 and pass through.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+from qvl.engine.errors import BadRequest, UnsupportedMedia
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Item: TypeAlias = "str | bytes | Path | Image | Mapping[str, Any]"
+Json: TypeAlias = str | dict[str, Any]
+
+MEDIA_KEYS = frozenset({"image", "video", "content"})
+PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
+
+SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"\x1aE\xdf\xa3", "video/webm"),
+    (b"FLV\x01", "video/x-flv"),
+    (b"OggS", "video/ogg"),
+    (b"\x00\x00\x01\xba", "video/mpeg"),
+    (b"\x00\x00\x01\xb3", "video/mpeg"),
+)
+RIFF = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
+STILLS = {b"avif": "image/avif", b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heif"}
+QUICKTIME_ATOMS = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})
+
+
+def is_one_item(value: object) -> TypeGuard[Item]:
+    """Whether a caller gave a single item where a list of them is expected."""
+    return isinstance(value, str | bytes | Path | Mapping) or _is_image(value)
+
+
+def native(item: Item, where: str = "input") -> Json:
+    """The JSON of one item; `where` names it in errors, as the server would."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, Mapping):
+        return {
+            key: _media(value, f"{where}.{key}") if key in MEDIA_KEYS else value
+            for key, value in item.items()
+        }
+    if _is_image(item):
+        return {"image": png_url(item)}
+    if isinstance(item, bytes | Path):
+        data = item if isinstance(item, bytes) else item.read_bytes()
+        mime = sniff(data)
+        if mime is None:
+            raise UnsupportedMedia(f"{where} is not an image or video of a known format", param=where)
+        return {mime.partition("/")[0]: data_url(data, mime)}
+    raise BadRequest(
+        f"{where} is of type {type(item).__name__}, not a text, picture, file or dict", param=where
+    )
+
+
+def _media(value: Any, where: str) -> Any:
+    if isinstance(value, bytes | Path):
+        data = value if isinstance(value, bytes) else value.read_bytes()
+        # The server refuses what it cannot read, with its own list of formats; a mime it ignores is enough.
+        return data_url(data, sniff(data) or "application/octet-stream")
+    if _is_image(value):
+        return png_url(value)
+    if isinstance(value, Mapping):
+        return {key: _media(part, f"{where}.{key}") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_media(part, f"{where}[{i}]") for i, part in enumerate(value)]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise BadRequest(
+        f"{where} is of type {type(value).__name__}, not a picture, bytes, path or URL", param=where
+    )
+
+
+def sniff(data: bytes) -> str | None:
+    """The mime type that the first bytes tell, or None."""
+    head = data[:16]
+    for magic, mime in SIGNATURES:
+        if head.startswith(magic):
+            return mime
+    if head[:4] == b"RIFF":
+        return RIFF.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return STILLS.get(head[8:12], "video/quicktime" if head[8:12] == b"qt  " else "video/mp4")
+    if head[4:8] in QUICKTIME_ATOMS:
+        return "video/quicktime"
+    if head[:1] == b"G" and data[188:189] == b"G":  # MPEG-TS: a sync byte in front of every packet
+        return "video/mp2t"
+    return None
+
+
+def data_url(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def png_url(image: Image) -> str:
+    """Lossless; modes that PNG lacks become RGB, which is what the server would make of them."""
+    buffer = BytesIO()
+    (image if image.mode in PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
+    return data_url(buffer.getvalue(), "image/png")
+
+
+def _is_image(value: object) -> TypeGuard[Image]:
+    # Whoever holds a PIL image has imported PIL; those who do not should not pay for it.
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(value, module.Image)

@@ -1,0 +1,178 @@
+"""Everything that depends on vLLM's version or platform: its settings, inputs and errors.
+
+Covers 0.26 to 0.33. torch and vLLM are imported inside the functions: reading this file loads neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from qvl.engine.arena import Place
+from qvl.engine.checkpoint import Checkpoint, TextSide
+from qvl.engine.config import EngineConfig
+from qvl.engine.hardware import SHARE
+from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
+from qvl.engine.tokens import Prompt, Span
+
+if TYPE_CHECKING:
+    from qvl.engine.media import Visual
+
+_CPU_ENVIRONMENT = {
+    FOLLOW: "1",
+    # Without these a CPU engine is three processes that spin on two cores.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+_ENVIRONMENT = {
+    FOLLOW: "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+_NEWER = {"mm_device_do_normalize"}
+"""Settings that the oldest vLLM lacks, and does not need."""
+_CPU_SEQUENCES = 8
+"""Longest sequences that a CPU engine's KV cache holds at once."""
+_ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def prepare_environment() -> None:
+    """vLLM reads its environment at import: call before anything imports it. What is set stays."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if on_cpu():
+        for key, value in _CPU_ENVIRONMENT.items():
+            os.environ.setdefault(key, value)
+
+
+def engine_args(
+    config: EngineConfig, checkpoint: Checkpoint, text: TextSide, *, pixels: str, shared: bool
+) -> Any:
+    """Every right setting for one role.
+
+    `pixels` is the file that its pixels will be in; `shared`: another model is on the same device.
+    """
+    from vllm import AsyncEngineArgs
+    from vllm.config import PoolerConfig
+
+    share = config.embedder_memory if checkpoint.role == "embedder" else config.reranker_memory
+    media = config.limits.images * 2, config.limits.videos * 2  # a rerank prompt holds two items
+    settings: dict[str, Any] = {
+        "model": str(checkpoint.path),
+        "served_model_name": checkpoint.name,
+        "runner": "pooling",
+        "convert": "embed",
+        "pooler_config": PoolerConfig(pooling_type="LAST"),
+        "dtype": config.dtype,
+        "quantization": config.quantization,
+        # One more than a prompt may have: 0.26's scheduler keeps a place for a token to be sampled, and a
+        # prompt that fills the length and is taken in chunks would wait for it for ever.
+        "max_model_len": checkpoint.max_length + 1,
+        "hf_overrides": {
+            "architectures": [ARCHITECTURE],
+            "tie_word_embeddings": checkpoint.tied,
+            "qvl_head": "embed" if checkpoint.role == "embedder" else "score",
+            "qvl_pixels": pixels,
+            "qvl_yes": text.yes,
+            "qvl_no": text.no,
+        },
+        "tensor_parallel_size": config.tensor_parallel,
+        "gpu_memory_utilization": share or (SHARE / 2 if shared else SHARE),
+        # An embedder's shared prefix is shorter than a block; a reranker's holds the whole query.
+        "enable_prefix_caching": checkpoint.role == "reranker",
+        "limit_mm_per_prompt": {"image": media[0], "video": media[1]},
+        # Ours are the only inputs and they are hashed by content; a second cache can only disagree.
+        "mm_processor_cache_gb": 0,
+        "mm_device_do_normalize": False,
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+        "max_num_batched_tokens": config.max_batched_tokens or (8192 if on_cpu() else 16384),
+        # vLLM's default for an embedded engine, 128, leaves a GPU's step half empty on short text.
+        "max_num_seqs": 256 if on_cpu() else 1024,
+        "enforce_eager": on_cpu() if config.enforce_eager is None else config.enforce_eager,
+        "scheduling_policy": "priority",
+        "seed": 0,
+    }
+    settings |= _cpu_settings(config, checkpoint) if on_cpu() else {"async_scheduling": True}
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
+
+
+def _cpu_settings(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    itemsize = _ITEMSIZE[checkpoint.dtype if config.dtype == "auto" else config.dtype]
+    longest = checkpoint.kv_bytes_per_token(itemsize) * checkpoint.max_length
+    return {
+        "kv_cache_memory_bytes": max(64 << 20, _CPU_SEQUENCES * longest),
+        "block_size": 32,
+        "skip_mm_profiling": True,
+    }
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises, in this process, for an input that it will not take."""
+    from vllm import exceptions
+    from vllm.v1.engine.exceptions import EngineGenerateError
+
+    # 0.26 raises ValueError; later versions a class of their own, which is none.
+    own = getattr(exceptions, "VLLMValidationError", ValueError)
+    return (ValueError, EngineGenerateError, own)
+
+
+def engine_input(prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> Any:
+    """vLLM's own input type, past its renderer: ids, places of pixels, content hashes, positions."""
+    from vllm.inputs import mm_input, tokens_input
+
+    if not visuals:
+        return tokens_input(prompt.ids)
+    from vllm.multimodal.inputs import MultiModalKwargsItems
+
+    items: dict[str, list[Any]] = {}
+    hashes: dict[str, list[str]] = {}
+    ranges: dict[str, list[Any]] = {}
+    for visual, place, span in zip(visuals, places, prompt.spans, strict=True):
+        items.setdefault(visual.kind, []).append(_kwargs_item(visual.kind, visual.grid, place))
+        hashes.setdefault(visual.kind, []).append(visual.digest)
+        ranges.setdefault(visual.kind, []).append(_range(visual, span, prompt.ids))
+    return mm_input(prompt.ids, MultiModalKwargsItems(items), hashes, ranges)
+
+
+@lru_cache(256)
+def _kwargs_item(kind: str, grid: tuple[int, int, int], place: Place) -> Any:
+    """Under the names of vLLM's own model, so that its position code finds the grid. Made once for all the
+    pairs of a query."""
+    import torch
+    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+
+    pixels, shape = (
+        ("pixel_values", "image_grid_thw") if kind == "image" else ("pixel_values_videos", "video_grid_thw")
+    )
+    field = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
+    data = {
+        pixels: torch.tensor([[place.offset, place.nbytes, place.generation]]),
+        shape: torch.tensor([grid]),
+    }
+    return MultiModalKwargsItems.from_hf_inputs(data, {pixels: field, shape: field})[kind][0]
+
+
+def _range(visual: Visual, span: Span, ids: list[int]) -> Any:
+    import torch
+    from vllm.multimodal.inputs import PlaceholderRange
+
+    if visual.kind == "image":
+        return PlaceholderRange(offset=span.offset, length=span.length)
+    inside = torch.tensor(ids[span.offset : span.offset + span.length])
+    return PlaceholderRange(offset=span.offset, length=span.length, is_embed=inside == span.pad)

@@ -1,0 +1,132 @@
+"""Every setting, its default and its meaning, once. The CLI's options are these fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from qvl.engine.errors import ConfigError
+
+Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a request may ask for; each has an error of its own that names it."""
+
+    body_bytes: int = 64 << 20
+    """Bytes of one request body."""
+    items: int = 2048
+    """Items of one embedding request."""
+    documents: int = 1000
+    """Documents of one rerank request."""
+    images: int = 32
+    """Images of one item."""
+    videos: int = 4
+    """Videos of one item."""
+    frames: int = 512
+    """Frames of one video given as a list of images, before sampling."""
+    image_pixels: int = 64_000_000
+    """Width times height of one image, read from its header before decoding."""
+    queue_tokens: int = 2_000_000
+    """Estimated tokens in progress at once, over all requests; over it: 429 with Retry-After."""
+    request_pixels: int = 512_000_000
+    """Pixels of all media of one request after resizing; three bytes of memory each."""
+    media_bytes: int = 48 << 20
+    """Encoded bytes of one image or video, fetched or inline."""
+    video_seconds: float = 600.0
+    """Length of one video file."""
+    fetch_seconds: float = 10.0
+    """Time to fetch one URL, redirects included."""
+    redirects: int = 3
+    """Redirects followed for one URL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaConfig:
+    """Where pixels come from."""
+
+    workers: int = 0
+    """Decoding threads of a replica (0: one per core, shared out among the replicas)."""
+    media_memory: int = 512 << 20
+    """Bytes of decoded pixels that a replica shares with its engines; the most recent media stay in it."""
+    media_cache: int = 256 << 20
+    """Bytes of decoded pixels kept by a replica, so that a medium it has seen is not decoded again."""
+    file_roots: tuple[str, ...] = ()
+    """Folders below which file:// URLs may be read (none: file:// is refused)."""
+    url_fetch: bool = True
+    """Fetch http(s) URLs."""
+    allow_hosts: tuple[str, ...] = ()
+    """host[:port] names that may resolve to private addresses (none: all private addresses are refused)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """One replica: an embedder and/or a reranker on one device."""
+
+    models: tuple[str, ...] = ()
+    """Checkpoint folders or hub names whose role is told from the checkpoint."""
+    embedder: str | None = None
+    """Checkpoint folder or hub name of the embedding model."""
+    reranker: str | None = None
+    """Checkpoint folder or hub name of the reranking model."""
+    embedder_name: str | None = None
+    """Name that requests use (default: the checkpoint's last path part)."""
+    reranker_name: str | None = None
+    """Name that requests use (default: the checkpoint's last path part)."""
+    dtype: Dtype = "auto"
+    """Weights and activations; auto is the checkpoint's own."""
+    quantization: str | None = None
+    """Passed to vLLM, e.g. fp8_per_channel."""
+    embedder_memory: float | None = None
+    """Share of the GPU's memory for the embedder (default: 0.9 alone, 0.45 beside a reranker)."""
+    reranker_memory: float | None = None
+    """Share of the GPU's memory for the reranker (default: 0.9 alone, 0.45 beside an embedder)."""
+    tensor_parallel: int = 1
+    """GPUs that one model is split over."""
+    max_batched_tokens: int | None = None
+    """Tokens of one engine step (default: 16384 on a GPU, 8192 on a CPU)."""
+    enforce_eager: bool | None = None
+    """No torch.compile and no CUDA graphs (default: only on a CPU)."""
+    limits: Limits = field(default_factory=Limits)
+    media: MediaConfig = field(default_factory=MediaConfig)
+
+    def __post_init__(self) -> None:
+        if self.embedder is None and self.reranker is None and not self.models:
+            raise ConfigError("no model: give --embedder and/or --reranker a checkpoint folder or name")
+        for name in ("embedder_memory", "reranker_memory"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ConfigError(f"{name} must be above 0 and at most 1, got {share}")
+        total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
+        if total > 1:
+            raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """The HTTP side of one replica."""
+
+    engine: EngineConfig
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every interface."""
+    port: int = 8080
+    """Port to listen on; 0 is a free one."""
+    replicas: int = 1
+    """Replicas behind the port; they take the GPUs in turn, and those on one GPU divide its memory."""
+    api_key: tuple[str, ...] = ()
+    """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names
+    it and bounds its requests a minute (of each replica); keys of one name share limits."""
+    api_key_file: str | None = None
+    """A file with one key a line, as in --api-key; blank lines and # comments are skipped."""
+    drain_seconds: float = 8.0
+    """How long requests in flight may take to finish after SIGTERM."""
+    request_seconds: float = 120.0
+    """Deadline of one request; over it: 504."""
+    otlp: str | None = None
+    """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1:
+            raise ConfigError(f"replicas must be at least 1, got {self.replicas}")

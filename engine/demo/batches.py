@@ -1,0 +1,112 @@
+"""Items to padded tensors for Hugging Face's Qwen3-VL, with the prompts and ids of the serving path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from qvl.engine import prompt
+from qvl.engine.checkpoint import TextSide
+from qvl.engine.demo.tasks import Item
+from qvl.engine.media.frames import FACTOR, LIST_BUDGET, resize_frame, video_size
+from qvl.engine.media.image import resized
+from qvl.engine.media.visual import MERGE, PATCH, TEMPORAL, Visual, pair_times
+from qvl.engine.protocol import Content
+
+Tensors = dict[str, torch.Tensor]
+FPS = 2.0
+"""What the reference takes a list of frames for."""
+
+
+class Collator:
+    """One for each checkpoint: `collate(items)` for the embedder, `pairs(...)` for the reranker."""
+
+    def __init__(self, side: TextSide, config: dict[str, Any]) -> None:
+        self._side = side
+        self._pads = (config["image_token_id"], config["video_token_id"])
+
+    def items(self, items: Sequence[Item]) -> Tensors:
+        visuals = [_visuals(item) for item in items]
+        texts = [
+            prompt.embed_text(self._side.template, _content(item), seen, None)
+            for item, seen in zip(items, visuals, strict=True)
+        ]
+        return self._tensors(texts, visuals)
+
+    def pairs(self, pairs: Sequence[tuple[Item, Item]]) -> Tensors:
+        visuals, texts = [], []
+        for query, document in pairs:
+            asked, shown = _visuals(query), _visuals(document)
+            contents = _content(query), _content(document)
+            texts.append(prompt.rerank_text(self._side.template, *contents, asked, shown, None))
+            visuals.append(asked + shown)
+        return self._tensors(texts, visuals)
+
+    def _tensors(self, texts: list[str], visuals: list[list[Visual]]) -> Tensors:
+        encoded = self._side.tokenizer.encode(texts)
+        rows = [
+            self._side.tokenizer.prompt(ids, seen, where="training").ids
+            for ids, seen in zip(encoded, visuals, strict=True)
+        ]
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = torch.tensor(row)
+            mask[place, : len(row)] = 1
+        image, video = self._pads
+        kinds = ((ids == image) * 1 + (ids == video) * 2) * mask
+        batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds.int()}
+        flat = [each for seen in visuals for each in seen]
+        for kind, suffix in (("image", ""), ("video", "_videos")):
+            if chosen := [each for each in flat if each.kind == kind]:
+                batch[f"pixel_values{suffix}"] = torch.cat([patches(each) for each in chosen])
+                batch[f"{kind}_grid_thw"] = torch.tensor([each.grid for each in chosen])
+        return batch
+
+
+def last_hidden(model: torch.nn.Module, batch: Tensors) -> torch.Tensor:
+    """(items, hidden): the last token's state; padding stands on the right, where nothing before sees it."""
+    hidden: torch.Tensor = model(**batch, use_cache=False).last_hidden_state
+    last = batch["attention_mask"].sum(1) - 1
+    return hidden[torch.arange(len(last)), last]
+
+
+def patches(seen: Visual) -> torch.Tensor:
+    """(patches, 3 · 2 · 16 · 16) in the processor's order: blocks of two by two patches."""
+    pixels = torch.from_numpy(seen.pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if len(pixels) == 1:
+        pixels = pixels.expand(TEMPORAL, -1, -1, -1)
+    t, h, w = seen.grid
+    side = round(MERGE**0.5)
+    cut = pixels.reshape(t, TEMPORAL, 3, h // side, side, PATCH, w // side, side, PATCH)
+    return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, -1)
+
+
+def _content(item: Item) -> Content:
+    """The media are placeholders here: the prompt only asks how many there are."""
+    return Content(
+        texts=(item.text,) if item.text else (),
+        images=(b"",) if item.image else (),
+        videos=((b"",),) if item.frames else (),
+        instruction=item.instruction,
+    )
+
+
+def _visuals(item: Item) -> list[Visual]:
+    if item.frames:
+        return [_clip(item.frames)]
+    return [Visual("image", np.asarray(item.image)[None].copy(), (), "")] if item.image else []
+
+
+def _clip(frames: Sequence[Image.Image]) -> Visual:
+    """Resized twice, as `media.frames` does it; without the files that it reads them from."""
+    first = [resized(frame, FACTOR) for frame in frames]
+    height, width, _ = first[0].shape
+    size = video_size(height, width, len(frames), LIST_BUDGET)
+    pixels = np.stack([resize_frame(each, *size) for each in first])
+    return Visual("video", pixels, pair_times(range(len(frames)), FPS), "")

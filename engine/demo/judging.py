@@ -1,0 +1,132 @@
+"""Training the reranker: yes or no on the right document and on what the embedder takes for it.
+
+It starts from the embedder's weights and one more layer. Below that layer the last token learns to hold what
+the query has and the document lacks, attribute by attribute, which is far easier to learn than one bit; the
+new layer learns from it whether anything is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from qvl.engine.demo import learner, tasks
+from qvl.engine.demo.batches import Collator, Tensors, last_hidden
+from qvl.engine.demo.codes import ATTRIBUTES
+from qvl.engine.demo.tasks import Example, Item
+
+SHARES = {"text to image": 0.72, "image to text": 0.14, "page": 0.14}
+POOL = 192
+QUERIES = 12
+RATE = 1.2e-3
+SEED = 77
+DIFFERENCE = 20.0
+"""Weight of the attributes' squared error, most of which are zero."""
+
+
+@dataclass(frozen=True)
+class Miner:
+    """The trained embedder, looking for the wrong documents that it likes best."""
+
+    model: Any
+    collate: Collator
+
+    def vectors(self, items: list[Item]) -> torch.Tensor:
+        with torch.inference_mode():
+            parts = [
+                last_hidden(self.model.model, self.collate.items(items[at : at + 64]))
+                for at in range(0, len(items), 64)
+            ]
+        return functional.normalize(torch.cat(parts), dim=-1)
+
+    def hardest(self, examples: list[Example]) -> list[int]:
+        """For each query, one of the five wrong documents nearest to it."""
+        asked = self.vectors([e.query for e in examples])
+        shown = self.vectors([e.document for e in examples])
+        codes = torch.from_numpy(np.stack([e.document_code for e in examples]))
+        near = asked @ shown.T - 10 * (torch.cdist(codes, codes) < 1e-3).float()
+        top = near.topk(5, dim=1).indices
+        return [int(row[place % 5]) for place, row in enumerate(top)]
+
+
+Step = tuple[list[tuple[Item, Item]], np.ndarray[Any, Any], torch.Tensor]
+
+
+def lessons(miner: Miner, first: int) -> Iterator[tuple[int, Step]]:
+    """From step `first` on, endlessly: pairs, what query and document differ in, and the labels.
+
+    A pool of examples serves several steps and has a seed of its own, so that a resumed run sees the same.
+    """
+    names, shares = list(SHARES), list(SHARES.values())
+    labels = torch.tensor([1.0] * QUERIES + [0.0] * QUERIES)
+    each = POOL // QUERIES
+    for pool in count(first // each):
+        rng = np.random.default_rng((SEED, pool))
+        examples = tasks.sample(names[rng.choice(len(names), p=shares)], rng, POOL)
+        wrong = miner.hardest(examples)
+        order = [int(place) for place in rng.permutation(POOL)]
+        for at in range(max(first, pool * each), (pool + 1) * each):
+            chosen = order[at % each * QUERIES : (at % each + 1) * QUERIES]
+            asked = [examples[i] for i in chosen * 2]
+            shown = [examples[i] for i in (*chosen, *(wrong[i] for i in chosen))]
+            both = list(zip(asked, shown, strict=True))
+            gap = np.stack([q.query_code - d.document_code for q, d in both])
+            yield at, ([(q.query, d.document) for q, d in both], gap, labels)
+
+
+def start(embedder: Path, folder: Path) -> Any:
+    """The embedder's weights under a new layer that at first changes nothing much."""
+    learner.write_untrained(folder, append_end=False, layers=learner.LAYERS + 1)
+    model = learner.build(folder, seed=5)
+    model.load_state_dict(learner.build(embedder, seed=0).state_dict(), strict=False)
+    return model.train()
+
+
+def train(miner: Miner, collate: Collator, model: Any, folder: Path, steps: int) -> None:
+    vocabulary = words(folder)
+    head = torch.nn.Linear(learner.HIDDEN, len(ATTRIBUTES))
+    optimiser = learner.Optimiser(torch.nn.ModuleList([model, head]), steps, RATE)
+    started, first = time.monotonic(), optimiser.resume(folder, np.random.default_rng())
+    kept = np.zeros(3)
+    for at, (pairs, gap, labels) in lessons(miner, first):
+        if at >= steps:
+            break
+        below, logits = judged(model, collate.pairs(pairs), vocabulary)
+        missed = (head(below) - torch.from_numpy(gap)).square().mean()
+        wrong = functional.binary_cross_entropy_with_logits(logits, labels)
+        optimiser.step(wrong + DIFFERENCE * missed, at)
+        right = ((logits > 0) == (labels > 0.5)).float().mean()
+        kept = 0.95 * kept + 0.05 * np.array([wrong.detach(), missed.detach(), right])
+        if at % 50 == 49:
+            told = "BCE {:.3f}  gap {:.4f}  right {:.3f}".format(*kept)
+            print(f"{at + 1} {time.monotonic() - started:.0f}s  {told}", flush=True)
+        if at % 200 == 199 or at == steps - 1:
+            optimiser.save(folder, at, np.random.default_rng())
+            learner.save(model, folder)
+
+
+def judged(model: Any, batch: Tensors, vocabulary: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last token's state below the top layer, and its yes/no logit."""
+    layers = model.model(**batch, use_cache=False, output_hidden_states=True)
+    last = batch["attention_mask"].sum(1) - 1
+    rows = torch.arange(len(last))
+    yes, no = vocabulary
+    direction = model.lm_head.weight[yes] - model.lm_head.weight[no]
+    below = functional.rms_norm(layers.hidden_states[-2][rows, last], (learner.HIDDEN,))
+    return below, layers.last_hidden_state[rows, last] @ direction
+
+
+def words(folder: Path) -> tuple[int, int]:
+    """The ids of yes and no."""
+    from tokenizers import Tokenizer
+
+    vocabulary: dict[str, int] = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    return vocabulary["yes"], vocabulary["no"]

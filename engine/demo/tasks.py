@@ -1,0 +1,134 @@
+"""Training and evaluation examples: a query, its document, and what either should be taken for.
+
+    batch = sample("text to image", rng, 64)
+
+Half of a batch are near misses of the other half: the same thing with one change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from qvl.engine.demo import codes
+from qvl.engine.demo.codes import Code
+from qvl.engine.demo.world import (
+    WORDS,
+    Clip,
+    Page,
+    Scene,
+    edited,
+    random_clip,
+    random_page,
+    random_scene,
+    random_thing,
+)
+
+Rng: TypeAlias = np.random.Generator
+FIND = "Retrieve the picture that fits."
+MATCH_COLOURS = "Match the colours."
+MATCH_SHAPES = "Match the shapes."
+MATCH_WORDS = "Match the page's words."
+FIND_VIDEO = "Retrieve the video that fits."
+CHANGE = "Retrieve the picture with this change."
+
+
+@dataclass(frozen=True)
+class Item:
+    text: str = ""
+    image: Image.Image | None = None
+    frames: tuple[Image.Image, ...] = ()
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    query: Item
+    document: Item
+    query_code: Code
+    document_code: Code
+
+
+def text_to_image(rng: Rng, scene: Scene) -> Example:
+    asked = Item(scene.caption(rng), instruction=FIND if rng.integers(2) else None)
+    return Example(asked, Item(image=scene.draw(rng)), codes.code(scene), codes.code(scene))
+
+
+def image_to_text(rng: Rng, scene: Scene) -> Example:
+    return Example(
+        Item(image=scene.draw(rng)), Item(scene.caption(rng)), codes.code(scene), codes.code(scene)
+    )
+
+
+def page(rng: Rng, shown: Page) -> Example:
+    code = codes.code(shown)
+    return Example(Item(shown.caption(rng), instruction=MATCH_WORDS), Item(image=shown.draw(rng)), code, code)
+
+
+def mixed(rng: Rng, scene: Scene) -> Example:
+    return change(rng, scene, *edited(scene, rng))
+
+
+def change(rng: Rng, scene: Scene, wanted: Scene, told: str) -> Example:
+    asked = Item(told, scene.draw(rng), instruction=CHANGE)
+    return Example(asked, Item(image=wanted.draw(rng)), codes.code(wanted), codes.code(wanted))
+
+
+def colours(rng: Rng, scene: Scene) -> Example:
+    """The document has the same colours elsewhere, in other shapes, over another place."""
+    found = alike(rng, scene, "colour")
+    asked = Item(image=scene.draw(rng), instruction=MATCH_COLOURS)
+    return Example(asked, Item(image=found.draw(rng)), codes.colours(scene), codes.code(found))
+
+
+def shapes(rng: Rng, scene: Scene) -> Example:
+    found = alike(rng, scene, "shape")
+    asked = Item(image=scene.draw(rng), instruction=MATCH_SHAPES)
+    return Example(asked, Item(image=found.draw(rng)), codes.shapes(scene), codes.code(found))
+
+
+def video(rng: Rng, clip: Clip) -> Example:
+    asked = Item(clip.caption(rng), instruction=FIND_VIDEO if rng.integers(2) else None)
+    return Example(asked, Item(frames=tuple(clip.draw(rng))), codes.code(clip), codes.code(clip))
+
+
+def alike(rng: Rng, scene: Scene, kept: str) -> Scene:
+    """A new scene with the things' `kept` attribute and nothing else of them."""
+    other = random_scene(rng)
+    held = [thing for thing in scene.things if thing]
+    spots = rng.permutation(4)[: len(held)].tolist()
+    fresh = [replace(random_thing(rng), **{kept: getattr(thing, kept)}) for thing in held]
+    return replace(other, things=tuple(fresh[spots.index(i)] if i in spots else None for i in range(4)))
+
+
+SCENES: dict[str, Callable[[Rng, Scene], Example]] = {
+    "text to image": text_to_image,
+    "image to text": image_to_text,
+    "mixed": mixed,
+    "colours": colours,
+    "shapes": shapes,
+}
+
+
+def sample(task: str, rng: Rng, count: int) -> list[Example]:
+    if task == "page":
+        return [page(rng, each) for each in _pages(rng, count)]
+    if task == "video":
+        return [video(rng, random_clip(rng)) for _ in range(count)]
+    scenes = [random_scene(rng) for _ in range(-(-count // 2))]
+    scenes += [edited(scene, rng)[0] for scene in scenes]
+    return [SCENES[task](rng, scene) for scene in scenes[:count]]
+
+
+def _pages(rng: Rng, count: int) -> list[Page]:
+    """Every second one has two words of the one before."""
+    pages: list[Page] = []
+    while len(pages) < count:
+        first = random_page(rng)
+        left = [word for word in WORDS if word not in first.words]
+        pages += [first, replace(first, words=(*first.words[:2], left[rng.integers(len(left))]))]
+    return pages[:count]

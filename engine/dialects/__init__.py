@@ -1,0 +1,1 @@
+"""Foreign request shapes, one file each: pure mappings to and from `qvl.engine.protocol`."""

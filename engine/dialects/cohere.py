@@ -1,0 +1,139 @@
+"""Cohere's second version: `POST /v2/embed` and `POST /v2/rerank`."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
+
+import msgspec
+
+from qvl.engine.dialects import items, ranking, tasks, vectors
+from qvl.engine.dialects.fields import Body, Count, Urgency, one_of, priority, refuse
+from qvl.engine.dialects.items import Document, Item
+from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankRequest, RerankResult
+
+EmbeddingType: TypeAlias = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+
+
+class EmbedBody(Body):
+    model: str | None = None
+    input_type: tasks.Task | None = None
+    texts: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+    images: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+    inputs: Annotated[list[Item], msgspec.Meta(min_length=1)] | None = None
+    output_dimension: Count | None = None
+    embedding_types: Annotated[list[EmbeddingType], msgspec.Meta(min_length=1)] | None = None
+    truncate: Literal["NONE", "START", "END"] | None = None
+    """Default END."""
+    max_tokens: Count | None = None
+    priority: Urgency | None = None
+
+
+class ApiVersion(TypedDict):
+    version: Literal["2"]
+
+
+class BilledUnits(TypedDict):
+    input_tokens: NotRequired[int]
+    image_tokens: NotRequired[int]
+    images: NotRequired[int]
+    search_units: NotRequired[int]
+
+
+class Meta(TypedDict):
+    api_version: ApiVersion
+    billed_units: BilledUnits
+
+
+class EmbedResponse(TypedDict):
+    id: str
+    response_type: Literal["embeddings_by_type"]
+    embeddings: dict[EmbeddingType, list[vectors.Vector]]
+    texts: list[str]
+    images: list[str]
+    meta: Meta
+
+
+def parse_embed(body: EmbedBody) -> EmbedRequest:
+    refuse(
+        body.truncate == "START", "truncate", "this model cuts the end, as in its training; use END or NONE"
+    )
+    entries: tuple[Content, ...]
+    match one_of({"texts": body.texts, "images": body.images, "inputs": body.inputs}):
+        case "texts":
+            entries = items.contents(body.texts or (), "texts")
+        case "images":
+            entries = tuple(
+                Content(images=(image,), where=f"images[{i}]") for i, image in enumerate(body.images or ())
+            )
+        case _:
+            entries = items.contents(body.inputs or (), "inputs")
+    return EmbedRequest(
+        input=entries,
+        model=body.model,
+        instruction=tasks.instruction(None, body.input_type),
+        dimensions=body.output_dimension,
+        truncate=body.truncate != "NONE",
+        max_tokens=body.max_tokens,
+        priority=priority(body.priority),
+    )
+
+
+def render_embed(body: EmbedBody, result: EmbedResult, encode: vectors.Encode) -> EmbedResponse:
+    cost = result.usage
+    names = dict.fromkeys(body.embedding_types or ("float",))
+    return {
+        "id": str(uuid.uuid4()),
+        "response_type": "embeddings_by_type",
+        "embeddings": {name: encode(vectors.spelled(name)) for name in names},
+        "texts": body.texts or [],
+        # Cohere describes each image's size and format here; nothing needs it, so it stays empty.
+        "images": [],
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {
+                "input_tokens": cost.text_tokens,
+                "image_tokens": cost.visual_tokens,
+                "images": cost.images,
+            },
+        },
+    }
+
+
+class RerankBody(Body):
+    query: str | Document
+    documents: ranking.Documents
+    model: str | None = None
+    top_n: Count | None = None
+    max_tokens_per_doc: Count | None = None
+    return_documents: bool | None = None
+    """Default false."""
+    priority: Urgency | None = None
+
+
+class RerankResponse(TypedDict):
+    id: str
+    results: list[ranking.Ranked]
+    meta: Meta
+
+
+def parse_rerank(body: RerankBody) -> RerankRequest:
+    return RerankRequest(
+        query=items.content(body.query, "query"),
+        documents=ranking.documents(body.documents),
+        model=body.model,
+        max_tokens_per_document=body.max_tokens_per_doc,
+        priority=priority(body.priority),
+    )
+
+
+def render_rerank(body: RerankBody, request: RerankRequest, result: RerankResult) -> RerankResponse:
+    echo = request.documents if body.return_documents else None
+    return {
+        "id": str(uuid.uuid4()),
+        "results": ranking.ranked(result, top_n=body.top_n, echo=echo),
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {"search_units": ranking.search_units(request)},
+        },
+    }

@@ -1,0 +1,163 @@
+"""What every dialect shares: the body's base class, decoding, and errors that name the field.
+
+msgspec refuses a bad body with one sentence and a JSON path. `decode` turns that into a `BadRequest`
+whose `param` is the path (`input[3].image`) and whose message says what would have been accepted:
+the nearest field name, the listed values, or why a known field of another server is refused here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Priority
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Urgency: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Priority
+"""A word, or the number of vLLM and Cohere: 0 is usual, a larger one may wait longer."""
+
+
+def priority(asked: int | Priority | None) -> Priority:
+    if isinstance(asked, int):
+        return "batch" if asked > 0 else "interactive"
+    return asked or "interactive"
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A JSON object of a request; an unknown field is an error, null is the same as absent."""
+
+
+B = TypeVar("B", bound=Body)
+
+REFUSED = {
+    "chat_template": "the template is part of the model; it is applied already",
+    "media_io_kwargs": "set `fps` and `max_frames` on the item instead",
+    "mm_processor_kwargs": "pixel limits are part of the model; `fps` and `max_frames` go on the item",
+}
+"""Fields of other servers that would change the answer silently if they were ignored."""
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_INVALID = re.compile(r"Invalid (?:enum )?value '?(.*?)'?", re.DOTALL)
+_AT = re.compile(r"(.*?) - at `\$(.*)`", re.DOTALL)
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[(?:\d+|\.\.\.)\]")
+_SHOWN = 80
+"""Characters of a caller's own text that an error repeats."""
+
+
+@functools.cache
+def _decoder(body: type[B]) -> msgspec.json.Decoder[B]:
+    return msgspec.json.Decoder(body)
+
+
+def decode(body: type[B], raw: bytes) -> B:
+    """The body, or a `BadRequest` that names the part to mend."""
+    try:
+        decoded: B = _decoder(body).decode(raw)
+        return decoded
+    except msgspec.ValidationError as error:
+        raise _explain(body, str(error)) from None
+    except RecursionError:
+        raise BadRequest("the JSON is nested too deeply", code="invalid_json") from None
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8; JSON must be", code="invalid_json") from None
+    except msgspec.DecodeError as error:
+        reason = "the body is empty" if not raw else f"the body is not valid JSON: {_short(str(error))}"
+        raise BadRequest(reason, code="invalid_json") from None
+
+
+def _explain(body: type[Body], message: str) -> BadRequest:
+    found = _AT.fullmatch(message)
+    text, path = found.groups() if found else (message, "")
+    types = list(_at(inspect.type_info(body), path))
+    param = path.lstrip(".") or None
+    if unknown := _UNKNOWN.fullmatch(text):
+        name = unknown[1]
+        known = [
+            field.encode_name
+            for kind in types
+            if isinstance(kind, inspect.StructType)
+            for field in kind.fields
+        ]
+        shown = _short(name)
+        where = f"{param}.{shown}" if param else shown
+        return BadRequest(
+            f"unknown field `{shown}`{_hint(name, known, 'known fields')}", param=where, code="unknown_field"
+        )
+    if missing := _MISSING.fullmatch(text):
+        where = f"{param}.{missing[1]}" if param else missing[1]
+        return BadRequest(f"{where}: is required", param=where, code="missing_field")
+    if (invalid := _INVALID.fullmatch(text)) and (options := list(_options(types))):
+        text = f"`{_short(invalid[1])}` is not accepted{_hint(invalid[1], options, 'accepted')}"
+    if param in REFUSED:
+        return BadRequest(
+            f"`{param}` is not supported: {REFUSED[param]}", param=param, code="unsupported_field"
+        )
+    return BadRequest(f"{param or 'the body'}: {text}", param=param)
+
+
+def _at(info: inspect.Type, path: str) -> Iterator[inspect.Type]:
+    """The types that a JSON path may have, through unions, structs and lists."""
+    level = list(_alternatives(info))
+    for step in _STEP.finditer(path):
+        if step[1] is None:
+            items = [kind.item_type for kind in level if isinstance(kind, inspect.ListType)]
+        else:
+            structs = [kind for kind in level if isinstance(kind, inspect.StructType)]
+            items = [field.type for kind in structs for field in kind.fields if field.encode_name == step[1]]
+            if not items and any(kind.tag_field == step[1] for kind in structs):
+                items = [inspect.LiteralType(tuple(kind.tag for kind in structs))]
+        level = [kind for item in items for kind in _alternatives(item)]
+    return iter(level)
+
+
+def _alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
+    if isinstance(info, inspect.UnionType):
+        for kind in info.types:
+            yield from _alternatives(kind)
+    elif isinstance(info, inspect.Metadata):
+        yield from _alternatives(info.type)
+    else:
+        yield info
+
+
+def _options(types: Iterable[inspect.Type]) -> Iterator[str]:
+    for kind in types:
+        if isinstance(kind, inspect.LiteralType):
+            yield from (str(value) for value in kind.values)
+
+
+def _hint(name: str, known: Iterable[str], label: str) -> str:
+    known = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name[:_SHOWN], known, n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; {label}: {', '.join(sorted(known))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def one_of(fields: dict[str, Any]) -> str:
+    """The name of the only field that is set; more or fewer is an error."""
+    given = [name for name, value in fields.items() if value is not None]
+    if len(given) == 1:
+        return given[0]
+    names = ", ".join(f"`{name}`" for name in fields)
+    if not given:
+        raise BadRequest(
+            f"nothing to do: give one of {names}", param=next(iter(fields)), code="missing_field"
+        )
+    raise BadRequest(f"give only one of {names}", param=given[1], code="conflicting_fields")
+
+
+def refuse(present: object, param: str, reason: str) -> None:
+    """Refuse a field whose value would ask for another answer than this server's."""
+    if present:
+        raise BadRequest(f"`{param}` is not supported: {reason}", param=param, code="unsupported_field")

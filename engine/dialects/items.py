@@ -1,0 +1,198 @@
+"""One item (or query, or document) as callers write it, to `Content`.
+
+    "a string"
+    {"text": …, "image": …, "video": …, "instruction": …, "fps": …, "max_frames": …}
+    {"content": [{"type": "text", "text": …}, {"type": "image_url", "image_url": {"url": …}}, …]}
+
+Text, image and video are one or a list. The model reads videos, then images, then texts, whatever the
+caller's order: parts are folded into that order.
+
+A `video` that is a list: a nested list is always the frames of one video. A flat list is the frames of
+one video when its first element is an image, otherwise a list of videos.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+
+from qvl.engine.dialects.fields import Body
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Content, Source, Video
+
+Fps: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1000)]
+Frames: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
+class Url(Body):
+    """An image or video by `data:`, http(s) or file URL, or bare base64."""
+
+    url: str
+    detail: str | None = None
+    """OpenAI's; the model has one resolution rule, so it changes nothing."""
+
+
+Media: TypeAlias = str | Url
+
+
+class TextPart(Body, tag="text", tag_field="type"):
+    text: str
+
+
+class ImageUrlPart(Body, tag="image_url", tag_field="type"):
+    image_url: Media
+
+
+class ImagePart(Body, tag="image", tag_field="type"):
+    image: Media
+
+
+class ImageBase64Part(Body, tag="image_base64", tag_field="type"):
+    image_base64: str
+
+
+class VideoUrlPart(Body, tag="video_url", tag_field="type"):
+    video_url: Media
+
+
+class VideoPart(Body, tag="video", tag_field="type"):
+    video: Media | list[Media]
+    """A file, or the frames of one video."""
+
+
+class VideoBase64Part(Body, tag="video_base64", tag_field="type"):
+    video_base64: str
+
+
+ImageParts: TypeAlias = ImageUrlPart | ImagePart | ImageBase64Part
+Part: TypeAlias = (
+    TextPart | ImageUrlPart | ImagePart | ImageBase64Part | VideoUrlPart | VideoPart | VideoBase64Part
+)
+
+
+class Document(Body):
+    """An item without an instruction: a query or a document."""
+
+    text: str | list[str] | None = None
+    image: Media | list[Media] | None = None
+    video: Media | list[Media | list[Media]] | None = None
+    fps: Fps | None = None
+    max_frames: Frames | None = None
+    content: str | list[Part] | None = None
+
+
+class Item(Document):
+    instruction: str | None = None
+
+
+def content(value: str | Document, where: str) -> Content:
+    """The item that a caller wrote; `where` is how errors name it."""
+    if isinstance(value, str):
+        return Content(texts=(value,), where=where)
+    instruction = value.instruction if isinstance(value, Item) else None
+    if value.content is not None:
+        if not (value.text is value.image is value.video is None):
+            raise BadRequest(
+                f"{where}: give either `content` or `text`, `image` and `video`",
+                param=f"{where}.content",
+                code="conflicting_fields",
+            )
+        videos, images, texts = fold(value.content, f"{where}.content")
+    else:
+        videos = _videos(value.video, f"{where}.video")
+        images = tuple(map(_source, _many(value.image)))
+        texts = tuple(_many(value.text))
+    return Content(
+        videos=videos,
+        images=images,
+        texts=texts,
+        instruction=instruction,
+        fps=value.fps,
+        max_frames=value.max_frames,
+        where=where,
+    )
+
+
+def contents(values: Sequence[str | Document], where: str) -> tuple[Content, ...]:
+    return tuple(content(value, f"{where}[{i}]") for i, value in enumerate(values))
+
+
+def fold(
+    parts: str | Sequence[Part], where: str
+) -> tuple[tuple[Video, ...], tuple[Source, ...], tuple[str, ...]]:
+    """Parts in the caller's order to videos, images, texts."""
+    if isinstance(parts, str):
+        return (), (), (parts,)
+    videos: list[Video] = []
+    images: list[Source] = []
+    texts: list[str] = []
+    for i, part in enumerate(parts):
+        match part:
+            case TextPart():
+                texts.append(part.text)
+            case ImageUrlPart():
+                images.append(_source(part.image_url))
+            case ImagePart():
+                images.append(_source(part.image))
+            case ImageBase64Part():
+                images.append(part.image_base64)
+            case VideoUrlPart():
+                videos.append(_source(part.video_url))
+            case VideoBase64Part():
+                videos.append(part.video_base64)
+            case VideoPart():
+                videos.append(_video(part.video, f"{where}[{i}].video"))
+    return tuple(videos), tuple(images), tuple(texts)
+
+
+def _videos(value: Media | list[Media | list[Media]] | None, where: str) -> tuple[Video, ...]:
+    if not isinstance(value, list):
+        return () if value is None else (_source(value),)
+    flat = [_source(entry) for entry in value if not isinstance(entry, list)]
+    if flat and len(flat) == len(value) and looks_like_image(flat[0]):
+        return (tuple(flat),)
+    return tuple(_video(entry, f"{where}[{i}]") for i, entry in enumerate(value))
+
+
+def _video(value: Media | list[Media], where: str) -> Video:
+    if not isinstance(value, list):
+        return _source(value)
+    if not value:
+        raise BadRequest(f"{where}: a video needs at least one frame", param=where, code="empty_list")
+    return tuple(map(_source, value))
+
+
+def _source(value: Media) -> str:
+    return value if isinstance(value, str) else value.url
+
+
+def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:  # type: ignore[type-arg]
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
+
+def looks_like_image(source: str) -> bool:
+    """Whether a source is an image rather than a video file, by its prefix alone."""
+    head = source[:16].lower()
+    if head.startswith("data:"):
+        return head.startswith("data:image/")
+    if head.startswith(("http://", "https://", "file://")):
+        try:
+            return urlsplit(source).path.lower().endswith(_IMAGE_SUFFIXES)
+        except ValueError:
+            return False
+    try:
+        start = base64.b64decode(source[:16], validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return start.startswith(_IMAGE_MAGIC) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")

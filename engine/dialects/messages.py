@@ -1,0 +1,66 @@
+"""vLLM's `messages`: one conversation, or a batch of them, each of which is one item.
+
+The system text is the instruction, the user's parts are the item. vLLM's examples end with an empty
+assistant turn to obtain the right template: it is allowed and changes nothing. Any other turn would
+have no place in what the model was trained on, so it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from qvl.engine.dialects import items
+from qvl.engine.dialects.fields import Body
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Content
+
+
+class Message(Body):
+    role: Literal["system", "user", "assistant"]
+    content: str | list[items.Part] | None = None
+    name: str | None = None
+
+
+def conversations(messages: Sequence[Message | list[Message]]) -> tuple[Content, ...]:
+    """One item for each conversation."""
+    single = [message for message in messages if isinstance(message, Message)]
+    if len(single) == len(messages):
+        return (_item(single, "messages"),)
+    if single:
+        raise BadRequest(
+            "messages: give one conversation or a list of conversations, not a mixture", param="messages"
+        )
+    batch = [turns for turns in messages if isinstance(turns, list)]
+    return tuple(_item(turns, f"messages[{i}]") for i, turns in enumerate(batch))
+
+
+def _item(turns: Sequence[Message], where: str) -> Content:
+    instruction: str | None = None
+    user: Content | None = None
+    for i, turn in enumerate(turns):
+        param = f"{where}[{i}]"
+        videos, images, texts = items.fold(turn.content or (), f"{param}.content")
+        match turn.role:
+            case "system" if i == 0:
+                if videos or images:
+                    raise BadRequest(f"{param}: a system message is text only", param=param)
+                instruction = "".join(texts)
+            case "user" if user is None:
+                user = Content(videos=videos, images=images, texts=texts, where=where)
+            case "assistant" if (
+                user is not None and i == len(turns) - 1 and not (videos or images or any(texts))
+            ):
+                pass
+            case role:
+                raise BadRequest(
+                    f"{param}: this {role} message has no place here; an item is at most one system message "
+                    "(the instruction), then one user message, then optionally an empty assistant message",
+                    param=param,
+                    code="unsupported_message",
+                )
+    if user is None:
+        raise BadRequest(f"{where}: there is no user message", param=where, code="missing_field")
+    return Content(
+        videos=user.videos, images=user.images, texts=user.texts, instruction=instruction, where=where
+    )

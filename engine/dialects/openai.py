@@ -1,0 +1,157 @@
+"""`POST /v1/embeddings`: OpenAI's request, and what vLLM, Jina, SGLang and TEI add on the same path."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
+
+import msgspec
+
+from qvl.engine.dialects import items, messages, tasks, vectors
+from qvl.engine.dialects.fields import Body, Count, Urgency, one_of, priority, refuse
+from qvl.engine.dialects.items import Item
+from qvl.engine.dialects.usage import Usage, usage
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, OnError, Tokens
+
+TokenId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+TokenIds: TypeAlias = Annotated[list[TokenId], msgspec.Meta(min_length=1)]
+Conversation: TypeAlias = Annotated[list[messages.Message], msgspec.Meta(min_length=1)]
+TruncateTo: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
+
+
+class TemplateArguments(Body):
+    """vLLM's `chat_template_kwargs`; the one argument that this template has."""
+
+    instruction: str | None = None
+
+
+class Options(Body):
+    """vLLM's common fields. Those with no effect here exist elsewhere only to obtain the right prompt."""
+
+    model: str | None = None
+    user: str | None = None
+    request_id: str | None = None
+    priority: Urgency | None = None
+    cache_salt: str | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    padding: Literal["do_not_pad"] | None = None
+    truncation_side: Literal["right"] | None = None
+    chat_template_kwargs: TemplateArguments | None = None
+    chat_template: None = None
+    mm_processor_kwargs: None = None
+    media_io_kwargs: None = None
+    truncate_prompt_tokens: TruncateTo | None = None
+    """Cut to this many tokens; -1: to the model's length."""
+    instruction: str | None = None
+    on_error: OnError = "fail"
+    """`skip`: a bad item becomes an error entry and the others are answered."""
+
+    def asked_instruction(self) -> str | None:
+        if self.instruction is None and self.chat_template_kwargs is not None:
+            return self.chat_template_kwargs.instruction
+        return self.instruction
+
+    def max_tokens(self) -> int | None:
+        if self.truncate_prompt_tokens == 0:
+            raise BadRequest(
+                "truncate_prompt_tokens: must be -1 or at least 1", param="truncate_prompt_tokens"
+            )
+        return None if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens
+
+
+Input: TypeAlias = str | Item | Annotated[list[str | TokenId | TokenIds | Item], msgspec.Meta(min_length=1)]
+
+
+class EmbeddingsBody(Options):
+    input: Input | None = None
+    """A string, a list of strings, token ids, or native items."""
+    messages: Annotated[list[messages.Message | Conversation], msgspec.Meta(min_length=1)] | None = None
+    """vLLM's: one conversation or a list of them, instead of `input`."""
+    dimensions: Count | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    embed_dtype: vectors.Spelling | None = None
+    embedding_type: (
+        vectors.Spelling | Annotated[list[vectors.Spelling], msgspec.Meta(max_length=1)] | None
+    ) = None
+    output_dtype: vectors.Spelling | None = None
+    endianness: Literal["native", "little"] | None = None
+    task: tasks.Task | None = None
+    input_type: tasks.Task | None = None
+    prompt_name: tasks.Task | None = None
+    truncate: bool | None = None
+    late_chunking: bool | None = None
+    normalize: bool | None = None
+    normalized: bool | None = None
+    use_activation: bool | None = None
+
+
+class Embedding(TypedDict):
+    """`error` stands in for `embedding` where the item failed and `on_error` is `skip`."""
+
+    object: Literal["embedding", "error"]
+    index: int
+    embedding: NotRequired[vectors.Vector]
+    error: NotRequired[dict[str, str | None]]
+
+
+class EmbeddingsResponse(TypedDict):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+def parse(body: EmbeddingsBody) -> EmbedRequest:
+    kind(body)
+    refuse(body.late_chunking, "late_chunking", "each item has one vector, read from its last token")
+    for name in ("normalize", "normalized", "use_activation"):
+        refuse(getattr(body, name) is False, name, "vectors always have length 1")
+    source = one_of({"input": body.input, "messages": body.messages})
+    return EmbedRequest(
+        input=messages.conversations(body.messages or ()) if source == "messages" else _input(body.input),
+        model=body.model,
+        instruction=tasks.instruction(body.asked_instruction(), body.task, body.input_type, body.prompt_name),
+        dimensions=body.dimensions,
+        truncate=body.truncate is not False,
+        max_tokens=body.max_tokens(),
+        on_error=body.on_error,
+        priority=priority(body.priority),
+    )
+
+
+def _input(value: Input | None) -> tuple[Content | Tokens, ...]:
+    if not isinstance(value, list):
+        return (items.content(value or "", "input"),)
+    ids = [entry for entry in value if isinstance(entry, int)]
+    if len(ids) == len(value):
+        return (Tokens(ids=tuple(ids)),)
+    if ids:
+        raise BadRequest("input: a list of token ids holds nothing but integers", param="input")
+    return tuple(_entry(entry, f"input[{i}]") for i, entry in enumerate(value))
+
+
+def _entry(value: Any, where: str) -> Content | Tokens:
+    if isinstance(value, list):
+        return Tokens(ids=tuple(value), where=where)
+    return items.content(value, where)
+
+
+def kind(body: EmbeddingsBody) -> vectors.Kind:
+    listed = body.embedding_type
+    single = (listed[0] if listed else None) if isinstance(listed, list) else listed
+    return vectors.kind(
+        body.encoding_format,
+        {"embed_dtype": body.embed_dtype, "embedding_type": single, "output_dtype": body.output_dtype},
+    )
+
+
+def render(body: EmbeddingsBody, result: EmbedResult, encode: vectors.Encode) -> EmbeddingsResponse:
+    data: list[Embedding] = []
+    for i, vector in enumerate(encode(kind(body))):
+        if error := result.errors.get(i):
+            data.append({"object": "error", "index": i, "error": error.body()["error"]})
+        else:
+            data.append({"object": "embedding", "index": i, "embedding": vector})
+    return {"object": "list", "data": data, "model": result.model, "usage": usage(result.usage)}

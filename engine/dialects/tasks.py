@@ -1,0 +1,64 @@
+"""What other APIs call a task, a prompt name or an input type, as an instruction of this model.
+
+| asked for                                                              | instruction              |
+|------------------------------------------------------------------------|--------------------------|
+| `query`, `search_query`, `retrieval.query`                             | `QUERY`                  |
+| `document`, `passage`, `search_document`, `retrieval.passage`, `image` | none: the model's default |
+| `code.query` / `code.passage`                                          | `CODE` / none            |
+| `text-matching`                                                        | `MATCH`                  |
+| `classification`                                                       | `CLASSIFY`               |
+| `clustering`, `separation`                                             | `CLUSTER`                |
+
+An `instruction` in the same request wins.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+QUERY = "Retrieve images or text relevant to the user's query."
+CODE = "Retrieve code relevant to the user's query."
+MATCH = "Retrieve semantically similar text."
+CLASSIFY = "Classify the user's input."
+CLUSTER = "Identify the topic or theme of the user's input."
+
+Task: TypeAlias = Literal[
+    "query",
+    "search_query",
+    "retrieval.query",
+    "document",
+    "passage",
+    "search_document",
+    "retrieval.passage",
+    "image",
+    "code.query",
+    "code.passage",
+    "text-matching",
+    "classification",
+    "clustering",
+    "separation",
+]
+
+INSTRUCTIONS: dict[Task, str | None] = {
+    "query": QUERY,
+    "search_query": QUERY,
+    "retrieval.query": QUERY,
+    "document": None,
+    "passage": None,
+    "search_document": None,
+    "retrieval.passage": None,
+    "image": None,
+    "code.query": CODE,
+    "code.passage": None,
+    "text-matching": MATCH,
+    "classification": CLASSIFY,
+    "clustering": CLUSTER,
+    "separation": CLUSTER,
+}
+
+
+def instruction(explicit: str | None, *tasks: Task | None) -> str | None:
+    """The caller's own instruction, else that of the first task named, else the model's default."""
+    if explicit is not None:
+        return explicit
+    return next((INSTRUCTIONS[task] for task in tasks if task is not None), None)

@@ -1,0 +1,55 @@
+"""How a caller wants vectors: a number type, as a JSON list or as base64 of its bytes.
+
+OpenAI names the form (`encoding_format`), vLLM the type (`embed_dtype`), Voyage both; Jina and Cohere
+mix them in one field, where `base64` means float32. The arithmetic is in `engine/response.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from qvl.engine.errors import BadRequest
+
+Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+Spelling: TypeAlias = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary", "base64"]
+Vector: TypeAlias = list[float] | str
+"""On the wire; in memory a numpy row stands in for the list, which the JSON writer takes as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    dtype: Dtype = "float32"
+    base64: bool = False
+
+
+class Encode(Protocol):
+    """Turns the result's vectors into one wire value per item."""
+
+    def __call__(self, kind: Kind) -> list[Vector]: ...
+
+
+def spelled(name: Spelling) -> Kind:
+    """Cohere's and Jina's single field."""
+    match name:
+        case "base64":
+            return Kind(base64=True)
+        case "float":
+            return Kind()
+        case dtype:
+            return Kind(dtype)
+
+
+def kind(encoding_format: str | None, dtypes: Mapping[str, Spelling | None]) -> Kind:
+    """One kind from a form and at most one number type, whichever field spells it."""
+    given = {name: spelled(value) for name, value in dtypes.items() if value is not None}
+    chosen = {asked.dtype for asked in given.values()}
+    if len(chosen) > 1:
+        raise BadRequest(
+            f"{', '.join(given)} ask for different number types; keep one of them",
+            param=list(given)[1],
+            code="conflicting_fields",
+        )
+    as_base64 = encoding_format == "base64" or any(asked.base64 for asked in given.values())
+    return Kind(chosen.pop() if chosen else "float32", as_base64)

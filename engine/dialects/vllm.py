@@ -1,0 +1,148 @@
+"""vLLM's `POST /rerank` and `POST /score`, in every spelling it has had."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
+
+import msgspec
+
+from qvl.engine.dialects import items, openai, ranking
+from qvl.engine.dialects.fields import one_of, priority
+from qvl.engine.dialects.items import Document
+from qvl.engine.dialects.usage import Usage, usage
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Content, RerankRequest, RerankResult
+
+PerDocument: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Unset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0)]
+
+
+class Scoring(openai.Options):
+    raw_scores: bool | None = None
+    use_activation: bool | None = None
+    """false: logits instead of their sigmoid."""
+    max_tokens_per_doc: PerDocument | None = None
+    """0: no limit."""
+    max_tokens_per_query: Unset | None = None
+    """The query is never cut: every document of the request is judged by it."""
+
+    def raw(self) -> bool:
+        return bool(self.raw_scores) or self.use_activation is False
+
+    def request(self, query: Content, documents: tuple[Content, ...]) -> RerankRequest:
+        if self.truncate_prompt_tokens not in (None, -1):
+            raise BadRequest(
+                "truncate_prompt_tokens: would cut the document in an unknown place; use max_tokens_per_doc",
+                param="truncate_prompt_tokens",
+                code="unsupported_field",
+            )
+        return RerankRequest(
+            query=query,
+            documents=documents,
+            model=self.model,
+            instruction=self.asked_instruction(),
+            max_tokens_per_document=self.max_tokens_per_doc or None,
+            on_error=self.on_error,
+            priority=priority(self.priority),
+        )
+
+
+class RerankBody(Scoring, kw_only=True):
+    query: str | Document
+    documents: ranking.Documents
+    top_n: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    """0: all."""
+    return_documents: bool | None = None
+    """Default true here, as in vLLM."""
+
+
+class RerankResponse(TypedDict):
+    id: str
+    model: str
+    usage: Usage
+    results: list[ranking.Ranked]
+
+
+def parse_rerank(body: RerankBody) -> RerankRequest:
+    return body.request(items.content(body.query, "query"), ranking.documents(body.documents))
+
+
+def render_rerank(body: RerankBody, request: RerankRequest, result: RerankResult) -> RerankResponse:
+    echo = None if body.return_documents is False else request.documents
+    best = ranking.ranked(result, top_n=body.top_n or None, raw=body.raw(), echo=echo)
+    return {
+        "id": f"rerank-{uuid.uuid4().hex}",
+        "model": result.model,
+        "usage": usage(result.usage),
+        "results": [*best, *ranking.failed(result)],
+    }
+
+
+class ScoreBody(Scoring):
+    """One query with N documents, or N queries with N documents, pair by pair."""
+
+    queries: ranking.Documents | None = None
+    documents: ranking.Documents | None = None
+    items: ranking.Documents | None = None
+    text_1: ranking.Documents | None = None
+    text_2: ranking.Documents | None = None
+    data_1: ranking.Documents | None = None
+    data_2: ranking.Documents | None = None
+
+
+class Score(TypedDict):
+    index: int
+    object: Literal["score", "error"]
+    score: NotRequired[float]
+    error: NotRequired[dict[str, str | None]]
+
+
+class ScoreResponse(TypedDict):
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Score]
+    usage: Usage
+
+
+def parse_score(body: ScoreBody) -> tuple[RerankRequest, ...]:
+    """One request for one query, else one for each pair."""
+    left = one_of({"queries": body.queries, "text_1": body.text_1, "data_1": body.data_1})
+    right = one_of(
+        {"documents": body.documents, "items": body.items, "text_2": body.text_2, "data_2": body.data_2}
+    )
+    queries = ranking.documents(getattr(body, left), left)
+    documents = ranking.documents(getattr(body, right), right)
+    if len(queries) == 1:
+        return (body.request(queries[0], documents),)
+    if len(queries) != len(documents):
+        raise BadRequest(
+            f"{len(queries)} {left} and {len(documents)} {right}: give one of the former, or as many of both",
+            param=right,
+            code="length_mismatch",
+        )
+    return tuple(body.request(query, (document,)) for query, document in zip(queries, documents, strict=True))
+
+
+def render_score(body: ScoreBody, results: Sequence[RerankResult]) -> ScoreResponse:
+    data: list[Score] = []
+    for result in results:
+        for i, value in enumerate((result.logits if body.raw() else result.scores).tolist()):
+            if error := result.errors.get(i):
+                data.append({"index": len(data), "object": "error", "error": error.body()["error"]})
+            else:
+                data.append({"index": len(data), "object": "score", "score": value})
+    return {
+        "id": f"score-{uuid.uuid4().hex}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": results[0].model,
+        "data": data,
+        "usage": usage(reduce(add, (result.usage for result in results))),
+    }

@@ -1,0 +1,203 @@
+"""One replica: requests in, vectors and scores out.
+
+async with await Engine.start(EngineConfig(embedder="Qwen/Qwen3-VL-Embedding-2B")) as engine:
+    result = await engine.embed(EmbedRequest(input=(Content(texts=("a cat",)),)))
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from qvl.engine import checkpoint, compat
+from qvl.engine.admission import Admission, cost
+from qvl.engine.arena import Arena
+from qvl.engine.checkpoint import Role
+from qvl.engine.config import EngineConfig
+from qvl.engine.errors import BadRequest, NotFound, QvlError
+from qvl.engine.llm import LLM, Row
+from qvl.engine.metrics import Metrics
+from qvl.engine.prepare import Outcome, Preparer, Ready, settled
+from qvl.engine.protocol import (
+    EmbedRequest,
+    EmbedResult,
+    Health,
+    ModelCard,
+    OnError,
+    Priority,
+    RerankRequest,
+    RerankResult,
+    Usage,
+)
+
+
+class Engine:
+    """Built by `start`; every method may be called from many tasks at once."""
+
+    def __init__(
+        self, config: EngineConfig, models: Sequence[LLM], preparer: Preparer, metrics: Metrics
+    ) -> None:
+        self.config = config
+        self.metrics = metrics
+        self.admission = Admission(config.limits.queue_tokens)
+        self._models: dict[Role, LLM] = {model.checkpoint.role: model for model in models}
+        self._preparer = preparer
+        self._stopped = False
+
+    @classmethod
+    async def start(cls, config: EngineConfig, metrics: Metrics | None = None) -> Self:
+        """Load the models, one after the other: two memory profiles on one device disturb each other.
+
+        Raises ConfigError or CheckpointError, whose message is one line.
+        """
+        from qvl.engine.media import MediaLoader
+
+        metrics = metrics or Metrics()
+        found = await asyncio.to_thread(checkpoint.find, config)
+        await asyncio.to_thread(compat.prepare_environment)
+        arena = Arena(config.media.media_memory, metrics)
+        models: list[LLM] = []
+        try:
+            for each in found:
+                models.append(await asyncio.to_thread(LLM.load, config, each, arena, shared=len(found) > 1))
+        except BaseException:
+            await asyncio.gather(*(model.stop() for model in models))
+            raise
+        finally:
+            arena.close()
+        media = MediaLoader(config.media, config.limits, lambda hit: metrics.cache("media", hit, not hit))
+        return cls(config, models, Preparer(media, metrics), metrics)
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Raises QvlError; with `on_error="skip"` an item's own error is in the result instead."""
+        model = self._model("embedder", request.model)
+        width = _width(request.dimensions, model)
+        with self.admission.admit(cost(request), request.priority):
+            batch = await self._preparer.embed(request, model.text)
+            answers = await self._run(model, batch, request.on_error, request.priority)
+        return EmbedResult(
+            model=model.checkpoint.name,
+            vectors=_matryoshka(_rows(answers, model.checkpoint.dimensions, 0), width),
+            usage=self._account("embedder", batch),
+            errors=_errors(answers),
+        )
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Raises QvlError; a query's error always, a document's unless `on_error="skip"`."""
+        model = self._model("reranker", request.model)
+        with self.admission.admit(cost(request), request.priority):
+            batch = await self._preparer.rerank(request, model.text)
+            answers = await self._run(model, batch, request.on_error, request.priority)
+        return RerankResult(
+            model=model.checkpoint.name,
+            logits=_rows(answers, 1, -np.inf)[:, 0],
+            usage=self._account("reranker", batch),
+            errors=_errors(answers),
+        )
+
+    async def embed_ids(self, request: EmbedRequest) -> list[list[int]]:
+        """The token ids of each item's prompt, media widened; failed items are empty."""
+        batch = await self._preparer.embed(request, self._model("embedder", request.model).text)
+        return [each.prompt.ids if isinstance(each, Ready) else [] for each in batch]
+
+    async def rerank_ids(self, request: RerankRequest) -> list[list[int]]:
+        """The token ids of each (query, document) prompt, media widened; failed ones are empty."""
+        batch = await self._preparer.rerank(request, self._model("reranker", request.model).text)
+        return [each.prompt.ids if isinstance(each, Ready) else [] for each in batch]
+
+    async def health(self) -> Health:
+        if self._stopped:
+            return Health(ready=False, reason="stopped")
+        dead = [model.checkpoint.name for model in self._models.values() if model.dead]
+        return Health(ready=not dead, reason=f"the engine of {dead[0]} has died" if dead else "ok")
+
+    async def died(self) -> str:
+        """Returns the reason once an engine process has died; else waits for ever."""
+        waiting = [asyncio.ensure_future(model.died()) for model in self._models.values()]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def models(self) -> list[ModelCard]:
+        return [model.card for model in self._models.values()]
+
+    async def stop(self) -> None:
+        """Ends the engine processes; requests in flight fail with 503. Harmless twice."""
+        if self._stopped:
+            return
+        self._stopped = True
+        await self._preparer.close()
+        await asyncio.gather(*(model.stop() for model in self._models.values()))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _model(self, role: Role, name: str | None) -> LLM:
+        model = self._models.get(role)
+        if model is None:
+            raise NotFound(f"no {role} is served here", param="model", code="model_not_found")
+        if name and name not in (model.checkpoint.name, str(model.checkpoint.path)):
+            raise NotFound(
+                f"no {role} {name!r} is served here; there is {model.checkpoint.name!r}",
+                param="model",
+                code="model_not_found",
+            )
+        return model
+
+    async def _run(
+        self, model: LLM, batch: list[Outcome], on_error: OnError, priority: Priority
+    ) -> list[Row | QvlError]:
+        ready = [each for each in batch if isinstance(each, Ready)]
+        with self.metrics.stage("engine"), self.metrics.queued(model.checkpoint.role, len(ready)):
+            answers = iter(settled(await model.run(ready, priority), on_error))
+        return [next(answers) if isinstance(each, Ready) else each for each in batch]
+
+    def _account(self, role: Role, batch: list[Outcome]) -> Usage:
+        usage = reduce(add, (each.usage for each in batch if isinstance(each, Ready)), Usage())
+        self.metrics.usage(role, len(batch), usage)
+        return usage
+
+
+def _width(dimensions: int | None, model: LLM) -> int:
+    full = model.checkpoint.dimensions
+    if dimensions is not None and not 1 <= dimensions <= full:
+        raise BadRequest(f"dimensions must be from 1 to {full}, got {dimensions}", param="dimensions")
+    return dimensions or full
+
+
+def _matryoshka(rows: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+    """First `width` numbers of each unit row, a unit vector again; zero rows stay zero."""
+    if width == rows.shape[1]:
+        return rows
+    cut = rows[:, :width]
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float32] = cut / np.where(norms > 0, norms, np.float32(1))
+    return unit
+
+
+def _rows(answers: list[Row | QvlError], width: int, fill: float) -> npt.NDArray[np.float32]:
+    """(items, width); rows of failed items are `fill`."""
+    rows = np.full((len(answers), width), fill, dtype=np.float32)
+    for row, answer in zip(rows, answers, strict=True):
+        if not isinstance(answer, QvlError):
+            row[:] = answer
+    return rows
+
+
+def _errors(answers: list[Row | QvlError]) -> dict[int, QvlError]:
+    return {i: each for i, each in enumerate(answers) if isinstance(each, QvlError)}

@@ -1,0 +1,118 @@
+"""Every error a caller can see: one tree, each class with its HTTP status and type.
+
+    QvlError                  500  server_error
+    ├── BadRequest            400  malformed body, wrong type, unknown field, bad value
+    ├── Unauthorized          401
+    ├── NotFound              404  route or model
+    ├── TooLarge              413  a limit on bytes, items, pixels, frames or seconds
+    ├── UnsupportedMedia      415  not an image or video, or a format not accepted
+    ├── Unprocessable         422  well formed, yet cannot be answered (undecodable, too long, refused URL)
+    ├── Overloaded            429  carries `retry_after`
+    ├── ClientClosed          499
+    ├── Unavailable           503  starting, draining, or the engine died
+    └── DeadlineExceeded      504
+
+`CheckpointError` and `ConfigError` are raised at start-up, before there is a caller.
+"""
+
+from __future__ import annotations
+
+
+class QvlError(Exception):
+    """Base of all; `param` names the part of the request, e.g. `input[3].image`."""
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or type(self).code
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The wire shape, equal for every route: `{"error": {...}}`."""
+        return {"error": {"message": self.message, "type": self.type, "code": self.code, "param": self.param}}
+
+
+class RequestError(QvlError):
+    """The caller's to mend."""
+
+    type = "invalid_request_error"
+
+
+class BadRequest(RequestError):
+    status = 400
+    code = "invalid_request"
+
+
+class Unauthorized(RequestError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class TooLarge(RequestError):
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedMedia(RequestError):
+    status = 415
+    code = "unsupported_media"
+
+
+class Unprocessable(RequestError):
+    status = 422
+    code = "unprocessable"
+
+
+class Overloaded(QvlError):
+    """Refused early; try again after `retry_after` seconds."""
+
+    status = 429
+    type = "overloaded_error"
+    code = "overloaded"
+
+    def __init__(
+        self, message: str, *, retry_after: float = 1.0, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.retry_after = retry_after
+
+
+class ClientClosed(QvlError):
+    status = 499
+    type = "client_closed"
+    code = "client_closed"
+
+
+class Unavailable(QvlError):
+    status = 503
+    type = "unavailable_error"
+    code = "unavailable"
+
+
+class DeadlineExceeded(QvlError):
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
+
+
+class ConfigError(Exception):
+    """A setting that cannot work; the message is one line that says what to do."""
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that cannot be served; the message is one line that says why."""

@@ -1,0 +1,101 @@
+"""Who answers a job's lines: an engine in this process, or a running server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qvl.engine.config import EngineConfig
+from qvl.engine.jobs.progress import say
+from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.protocol import EmbedResult, RerankResult
+
+if TYPE_CHECKING:
+    from qvl.engine.client import AsyncClient
+    from qvl.engine.engine import Engine
+
+UNREACHABLE_SECONDS = 600.0
+"""How long a server may be away in the middle of a job."""
+
+
+class Answers(Protocol):
+    """Items are native JSON items; an item's own error is in the result, all others are raised."""
+
+    async def embed(
+        self, items: list[Any], instruction: str | None, dimensions: int | None
+    ) -> EmbedResult: ...
+
+    async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult: ...
+
+
+class FromServer:
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def embed(self, items: list[Any], instruction: str | None, dimensions: int | None) -> EmbedResult:
+        return await self._client.embed_result(
+            items, instruction=instruction, dimensions=dimensions, on_error="skip"
+        )
+
+    async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult:
+        return await self._client.rerank_result(query, documents, instruction=instruction, on_error="skip")
+
+
+class FromEngine:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def embed(self, items: list[Any], instruction: str | None, dimensions: int | None) -> EmbedResult:
+        from qvl.engine.jobs.native import contents
+        from qvl.engine.protocol import EmbedRequest
+
+        return await self._engine.embed(
+            EmbedRequest(
+                input=contents(items), instruction=instruction, dimensions=dimensions, on_error="skip"
+            )
+        )
+
+    async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult:
+        from qvl.engine.jobs.native import pair
+        from qvl.engine.protocol import RerankRequest
+
+        parsed, candidates = pair(query, documents)
+        return await self._engine.rerank(
+            RerankRequest(query=parsed, documents=candidates, instruction=instruction, on_error="skip")
+        )
+
+
+async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) -> dict[str, Any]:
+    """What the answers depend on apart from the request; says so when there is nobody to ask."""
+    if job.url is None:
+        if config is None:
+            raise JobError(f"no model: give --{role} a checkpoint, or --url a running server")
+        models = [model for model in (*config.models, config.embedder, config.reranker) if model]
+        return {"model": models, "dtype": config.dtype, "quantization": config.quantization}
+    from qvl.engine.client import AsyncClient
+
+    async with AsyncClient(job.url, key=job.key) as client:
+        model = next((card.id for card in await client.models() if card.role == role), None)
+    if model is None:
+        raise JobError(f"the server at {job.url} has no {role}")
+    return {"model": model}
+
+
+@asynccontextmanager
+async def answering(job: JobConfig, config: EngineConfig | None) -> AsyncIterator[Answers]:
+    """The server, or an engine that is stopped at the end."""
+    if job.url is not None:
+        from qvl.engine.client import AsyncClient, Policy
+
+        policy = Policy(
+            items=job.batch, concurrency=job.in_flight, deadline=UNREACHABLE_SECONDS, retries=1_000_000
+        )
+        async with AsyncClient(job.url, key=job.key, policy=policy) as client:
+            yield FromServer(client)
+    elif config is not None:
+        say("loading the model")
+        from qvl.engine.engine import Engine
+
+        async with await Engine.start(config) as engine:
+            yield FromEngine(engine)

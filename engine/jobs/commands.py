@@ -1,0 +1,137 @@
+"""`qvl embed` and `qvl rerank`: check, answer what is left, put the file in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qvl.engine.config import EngineConfig
+from qvl.engine.jobs import formats
+from qvl.engine.jobs.answers import Answers, answering, settings_of
+from qvl.engine.jobs.formats import Writer, writer_for
+from qvl.engine.jobs.lines import Fingerprint, fingerprint
+from qvl.engine.jobs.pipeline import run
+from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.jobs.tasks import Embedding, Ranking, Task
+from qvl.engine.jobs.work import Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One job as the command line gave it."""
+
+    source: Path
+    out: Path
+    job: JobConfig
+    engine: EngineConfig | None
+    role: str
+    asked: dict[str, Any]
+    """What goes with every line, e.g. the instruction; another value is another job."""
+    task: Callable[[Answers], Task]
+    files: tuple[str, ...]
+    writer: Writer
+
+
+def embed_file(
+    source: Path,
+    out: Path,
+    job: JobConfig,
+    engine: EngineConfig | None,
+    instruction: str | None,
+    dimensions: int | None,
+) -> int:
+    order = Order(
+        source=source,
+        out=out,
+        job=job,
+        engine=engine,
+        role="embedder",
+        asked={"instruction": instruction, "dimensions": dimensions},
+        task=partial(Embedding, instruction=instruction, dimensions=dimensions),
+        files=Embedding.files,
+        writer=writer_for(out, formats.EMBEDDINGS),
+    )
+    return _until_stopped(order)
+
+
+def rerank_file(
+    source: Path, out: Path, job: JobConfig, engine: EngineConfig | None, instruction: str | None
+) -> int:
+    order = Order(
+        source=source,
+        out=out,
+        job=job,
+        engine=engine,
+        role="reranker",
+        asked={"instruction": instruction},
+        task=partial(Ranking, instruction=instruction),
+        files=Ranking.files,
+        writer=writer_for(out, formats.RANKINGS),
+    )
+    return _until_stopped(order)
+
+
+def _until_stopped(order: Order) -> int:
+    try:
+        return asyncio.run(carry_out(order))
+    except (KeyboardInterrupt, asyncio.CancelledError) as stop:
+        say("stopped; the same command goes on from here")
+        return 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+
+
+async def carry_out(order: Order) -> int:
+    _stop_politely()
+    if not order.out.parent.is_dir():
+        raise JobError(f"cannot write {order.out}: there is no folder {order.out.parent}")
+    given = await asyncio.to_thread(fingerprint, order.source)
+    answered_by = await settings_of(order.job, order.engine, order.role)
+    settings = {"input": given.sha256, "role": order.role, **order.asked, **answered_by}
+    with Work(order.out, order.files) as work:
+        done = work.finished(settings, order.job.overwrite)
+        if done is not None:
+            say(f"{order.out} is finished already: {_told(done)}")
+            return 0
+        work.begin(settings)
+        await _answer(order, work, given)
+        summary = {"rows": work.mark.rows, "errors": work.mark.errors}
+        made = work.folder / "made"
+        await asyncio.to_thread(order.writer, work.folder, made, work.mark)
+        work.finish(made, settings, summary)
+    say(f"{order.out}: {_told(summary)}")
+    if summary["errors"]:
+        say(f"what was wrong with them: {work.errors}")
+    return 0
+
+
+async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
+    """Every line that no earlier run has answered."""
+    left = given.lines - work.mark.lines
+    if work.mark.lines:
+        say(f"{work.mark.lines:,} lines were answered before; going on with the other {left:,}")
+    if not left:
+        return
+    async with answering(order.job, order.engine) as answers:
+        started = time.monotonic()
+        with reporting(given.lines, work.mark) as report:
+            await run(order.task(answers), order.source, work, order.job, report)
+        seconds = time.monotonic() - started
+    say(f"{left:,} lines in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
+
+
+def _told(summary: dict[str, Any]) -> str:
+    bad = f", {summary['errors']:,} bad lines left out" if summary["errors"] else ""
+    return f"{summary['rows']:,} rows{bad}"
+
+
+def _stop_politely() -> None:
+    """SIGTERM as Ctrl-C: what is answered gets committed, and the engine stopped."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

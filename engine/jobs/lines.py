@@ -1,0 +1,72 @@
+"""The input file: JSON lines, read from where the last run stopped, never held as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from qvl.engine.errors import BadRequest
+
+BATCH_BYTES = 8 << 20
+"""Lines with inline pictures are large; a batch of them ends here whatever its count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    index: int
+    """Place in the file, from 0, blank lines counted."""
+    data: bytes
+    end: int
+    """Offset of the next line's first byte."""
+
+    def json(self) -> Any:
+        try:
+            return orjson.loads(self.data)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"not JSON: {error}", code="invalid_json") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    sha256: str
+    lines: int
+    """Lines that are not blank."""
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """What the file holds, and how much of it, in one pass."""
+    digest = hashlib.sha256()
+    lines = 0
+    with path.open("rb") as file:
+        for data in file:
+            digest.update(data)
+            lines += not data.isspace()
+    return Fingerprint(digest.hexdigest(), lines)
+
+
+def read(path: Path, index: int = 0, offset: int = 0) -> Iterator[Line]:
+    """The lines that are not blank, from line `index` on, which begins at `offset`."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        for number, data in enumerate(file, index):
+            offset += len(data)
+            if not data.isspace():
+                yield Line(number, data, offset)
+
+
+def batches(lines: Iterable[Line], most: int) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        if batch and (len(batch) == most or size + len(line.data) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line.data)
+    if batch:
+        yield batch

@@ -1,0 +1,113 @@
+"""Lines in, rows out, in order: some batches under way at once, one commit about every second."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
+from qvl.engine.jobs.lines import Line, batches, read
+from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.jobs.tasks import Parsed, Row, Task, parse
+from qvl.engine.jobs.work import Mark, Work
+
+COMMIT_SECONDS = 1.0
+"""Work that a kill may cost; each commit waits for the disk."""
+
+OF_A_LINE = (BadRequest, TooLarge, UnsupportedMedia, Unprocessable)
+"""Errors that the next line need not have."""
+
+LINE_PARAMS = frozenset({"", "input", "query", "documents", "id", "instruction", "top_n"})
+"""What such an error names when it is about a line; another name (`dimensions`) is about the job."""
+
+
+async def run(task: Task, source: Path, work: Work, job: JobConfig, report: Callable[[Mark], None]) -> None:
+    """Answer every line from the last commit on."""
+    todo = batches(read(source, work.mark.index, work.mark.offset), task.most or job.batch)
+    window: deque[tuple[list[Line], asyncio.Task[list[Row | QvlError]]]] = deque()
+    committed = time.monotonic()
+    try:
+        while True:
+            batch = await asyncio.to_thread(next, todo, None)
+            if batch is not None:
+                window.append((batch, asyncio.create_task(answer(task, batch))))
+            if window and (batch is None or len(window) == job.in_flight):
+                lines, answered = window.popleft()
+                settle(work, lines, await answered, job)
+                report(work.mark)
+            if time.monotonic() - committed > COMMIT_SECONDS or (batch is None and not window):
+                await asyncio.to_thread(work.commit)
+                committed = time.monotonic()
+            if batch is None and not window:
+                return
+    except (QvlError, JobError, asyncio.CancelledError):
+        work.commit()
+        raise
+    finally:
+        for _, under_way in window:
+            under_way.cancel()
+        await asyncio.gather(*(under_way for _, under_way in window), return_exceptions=True)
+
+
+async def answer(task: Task, batch: Sequence[Line]) -> list[Row | QvlError]:
+    """One row or error a line; raises what is not the fault of a line."""
+    parsed = [_parsed(line) for line in batch]
+    answered = iter(await _answered(task, [each for each in parsed if isinstance(each, Parsed)]))
+    return [next(answered) if isinstance(each, Parsed) else each for each in parsed]
+
+
+def _parsed(line: Line) -> Parsed | QvlError:
+    try:
+        return parse(line)
+    except QvlError as error:
+        return error
+
+
+async def _answered(task: Task, lines: list[Parsed]) -> list[Row | QvlError]:
+    if not lines:
+        return []
+    try:
+        return await task.answer(lines)
+    except OF_A_LINE as error:
+        if re.split(r"[.\[]", error.param or "")[0] not in LINE_PARAMS:
+            raise
+        if len(lines) == 1:
+            return [error]
+    # A line that cannot even be parsed fails its whole request; asked alone, the others are answered.
+    alone = await asyncio.gather(*(_answered(task, [line]) for line in lines))
+    return [outcome for outcomes in alone for outcome in outcomes]
+
+
+def settle(work: Work, lines: Sequence[Line], outcomes: Sequence[Row | QvlError], job: JobConfig) -> None:
+    """All of a batch or nothing: what was settled may be committed at any time."""
+    records = [
+        _record(line, outcome) if isinstance(outcome, QvlError) else None
+        for line, outcome in zip(lines, outcomes, strict=True)
+    ]
+    if job.on_error == "fail" and (bad := next(filter(None, records), None)):
+        where = " ".join(filter(None, (f"line {bad['line']}", bad["error"]["param"])))
+        raise JobError(f"{where}: {bad['error']['message']} (--on-error skip leaves bad lines out)")
+    for outcome, record in zip(outcomes, records, strict=True):
+        if isinstance(outcome, QvlError):
+            work.append_error(record or {})
+        else:
+            work.append(outcome)
+    work.advance(lines[-1].index + 1, lines[-1].end, len(lines))
+
+
+def _record(line: Line, error: QvlError) -> dict[str, Any]:
+    """An error in terms of the file: not `input[3].image` of some request, but `image` of line 8."""
+    number = line.index + 1
+    body = error.body()["error"]
+    body["message"] = re.sub(r"\binput\[\d+\]", f"line {number}", error.message)
+    body["param"] = re.sub(r"^input\[\d+\]\.?", "", error.param or "") or None
+    own = None
+    with suppress(QvlError, AttributeError):
+        own = line.json().get("id")
+    return {"index": line.index, "line": number, "id": line.index if own is None else own, "error": body}

@@ -1,0 +1,35 @@
+"""How a file job runs, apart from what it computes. Its fields are the CLI's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qvl.engine.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """A job over a file of lines."""
+
+    url: str | None = None
+    """Ask this running server instead of starting an engine here."""
+    key: str | None = None
+    """API key for --url."""
+    on_error: Literal["skip", "fail"] = "skip"
+    """A bad line goes to OUT.errors.jsonl and the job goes on (skip), or stops the job (fail)."""
+    overwrite: bool = False
+    """Start again, replacing OUT and what an earlier run with other settings left."""
+    batch: int = 64
+    """Lines of one request (rerank: always 1)."""
+    in_flight: int = 8
+    """Requests under way at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "in_flight"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class JobError(ConfigError):
+    """A job that cannot start or go on; the message is one line that says what to do."""

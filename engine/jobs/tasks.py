@@ -1,0 +1,114 @@
+"""What is asked about each line, and the pieces that its row leaves in the work folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import orjson
+
+from qvl.engine.errors import BadRequest, QvlError
+from qvl.engine.jobs.answers import Answers
+from qvl.engine.jobs.lines import Line
+from qvl.engine.protocol import EmbedResult, RerankResult
+
+Row: TypeAlias = tuple[bytes, ...]
+Id: TypeAlias = str | int
+
+RERANK_KEYS = frozenset({"id", "query", "documents", "instruction", "top_n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    index: int
+    id: Id
+    value: Any
+    """The line's JSON without its id."""
+
+
+class Task(Protocol):
+    files: ClassVar[tuple[str, ...]]
+    most: ClassVar[int | None]
+    """Lines of one request (None: the job's setting)."""
+
+    async def answer(self, batch: Sequence[Parsed]) -> list[Row | QvlError]:
+        """One row or error a line; raises what concerns the whole batch."""
+        ...
+
+
+def parse(line: Line) -> Parsed:
+    value = line.json()
+    own = None
+    if isinstance(value, Mapping):
+        own = value.get("id")
+        value = {key: each for key, each in value.items() if key != "id"}
+    if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
+        raise BadRequest("id must be a string or an integer", param="id")
+    return Parsed(line.index, line.index if own is None else own, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    answers: Answers
+    instruction: str | None = None
+    dimensions: int | None = None
+
+    files: ClassVar[tuple[str, ...]] = ("rows.jsonl", "vectors.f32")
+    most: ClassVar[int | None] = None
+
+    async def answer(self, batch: Sequence[Parsed]) -> list[Row | QvlError]:
+        result = await self.answers.embed([each.value for each in batch], self.instruction, self.dimensions)
+        return [result.errors.get(i) or self._row(each, result, i) for i, each in enumerate(batch)]
+
+    def _row(self, line: Parsed, result: EmbedResult, i: int) -> Row:
+        head = orjson.dumps({"id": line.id, "index": line.index}, option=orjson.OPT_APPEND_NEWLINE)
+        return (head, result.vectors[i].astype("<f4").tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    answers: Answers
+    instruction: str | None = None
+
+    files: ClassVar[tuple[str, ...]] = ("rows.jsonl",)
+    most: ClassVar[int | None] = 1
+
+    async def answer(self, batch: Sequence[Parsed]) -> list[Row | QvlError]:
+        return [await self._one(each) for each in batch]
+
+    async def _one(self, line: Parsed) -> Row | QvlError:
+        try:
+            query, documents, instruction, top_n = _pair(line.value)
+        except BadRequest as error:
+            return error
+        result = await self.answers.rerank(query, documents, instruction or self.instruction)
+        row = {"id": line.id, "index": line.index, "results": _results(result, top_n)}
+        if result.errors:
+            row["errors"] = [{"index": i, **error.body()} for i, error in sorted(result.errors.items())]
+        return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE),)
+
+
+def _pair(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
+    if not isinstance(value, Mapping):
+        raise BadRequest('a line must be an object with "query" and "documents"')
+    if unknown := sorted(value.keys() - RERANK_KEYS):
+        raise BadRequest(f"unknown field {unknown[0]!r}", param=unknown[0], code="unknown_field")
+    for name in ("query", "documents"):
+        if name not in value:
+            raise BadRequest(f"{name} is missing", param=name)
+    documents, instruction, top_n = value["documents"], value.get("instruction"), value.get("top_n")
+    if not isinstance(documents, list) or not documents:
+        raise BadRequest("documents must be a list with at least one document", param="documents")
+    if instruction is not None and not isinstance(instruction, str):
+        raise BadRequest("instruction must be a string", param="instruction")
+    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
+        raise BadRequest("top_n must be a positive integer", param="top_n")
+    return value["query"], documents, instruction, top_n
+
+
+def _results(result: RerankResult, top_n: int | None) -> list[dict[str, Any]]:
+    scores = result.scores
+    order = [int(i) for i in np.argsort(-result.logits, kind="stable") if int(i) not in result.errors]
+    return [{"index": i, "score": float(scores[i])} for i in order[:top_n]]

@@ -1,0 +1,138 @@
+"""One model in one vLLM engine: prompts in, numpy rows out, and word of its death."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qvl.engine import compat
+from qvl.engine.arena import Arena
+from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
+from qvl.engine.config import EngineConfig
+from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
+from qvl.engine.prepare import Ready
+from qvl.engine.protocol import ModelCard, Priority
+
+Row: TypeAlias = npt.NDArray[np.float32]
+
+_RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
+"""vLLM's scheduler takes the least first, and among equals the one that came first."""
+_DEATH_POLL_SECONDS = 0.25
+_STOP_SECONDS = 3.0
+"""For an engine process to end by itself; it has nothing to save, and its interpreter takes a second."""
+
+
+class LLM:
+    """Owns an `AsyncLLM` and its engine process."""
+
+    def __init__(self, checkpoint: Checkpoint, text: TextSide, engine: Any, arena: Arena) -> None:
+        from vllm import PoolingParams
+
+        self.checkpoint = checkpoint
+        self.text = text
+        self._engine = engine
+        self._arena = arena
+        self._dtype = str(engine.model_config.dtype).removeprefix("torch.")
+        self._params = PoolingParams(task="embed" if checkpoint.role == "embedder" else "classify")
+        self._ids = itertools.count()
+        self._stopped = False
+
+    @classmethod
+    def load(cls, config: EngineConfig, checkpoint: Checkpoint, arena: Arena, *, shared: bool) -> LLM:
+        """Blocks for the start-up (tens of seconds). Raises CheckpointError when vLLM cannot load it."""
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        text = load_text_side(checkpoint)
+        args = compat.engine_args(config, checkpoint, text, pixels=str(arena.path), shared=shared)
+        try:
+            return cls(checkpoint, text, AsyncLLM.from_engine_args(args), arena)
+        except (RuntimeError, ValueError, OSError, TypeError) as error:
+            raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
+
+    @property
+    def card(self) -> ModelCard:
+        return ModelCard(
+            id=self.checkpoint.name,
+            role=self.checkpoint.role,
+            dimensions=self.checkpoint.dimensions,
+            max_length=self.text.tokenizer.max_length,
+            dtype=self._dtype,
+        )
+
+    async def run(self, inputs: Sequence[Ready], priority: Priority = "interactive") -> list[Row | QvlError]:
+        """A row of float32 for each input, in order, or what is wrong with that one.
+
+        They enter the scheduler in order, so that later ones hit the KV blocks of the first. The engine
+        failing, or the caller going away, ends them all.
+        """
+        if len(inputs) == 1:  # a task of its own would be a tenth of a short text's work
+            return [await self._one(inputs[0], _RANKS[priority])]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(item, _RANKS[priority])) for item in inputs]
+        except* QvlError as errors:
+            raise _first(errors) from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, item: Ready, rank: int) -> Row | QvlError:
+        try:
+            async with self._arena.hold(item.visuals) as places:
+                output = await self._encode(compat.engine_input(item.prompt, item.visuals, places), rank)
+        except TooLarge as error:
+            return error
+        row: Row = output.float().numpy().reshape(-1)
+        if not np.isfinite(row).all():
+            return QvlError("the model gave a number that is not finite; try bfloat16", code="not_finite")
+        return row
+
+    async def _encode(self, prompt: Any, rank: int) -> Any:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if self._stopped:
+            raise Unavailable("the engine is stopping", code="draining")
+        try:
+            encoded = self._engine.encode(prompt, self._params, str(next(self._ids)), priority=rank)
+            outputs = [each async for each in encoded]
+        except EngineDeadError as error:
+            raise Unavailable("the model's engine process has died", code="engine_dead") from error
+        except compat.refusals() as error:
+            raise QvlError(f"the engine refused its input: {error}") from error
+        if not outputs:
+            raise Unavailable("the engine stopped before it answered", code="engine_dead")
+        return outputs[-1].outputs.data
+
+    @property
+    def dead(self) -> bool:
+        return not self._stopped and bool(self._engine.errored)
+
+    async def died(self) -> str:
+        """Returns once the engine process is gone without having been stopped."""
+        while not self.dead:  # noqa: ASYNC110 - vLLM sets a flag and offers no event
+            await asyncio.sleep(_DEATH_POLL_SECONDS)
+        return f"the engine process of {self.checkpoint.name} has died"
+
+    async def stop(self) -> None:
+        """Ends the engine process; harmless twice."""
+        engine, self._engine, self._stopped = self._engine, None, True
+        if engine is None:
+            return
+        # Its reader would otherwise report the end of the process as a crash.
+        if engine.output_handler is not None:
+            engine.output_handler.cancel()
+        await asyncio.to_thread(engine.shutdown, timeout=_STOP_SECONDS)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

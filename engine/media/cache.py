@@ -1,0 +1,46 @@
+"""Decoded images and video files, kept by the hash of their encoded bytes while there is room."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeAlias
+
+from qvl.engine.media.visual import Visual, fingerprint
+
+Key: TypeAlias = tuple[object, ...]
+Decode: TypeAlias = Callable[[bytes, str], Visual]
+Lookup: TypeAlias = Callable[[bool], None]
+"""Told of every look-up whether it was a hit."""
+
+
+class VisualCache:
+    """Least recently used goes first; `size` counts bytes of pixels. Used from the decoding threads."""
+
+    def __init__(self, size: int, lookup: Lookup) -> None:
+        self._size = size
+        self._lookup = lookup
+        self._held = 0
+        self._visuals: OrderedDict[str, Visual] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def decoded(self, data: bytes, settings: Key, decode: Decode) -> Visual:
+        """What `decode` makes of the bytes and their fingerprint, or made before under the same settings."""
+        digest = fingerprint(data, *settings)
+        with self._lock:
+            found = self._visuals.get(digest)
+            if found is not None:
+                self._visuals.move_to_end(digest)
+        self._lookup(found is not None)
+        return found or self._keep(decode(data, digest))
+
+    def _keep(self, visual: Visual) -> Visual:
+        with self._lock:
+            if visual.digest not in self._visuals and visual.pixels.nbytes <= self._size:
+                self._visuals[visual.digest] = visual
+                self._held += visual.pixels.nbytes
+                while self._held > self._size:
+                    _, oldest = self._visuals.popitem(last=False)
+                    self._held -= oldest.pixels.nbytes
+            return visual

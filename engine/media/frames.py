@@ -1,0 +1,108 @@
+"""Video frames resized as `qwen_vl_utils.fetch_video` does, one at a time; and lists of images as videos.
+
+`fetch_video` itself is called by neither path: of frame lists it holds every decoded frame at once (64 frames
+of 64 megapixels are 12 GB), and for files it needs a decoder that is not here. The sizes come from its own
+`smart_resize` and constants, the resize is the same torchvision call, and the tests compare every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from qwen_vl_utils.vision_process import (
+    FPS,
+    FRAME_FACTOR,
+    MODEL_SEQ_LEN,
+    SPATIAL_MERGE_SIZE,
+    VIDEO_MAX_TOKEN_NUM,
+    VIDEO_MIN_TOKEN_NUM,
+    ceil_by_factor,
+    smart_resize,
+)
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+from qvl.engine.config import Limits
+from qvl.engine.errors import Unprocessable
+from qvl.engine.media.image import open_image, resized
+from qvl.engine.media.visual import PATCH, Pixels, Visual, fingerprint, pair_times
+
+FACTOR = PATCH * SPATIAL_MERGE_SIZE
+LIST_BUDGET = 10 * VIDEO_MAX_TOKEN_NUM * FACTOR**2
+"""`total_pixels` that the reference gives to a list of frames."""
+MAX_FRAMES = 64
+"""Frames taken of one video unless the item says otherwise."""
+FILE_BUDGET = MODEL_SEQ_LEN * FACTOR * FACTOR * 0.9
+"""What qwen_vl_utils takes where the reference gives none: for a video file."""
+
+
+def video_size(height: int, width: int, frames: int, budget: float) -> tuple[int, int]:
+    low = VIDEO_MIN_TOKEN_NUM * FACTOR * FACTOR
+    high = max(min(VIDEO_MAX_TOKEN_NUM * FACTOR * FACTOR, budget / frames * FRAME_FACTOR), int(low * 1.05))
+    resized_height, resized_width = smart_resize(
+        height, width, factor=FACTOR, min_pixels=low, max_pixels=high
+    )
+    return int(resized_height), int(resized_width)
+
+
+def resize_frame(frame: Pixels, height: int, width: int) -> Pixels:
+    """(H, W, 3) to (height, width, 3)."""
+    planes = torch.from_numpy(frame).permute(2, 0, 1)[None]
+    planes = transforms.resize(
+        planes, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    return np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())
+
+
+def one_core() -> None:
+    """Run once in each worker: the workers are the parallelism. With torch's own threads beside them a resize
+    of 720p took 55 ms of CPU instead of 14."""
+    torch.set_num_threads(1)
+
+
+def sampled(count: int, max_frames: int) -> list[int]:
+    """Which frames of a list of `count` the reference takes."""
+    if count <= max_frames:
+        return list(range(count))
+    return [int(index) for index in np.linspace(0, count - 1, max_frames, dtype=int)]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    pixels: Pixels
+    rounded: tuple[int, int]
+    """(height, width) after the first of the two resizes; equal for all frames that can be stacked."""
+    digest: str
+
+
+def load_frame(data: bytes, count: int, limits: Limits) -> Frame:
+    """One image of a list of `count`. fetch_video passes fetch_image its factor (32) as the patch size, so a
+    frame is first rounded to multiples of 64; that quirk is part of the answer."""
+    with open_image(data, limits) as image:
+        pixels = resized(image, FACTOR)
+    height, width, _ = pixels.shape
+    even = ceil_by_factor(count, FRAME_FACTOR)
+    pixels = resize_frame(pixels, *video_size(height, width, even, LIST_BUDGET))
+    return Frame(pixels, (height, width), fingerprint(data))
+
+
+def join_frames(frames: Sequence[Frame]) -> Visual:
+    """An odd list repeats its last frame, under the next index."""
+    for place, frame in enumerate(frames):
+        if frame.rounded != frames[0].rounded:
+            raise Unprocessable(
+                f"frames of one video must have one size: frame {place} is {_size(frame)} after rounding, "
+                f"the first is {_size(frames[0])}; resize them alike",
+                code="frame_sizes",
+            )
+    pixels = [frame.pixels for frame in frames]
+    pixels += pixels[-1:] * (len(pixels) % FRAME_FACTOR)
+    digest = fingerprint("".join(frame.digest for frame in frames).encode(), "frames")
+    return Visual("video", np.stack(pixels), pair_times(range(len(pixels)), FPS), digest)
+
+
+def _size(frame: Frame) -> str:
+    return "{1} x {0}".format(*frame.rounded)

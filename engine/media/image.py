@@ -1,0 +1,128 @@
+"""Encoded image to resized pixels, as `qwen_vl_utils.fetch_image` does it, with the bounds it lacks."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import (  # noqa: F401  each plugin puts its format into Image.OPEN
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from qwen_vl_utils.vision_process import MAX_RATIO, fetch_image
+
+from qvl.engine.config import Limits
+from qvl.engine.errors import TooLarge, Unprocessable, UnsupportedMedia
+from qvl.engine.media.container import container_of
+from qvl.engine.media.visual import PATCH, Pixels, Visual
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""Raster formats that Pillow decodes itself; EPS and the like start other programs."""
+MIN_PIXELS = 4 * 32 * 32
+MAX_PIXELS = 1800 * 32 * 32
+"""The reference's limits for one image."""
+
+# Pillow warns about odd metadata (EXIF, APNG, MPO) that no pixel depends on.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def load_image(data: bytes, digest: str, limits: Limits) -> Visual:
+    """An image item: the reference's resize, RGBA on white, the first frame of an animation, no EXIF turn."""
+    with open_image(data, limits) as image:
+        return Visual("image", resized(image, PATCH, MIN_PIXELS, MAX_PIXELS)[None], (), digest)
+
+
+def resized(
+    image: Image.Image, patch: int, min_pixels: int | None = None, max_pixels: int | None = None
+) -> Pixels:
+    element: dict[str, object] = {"image": image}
+    if min_pixels is not None:
+        element |= {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    try:
+        if image.mode != "RGBA":
+            # Never drawn from here on, yet convert() warns about it.
+            image.load()
+            image.info.pop("transparency", None)
+        return np.array(fetch_image(element, image_patch_size=patch))
+    except Exception as error:  # what a decoder raises on hostile bytes is not listed anywhere
+        raise broken(error) from error
+
+
+def open_image(data: bytes, limits: Limits) -> Image.Image:
+    """Header only, with its size within bounds; the pixels are decoded on first use."""
+    image = _open(data)
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise Unprocessable(f"the image is empty ({width} x {height} pixels)", code="undecodable_media")
+    if width * height > limits.image_pixels:
+        raise too_many_pixels("image", width, height, limits)
+    if max(width, height) / min(width, height) > MAX_RATIO:
+        raise Unprocessable(
+            f"the image is {width} x {height} pixels; one side may be at most {MAX_RATIO} times the other: "
+            "crop or split it",
+            code="aspect_ratio",
+        )
+    return image
+
+
+def _open(data: bytes) -> Image.Image:
+    """As `PIL.Image.open`, without its process-wide pixel limit, which warns; ours is checked right after."""
+    name = _format_of(data)
+    if name is None:
+        raise _not_an_image(data)
+    try:
+        return Image.OPEN[name][0](io.BytesIO(data), "")
+    except Image.DecompressionBombError as error:  # WebP and GIF ask Pillow's limit themselves
+        raise TooLarge(
+            f"{error} Scale it down, the model sees at most 1,843,200", code="too_many_pixels"
+        ) from None
+    except Exception as error:  # what a decoder raises on hostile bytes is not listed anywhere
+        raise broken(error, name) from error
+
+
+def _format_of(data: bytes) -> str | None:
+    for name in FORMATS:
+        _, accept = Image.OPEN.get(name, (None, None))
+        # Pillow answers with a string where a format's library is missing.
+        if accept is not None and accept(data[:16]) is True:
+            return name
+    return None
+
+
+def is_image(data: bytes) -> bool:
+    return _format_of(data) is not None
+
+
+def _not_an_image(data: bytes) -> UnsupportedMedia:
+    if container := container_of(data):
+        return UnsupportedMedia(
+            f"this is a video file ({container.label}), not an image; pass it as `video`",
+            code="wrong_media_kind",
+        )
+    return UnsupportedMedia(
+        f"not an image in an accepted format ({', '.join(FORMATS)}); convert it to PNG or JPEG"
+    )
+
+
+def broken(error: Exception, kind: str = "image") -> Unprocessable:
+    reason = str(error) or type(error).__name__
+    return Unprocessable(
+        f"the {kind} data is truncated or corrupt ({reason[:120]}); check that the whole file was sent",
+        code="undecodable_media",
+    )
+
+
+def too_many_pixels(what: str, width: int, height: int, limits: Limits) -> TooLarge:
+    return TooLarge(
+        f"the {what} is {width} x {height} = {width * height:,} pixels; at most {limits.image_pixels:,} are "
+        "decoded (limits.image_pixels): scale it down, the model sees at most 1,843,200",
+        code="too_many_pixels",
+    )

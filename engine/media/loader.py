@@ -1,0 +1,193 @@
+"""From the sources of many items to their pixels: each distinct source once, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.errors import BadRequest, QvlError, TooLarge
+from qvl.engine.media.cache import Decode, Key, Lookup, VisualCache
+from qvl.engine.media.fetch import Fetcher
+from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, load_frame, one_core, sampled
+from qvl.engine.media.image import load_image
+from qvl.engine.media.source import is_remote, read
+from qvl.engine.media.video import FILE_FPS, load_video
+from qvl.engine.media.visual import Kind, Visual
+from qvl.engine.protocol import Content, Source, Video
+
+T = TypeVar("T")
+Task: TypeAlias = asyncio.Task[T | QvlError]
+
+FETCHES = 32
+"""URLs of one loader in flight; each holds its bytes until they are decoded."""
+
+
+class MediaLoader:
+    """Owns the decoding threads and the connections; made in the running process, closed once."""
+
+    def __init__(self, config: MediaConfig, limits: Limits, lookup: Lookup = lambda hit: None) -> None:
+        self._config = config
+        self._limits = limits
+        self.cache = VisualCache(config.media_cache, lookup)
+        self._pool = ThreadPoolExecutor(
+            config.workers or os.cpu_count() or 1, thread_name_prefix="qvl-media", initializer=one_core
+        )
+        self._fetcher = Fetcher(config, limits)
+        self._fetching = asyncio.Semaphore(FETCHES)
+
+    async def load(self, contents: Sequence[Content]) -> list[tuple[Visual, ...] | QvlError]:
+        """Per content, in prompt order: its videos, then its images. An error concerns that content only."""
+        if not any(content.videos or content.images for content in contents):
+            return [() for _ in contents]
+        stop = threading.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                batch = _Batch(self, self._limits, group, stop)
+                items = [group.create_task(batch.item(content)) for content in contents]
+        finally:
+            stop.set()  # a long video still decoding for a request that was cancelled
+        return [item.result() for item in items]
+
+    async def close(self) -> None:
+        await self._fetcher.close()
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+    async def decoded(self, source: Source, decode: Callable[[bytes], T]) -> T:
+        """The bytes of `source`, decoded in a worker."""
+        if not is_remote(source):
+            return await self.work(lambda: decode(read(source, self._config, self._limits)))
+        async with self._fetching:
+            data = await self._fetcher.fetch(str(source))
+            return await self.work(lambda: decode(data))
+
+    async def work(self, job: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+
+
+class _Batch:
+    """One call of `load`: equal sources with equal settings share one task."""
+
+    def __init__(
+        self, loader: MediaLoader, limits: Limits, group: asyncio.TaskGroup, stop: threading.Event
+    ) -> None:
+        self._loader = loader
+        self._limits = limits
+        self._group = group
+        self._stop = stop
+        self._tasks: dict[Key, asyncio.Task[Any]] = {}
+        self._held = 0
+
+    async def item(self, content: Content) -> tuple[Visual, ...] | QvlError:
+        try:
+            check(content, self._limits)
+            named = [
+                (_name(content, "video", place), self._video(video, content))
+                for place, video in enumerate(content.videos)
+                if video != ()
+            ] + [
+                (_name(content, "image", place), self._image(image))
+                for place, image in enumerate(content.images)
+            ]
+            return tuple([_result(await task, name) for name, task in named])
+        except QvlError as error:
+            return error
+
+    def _image(self, image: Source) -> Task[Visual]:
+        return self._file(image, ("image",), partial(load_image, limits=self._limits))
+
+    def _video(self, video: Video, content: Content) -> Task[Visual]:
+        if isinstance(video, tuple):
+            return self._once(("frames", video), lambda: self._counted(self._frames(video)))
+        fps, max_frames = content.fps or FILE_FPS, content.max_frames or MAX_FRAMES
+        decode = partial(
+            load_video, fps=fps, max_frames=max_frames, limits=self._limits, stopped=self._stop.is_set
+        )
+        return self._file(video, ("video", fps, max_frames), decode)
+
+    def _file(self, source: Source, settings: Key, decode: Decode) -> Task[Visual]:
+        cached = partial(self._loader.cache.decoded, settings=settings, decode=decode)
+        return self._once((source, *settings), lambda: self._counted(self._loader.decoded(source, cached)))
+
+    async def _counted(self, load: Coroutine[Any, Any, Visual]) -> Visual:
+        """One request must not fill the memory with pixels, however small its body."""
+        visual = await load
+        self._held += visual.pixels.nbytes
+        if self._held > self._limits.request_pixels * 3:
+            raise TooLarge(
+                f"the images and videos of this request are over {self._limits.request_pixels} pixels "
+                "after resizing (limits.request_pixels): send them in several requests",
+                code="too_many_request_pixels",
+            )
+        return visual
+
+    async def _frames(self, video: tuple[Source, ...]) -> Visual:
+        """A list is sampled to the reference's own number, whatever the item's `max_frames`."""
+        places = sampled(len(video), MAX_FRAMES)
+        tasks = [self._frame(video[place], len(places)) for place in places]
+        frames = [_result(await task, f".frames[{place}]") for place, task in zip(places, tasks, strict=True)]
+        return await self._loader.work(partial(join_frames, frames))
+
+    def _frame(self, frame: Source, count: int) -> Task[Frame]:
+        decode = partial(load_frame, count=count, limits=self._limits)
+        return self._once(("frame", frame, count), lambda: self._loader.decoded(frame, decode))
+
+    def _once(self, key: Key, load: Callable[[], Coroutine[Any, Any, T]]) -> Task[T]:
+        if key not in self._tasks:
+            self._tasks[key] = self._group.create_task(_settled(load()))
+        return self._tasks[key]
+
+
+async def _settled(load: Coroutine[Any, Any, T]) -> T | QvlError:
+    """A shared task must not raise: its error goes to each item that uses it, under that item's name."""
+    try:
+        return await load
+    except QvlError as error:
+        return error
+
+
+def _result(outcome: T | QvlError, name: str) -> T:
+    if isinstance(outcome, QvlError):
+        raise type(outcome)(outcome.message, param=name + (outcome.param or ""), code=outcome.code)
+    return outcome
+
+
+def _name(content: Content, kind: Kind, place: int) -> str:
+    several = len(content.videos if kind == "video" else content.images) > 1
+    return f"{content.where}.{kind}[{place}]" if several else f"{content.where}.{kind}"
+
+
+def check(content: Content, limits: Limits) -> None:
+    """The counts of one item, before any byte of it is read."""
+    for kind, count, most in (
+        ("image", len(content.images), limits.images),
+        ("video", len(content.videos), limits.videos),
+    ):
+        if count > most:
+            raise TooLarge(
+                f"one item may have {most} {kind}s (limits.{kind}s); this has {count}: "
+                "split it into several items",
+                param=f"{content.where}.{kind}",
+                code=f"too_many_{kind}s",
+            )
+    for place, video in enumerate(content.videos):
+        if isinstance(video, tuple) and len(video) > limits.frames:
+            raise TooLarge(
+                f"a video may be a list of {limits.frames} frames (limits.frames); this has {len(video)}: "
+                f"only {MAX_FRAMES} of them are looked at, so sample it first",
+                param=_name(content, "video", place),
+                code="too_many_frames",
+            )
+    if content.max_frames is not None and not 1 <= content.max_frames <= limits.frames:
+        raise BadRequest(
+            f"max_frames must be 1 to {limits.frames} (limits.frames), got {content.max_frames}",
+            param=f"{content.where}.max_frames",
+        )
+    if content.fps is not None and not 0 < content.fps < math.inf:
+        raise BadRequest(f"fps must be above 0, got {content.fps}", param=f"{content.where}.fps")

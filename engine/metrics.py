@@ -1,0 +1,167 @@
+"""Every metric, declared once. `Metrics` owns its registry, so two engines in one process do not mix.
+
+Replicas behind one port write theirs to files of a folder they share (prometheus_client's multiprocess mode,
+which the environment variable FOLDER turns on before the library is imported), and each answers for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from qvl.engine.protocol import Usage
+from qvl.engine.tracing import Tracer
+
+Stage: TypeAlias = Literal["parse", "media", "tokenize", "engine", "render"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS)
+
+
+class Metrics:
+    """Recorded by the stages themselves; read at `/metrics`."""
+
+    def __init__(self, shared: Path | None = None) -> None:
+        """`shared` is the folder of all replicas; None: there is one."""
+        self.tracer: Tracer | None = None
+        own = CollectorRegistry(auto_describe=True)
+        self.registry = own if shared is None else CollectorRegistry()
+        if shared is None:
+            ProcessCollector(registry=own)
+        else:
+            MultiProcessCollector(self.registry, str(shared))  # type: ignore[no-untyped-call]
+        self._ready = Gauge(
+            "qvl_ready_replicas", "Replicas that take requests.", registry=own, multiprocess_mode="livesum"
+        )
+        self._requests = Counter(
+            "qvl_requests", "Requests answered, by route and HTTP status.", ("route", "status"), registry=own
+        )
+        self._latency = Histogram(
+            "qvl_request_seconds",
+            "Seconds from the request's first byte to its answer's last, by route.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self._by_key = Counter(
+            "qvl_key_requests",
+            "Requests answered, by the name of their API key (`-`: none) and HTTP status.",
+            ("key", "status"),
+            registry=own,
+        )
+        self._in_flight = Gauge(
+            "qvl_requests_in_flight",
+            "Requests being answered now.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self._queued = Gauge(
+            "qvl_queued_items",
+            "Items handed to the model and not answered yet.",
+            ("role",),
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self._stages = Histogram(
+            "qvl_stage_seconds",
+            "Seconds of one stage of one request: parse, media, tokenize, engine, render.",
+            ("stage",),
+            buckets=_STAGE_SECONDS,
+            registry=own,
+        )
+        self._stage = {name: self._stages.labels(name) for name in get_args(Stage)}
+        self._items = Counter(
+            "qvl_items", "Items embedded, or pairs scored, by model role.", ("role",), registry=own
+        )
+        self._tokens = Counter(
+            "qvl_tokens", "Tokens the models read, by role and kind.", ("role", "kind"), registry=own
+        )
+        self._media = Counter("qvl_media", "Images and videos read.", ("role", "kind"), registry=own)
+        self._pixels = Counter(
+            "qvl_pixels", "Pixels the models read, after resizing.", ("role", "kind"), registry=own
+        )
+        self._cache = Counter(
+            "qvl_cache_lookups", "Cache look-ups by cache and result.", ("cache", "result"), registry=own
+        )
+        self._errors = Counter(
+            "qvl_errors", "Requests refused or failed, by reason.", ("code", "status", "route"), registry=own
+        )
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Times one stage, also when it fails."""
+        start = time.perf_counter()
+        try:
+            if self.tracer is None:
+                yield
+            else:
+                with self.tracer.stage(name):
+                    yield
+        finally:
+            self._stage[name].observe(time.perf_counter() - start)
+
+    def usage(self, role: str, items: int, usage: Usage) -> None:
+        self._items.labels(role).inc(items)
+        self._tokens.labels(role, "text").inc(usage.text_tokens)
+        if not usage.visual_tokens:
+            return
+        self._tokens.labels(role, "visual").inc(usage.visual_tokens)
+        self._media.labels(role, "image").inc(usage.images)
+        self._media.labels(role, "video").inc(usage.videos)
+        self._pixels.labels(role, "image").inc(usage.image_pixels)
+        self._pixels.labels(role, "video").inc(usage.video_pixels)
+
+    @contextmanager
+    def queued(self, role: str, items: int) -> Iterator[None]:
+        """Counts items as waiting or running in the model."""
+        gauge = self._queued.labels(role)
+        gauge.inc(items)
+        try:
+            yield
+        finally:
+            gauge.dec(items)
+
+    def cache(self, name: str, hits: int, misses: int) -> None:
+        self._cache.labels(name, "hit").inc(hits)
+        self._cache.labels(name, "miss").inc(misses)
+
+    def error(self, code: str, status: int, route: str) -> None:
+        self._errors.labels(code, str(status), route).inc()
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        self._in_flight.inc()
+        try:
+            yield
+        finally:
+            self._in_flight.dec()
+
+    def request(self, route: str, status: int, seconds: float, key: str) -> None:
+        self._requests.labels(route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+        self._by_key.labels(key, str(status)).inc()
+
+    def ready(self, ready: bool) -> None:
+        """Whether this replica takes requests."""
+        self._ready.set(ready)
+
+    def render(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self.registry)

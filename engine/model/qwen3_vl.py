@@ -1,0 +1,98 @@
+"""vLLM's Qwen3-VL as a pooling model that takes uint8 pixels from shared memory and has the right head.
+
+vLLM's own adapter (`convert="embed"`) wraps this class: it leaves lm_head out and keeps our pooler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from vllm.config import VllmConfig
+from vllm.model_executor.models.qwen3_vl import Qwen3VLForConditionalGeneration
+from vllm.model_executor.models.utils import StageMissingLayer
+
+from qvl.engine.model.patch_embed import FoldingPatchEmbed
+from qvl.engine.model.pixels import SharedPixels
+from qvl.engine.model.pooler import EmbedPooler, ScorePooler
+from qvl.kernels.patchify import FRAME_BYTES, TEMPORAL, patchify
+
+_PIXELS = {("pixel_values", "image_grid_thw"): 1, ("pixel_values_videos", "video_grid_thw"): TEMPORAL}
+"""Under which names pixels and their grids come, and the frames of a patch."""
+
+
+class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM is untyped here
+    """Reads of `hf_config`: `qvl_pixels`, the shared file; `qvl_head`, "embed" or "score"; and for a score
+    head the ids `qvl_yes` and `qvl_no`.
+    """
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "model") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self._pixels = SharedPixels(self.config.qvl_pixels)
+        if not isinstance(
+            self.visual, StageMissingLayer
+        ):  # as it is where images and videos are limited to 0
+            self.visual.patch_embed = FoldingPatchEmbed(self.visual.patch_embed)
+        self.pooler = (
+            ScorePooler(self.config.text_config.hidden_size)
+            if self.config.qvl_head == "score"
+            else EmbedPooler()
+        )
+
+    def embed_multimodal(self, **kwargs: Any) -> Any:
+        """Integers are places in the shared pixels; floats are vLLM's own profiling run."""
+        for (pixels, grid), frames in _PIXELS.items():
+            value = kwargs.get(pixels)
+            if not isinstance(value, torch.Tensor):
+                continue
+            if value.is_floating_point():
+                self._warm_up()
+            else:
+                kwargs[pixels] = self._patches(value, kwargs[grid].tolist(), frames)
+        return super().embed_multimodal(**kwargs)
+
+    def _warm_up(self) -> None:
+        """Lock the shared pages and compile both kernels now: the first request would wait for it."""
+        self._pixels.fetch(torch.empty((0, 3), dtype=torch.int64), self.visual.device)
+        for frames in _PIXELS.values():
+            block = torch.zeros((4, frames * FRAME_BYTES), dtype=torch.uint8, device=self.visual.device)
+            patchify(block, [[1, 2, 2]], self.visual.dtype)
+
+    def _patches(self, places: torch.Tensor, grids: list[list[int]], frames: int) -> torch.Tensor:
+        """(media, 3) places to (patches, 768 or 1536), folded for still images.
+
+        Stale media are not a number, which is refused later.
+        """
+        flat, stale = self._pixels.fetch(places, self.visual.device)
+        patches = patchify(flat.view(-1, frames * FRAME_BYTES), grids, self.visual.dtype)
+        for index in stale:
+            torch.split(patches, [t * h * w for t, h, w in grids])[index].fill_(torch.nan)
+        return patches
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        loaded: set[str] = super().load_weights(self._tap_head(weights))
+        if not isinstance(self.visual, StageMissingLayer):
+            self.visual.patch_embed.refold()
+        if isinstance(self.pooler, ScorePooler):
+            loaded.add("pooler.weight")
+        return loaded
+
+    def _tap_head(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Cut W[yes] - W[no] out of lm_head (tied: the token embedding) as it passes by, in float32.
+
+        Works whatever the tensor parallelism or quantisation, and allocates no lm_head.
+        """
+        if not isinstance(self.pooler, ScorePooler):
+            yield from weights
+            return
+        source = "language_model.embed_tokens.weight" if self.config.tie_word_embeddings else "lm_head.weight"
+        found = False
+        for name, weight in weights:
+            if name.endswith(source):
+                yes, no = weight[self.config.qvl_yes], weight[self.config.qvl_no]
+                self.pooler.weight.data.copy_(yes.float() - no.float())
+                found = True
+            yield name, weight
+        if not found:
+            raise ValueError(f"the checkpoint has no {source}, which the yes/no head is cut from")

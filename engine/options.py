@@ -1,0 +1,114 @@
+"""Where option values come from: the command line, then `QVL_*`, then `--config FILE`, then the bundled pair.
+
+Options are the fields of the settings dataclasses, flat (`limits.image_pixels` is `--image-pixels`); each
+source here only fills what an earlier one left unset.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cyclopts import App, Argument, ArgumentCollection, Parameter, Token
+from cyclopts.config import Env, Toml
+
+from qvl.engine.config import EngineConfig
+from qvl.engine.errors import ConfigError
+
+BUNDLED = "bundled"
+"""Checkpoint name of the tiny pair that needs no download."""
+
+ROLES = {"serve": ("embedder", "reranker"), "embed": ("embedder",), "rerank": ("reranker",)}
+"""The models that a command runs when it is given none."""
+
+T = TypeVar("T")
+
+
+def flat(cls: type[T]) -> type[T]:
+    """Make the fields of a settings dataclass options of their own: `--port`, not `--server.port`."""
+    return Parameter(name="*")(cls)
+
+
+def shown_default(value: Any) -> str | None:
+    """How a default reads in the help; empty ones say nothing that the text does not."""
+    return None if value is None or value == () else str(value)
+
+
+environment = Env("QVL_", command=False, show=False)
+
+
+def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """The keys of `--config FILE`: the option names, with `-` or `_`."""
+    path = _value(arguments, "--config")
+    if path is None:
+        return
+    try:
+        with Path(path).open("rb") as file:
+            tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
+
+
+def positional_models(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """`qvl serve DIR DIR` is `--models DIR --models DIR`: the engine's settings are built from one place."""
+    given = _find(arguments, "MODEL")
+    target = _find(arguments, "--models")
+    for token in given.tokens if given and target else ():
+        assert target is not None
+        target.append(token.evolve(index=len(target.tokens)))
+
+
+def bundled_models(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Without a model and without a server to ask, the bundled pair answers."""
+    named = ("--embedder", "--reranker", "--models", "--url")
+    if any(_value(arguments, name) is not None for name in named):
+        return
+    for role in ROLES.get(commands[-1] if commands else "", ()):
+        if argument := _find(arguments, f"--{role}"):
+            argument.append(Token(keyword=f"--{role}", value=BUNDLED, source="the bundled pair"))
+
+
+SOURCES = (environment, config_file, positional_models, bundled_models)
+
+
+def cache_folder() -> Path:
+    """`QVL_CACHE`, or `qvl` in the user's cache folder."""
+    if own := os.environ.get("QVL_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "qvl"
+
+
+def with_bundled(config: EngineConfig) -> EngineConfig:
+    """The settings with `bundled` replaced by the folder it is written to, said on one line."""
+    if BUNDLED not in (config.embedder, config.reranker):
+        return config
+    from qvl.engine.demo.bundled import bundled_pair
+
+    embedder, reranker = bundled_pair(cache_folder())
+    sys.stderr.write(
+        "qvl: no model given: using the bundled tiny pair (an embedder trained on the demo's pictures, "
+        "and a reranker with random weights)\n"
+    )
+    return replace(
+        config,
+        embedder=str(embedder) if config.embedder == BUNDLED else config.embedder,
+        reranker=str(reranker) if config.reranker == BUNDLED else config.reranker,
+    )
+
+
+def _find(arguments: Iterable[Argument], name: str) -> Argument | None:
+    return next((argument for argument in arguments if name in argument.names), None)
+
+
+def _value(arguments: Iterable[Argument], name: str) -> str | None:
+    argument = _find(arguments, name)
+    return argument.tokens[0].value if argument and argument.tokens else None

@@ -1,0 +1,77 @@
+"""The server's outside: the port it takes, and what it says on the console."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from qvl.engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+
+class Door(Protocol):
+    """Where a replica's connections come from, and who hears how it does."""
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Listeners to accept from."""
+
+    def open(self, server: uvicorn.Server) -> None:
+        """HTTP is answered from now on."""
+
+    def ready(self, models: Sequence[str]) -> None:
+        """So are requests."""
+
+    def refusing(self) -> None:
+        """Requests are not answered any more."""
+
+
+class Port:
+    """The door of a server of one replica: a listener of its own."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.sockets = [listener]
+
+    def open(self, server: uvicorn.Server) -> None:
+        pass
+
+    def ready(self, models: Sequence[str]) -> None:
+        say_ready(self.sockets[0], models)
+
+    def refusing(self) -> None:
+        pass
+
+
+def say_ready(listener: socket.socket, models: Sequence[str], more: str = "") -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stdout.write(f"qvl is ready on http://{shown}:{port}: {', '.join(models)}{more}\n")
+    sys.stdout.flush()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port before anything is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} on {host} is in use: stop the other program or choose another --port"
+            ) from None
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def log_to_stderr(level: str, who: str = "") -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s{who} %(message)s"))
+    for name, threshold in (("qvl", level.upper()), ("uvicorn", "WARNING")):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(threshold)

@@ -1,0 +1,151 @@
+"""Everything between a request and the engine's inputs: media, prompt, token ids.
+
+A query is loaded once for all its documents. An item that fails becomes its error, at its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from qvl.engine import prompt
+from qvl.engine.checkpoint import TextSide
+from qvl.engine.errors import QvlError
+from qvl.engine.media import MediaLoader, Visual
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import Content, EmbedRequest, OnError, RerankRequest, Tokens, Usage
+from qvl.engine.tokens import Prompt
+
+T = TypeVar("T")
+_INLINE_CHARACTERS = 20_000
+"""Text beyond this is tokenised off the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """One engine input to be."""
+
+    prompt: Prompt
+    visuals: tuple[Visual, ...]
+
+    @property
+    def usage(self) -> Usage:
+        visual = sum(v.tokens for v in self.visuals)
+        images = [v for v in self.visuals if v.kind == "image"]
+        videos = [v for v in self.visuals if v.kind == "video"]
+        return Usage(
+            text_tokens=len(self.prompt.ids) - visual,
+            visual_tokens=visual,
+            images=len(images),
+            videos=len(videos),
+            image_pixels=sum(v.pixels.size // 3 for v in images),
+            video_pixels=sum(v.pixels.size // 3 for v in videos),
+        )
+
+
+Outcome: TypeAlias = Ready | QvlError
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelled:
+    """An item whose media are loaded: its prompt's text, or the ids that the caller made."""
+
+    source: str | Tokens
+    visuals: tuple[Visual, ...]
+    where: str
+
+
+class Preparer:
+    """Shared by the models of a replica; holds the media workers."""
+
+    def __init__(self, media: MediaLoader, metrics: Metrics) -> None:
+        self._media = media
+        self._metrics = metrics
+
+    async def embed(self, request: EmbedRequest, side: TextSide) -> list[Outcome]:
+        """One outcome per item. Raises the first error unless `on_error="skip"`."""
+        items = [Content() if isinstance(item, Tokens) else item for item in request.input]
+        spelled: list[_Spelled | QvlError] = []
+        for item, seen in zip(request.input, await self._load(items, request.on_error), strict=True):
+            if isinstance(seen, QvlError):
+                spelled.append(seen)
+            elif isinstance(item, Tokens):
+                spelled.append(_Spelled(item, (), item.where))
+            else:
+                text = prompt.embed_text(side.template, item, seen, request.instruction)
+                spelled.append(_Spelled(text, seen, item.where))
+        return await self._tokenize(side, spelled, request, request.max_tokens)
+
+    async def rerank(self, request: RerankRequest, side: TextSide) -> list[Outcome]:
+        """One outcome per document. The query's error is raised in any case."""
+        query, most = request.query, request.max_tokens_per_document
+        documents = [_clipped(each, side, most) if most else each for each in request.documents]
+        query_seen, *seen_all = await self._load([query, *documents], request.on_error)
+        if isinstance(query_seen, QvlError):
+            raise query_seen
+        spelled: list[_Spelled | QvlError] = []
+        for document, seen in zip(documents, seen_all, strict=True):
+            if isinstance(seen, QvlError):
+                spelled.append(seen)
+                continue
+            text = prompt.rerank_text(side.template, query, document, query_seen, seen, request.instruction)
+            spelled.append(_Spelled(text, (*query_seen, *seen), document.where))
+        return await self._tokenize(side, spelled, request, None)
+
+    async def close(self) -> None:
+        await self._media.close()
+
+    async def _load(self, items: Sequence[Content], on_error: OnError) -> list[tuple[Visual, ...] | QvlError]:
+        with self._metrics.stage("media"):
+            return settled(await self._media.load(items), on_error)
+
+    async def _tokenize(
+        self,
+        side: TextSide,
+        spelled: Sequence[_Spelled | QvlError],
+        request: EmbedRequest | RerankRequest,
+        max_tokens: int | None,
+    ) -> list[Outcome]:
+        texts = [s.source for s in spelled if isinstance(s, _Spelled) and isinstance(s.source, str)]
+        with self._metrics.stage("tokenize"):
+            if sum(map(len, texts)) > _INLINE_CHARACTERS:
+                encoded = iter(await asyncio.to_thread(side.tokenizer.encode, texts))
+            else:
+                encoded = iter(side.tokenizer.encode(texts))
+            outcomes = []
+            for each in spelled:
+                if isinstance(each, _Spelled):
+                    ids = next(encoded) if isinstance(each.source, str) else each.source
+                    outcomes.append(_finish(side, each, ids, request.truncate, max_tokens))
+                else:
+                    outcomes.append(each)
+        return settled(outcomes, request.on_error)
+
+
+def _finish(
+    side: TextSide, item: _Spelled, ids: list[int] | Tokens, truncate: bool, max_tokens: int | None
+) -> Outcome:
+    try:
+        if isinstance(ids, Tokens):
+            return Ready(side.tokenizer.check_ids(ids.ids, item.where), ())
+        found = side.tokenizer.prompt(
+            ids, item.visuals, where=item.where, truncate=truncate, max_tokens=max_tokens
+        )
+        return Ready(found, item.visuals)
+    except QvlError as error:
+        return error
+
+
+def _clipped(document: Content, side: TextSide, tokens: int) -> Content:
+    return replace(document, texts=tuple(side.tokenizer.clip(text, tokens) for text in document.texts))
+
+
+def settled(outcomes: list[T | QvlError], on_error: OnError) -> list[T | QvlError]:
+    """Raises the first error, unless errors are to be skipped."""
+    if on_error == "fail":
+        for each in outcomes:
+            if isinstance(each, QvlError):
+                raise each
+    return outcomes

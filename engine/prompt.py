@@ -1,0 +1,96 @@
+"""The reference's prompts, as text: pure functions of an item and its loaded visuals.
+
+Text that spells a special token becomes that token, because the reference tokenises the whole
+conversation as one string (a placeholder such as `<|image_pad|>` beside real media is refused later,
+in `tokens`, where the reference fails).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from qvl.engine.protocol import Content
+
+EMBED_INSTRUCTION = "Represent the user's input."
+RERANK_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
+RERANK_SYSTEM = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+    'Note that the answer can only be "yes" or "no".'
+)
+START, END = "<|vision_start|>", "<|vision_end|>"
+IMAGE = f"{START}<|image_pad|>{END}"
+FRAME = f"{START}<|video_pad|>{END}"
+
+
+class Placed(Protocol):
+    """What a prompt needs to know of a loaded image or video (media.Visual)."""
+
+    @property
+    def kind(self) -> Literal["image", "video"]: ...
+    @property
+    def timestamps(self) -> tuple[float, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The checkpoint's chat template, generation prompt included, cut where the two messages go."""
+
+    head: str
+    middle: str
+    tail: str
+    video_open: str = ""
+    video_close: str = ""
+    """Around a video's frames. Older processors put nothing there; since transformers 5.10 the chat
+    template's own <|vision_start|> and <|vision_end|> stay."""
+
+    def render(self, system: str, user: str) -> str:
+        return f"{self.head}{system}{self.middle}{user}{self.tail}"
+
+
+def embed_text(template: Template, item: Content, visuals: Sequence[Placed], instruction: str | None) -> str:
+    """One item; its own instruction goes before the request's, and that before the default.
+
+    Each visual stands as one pad token (a video: one per pair of frames); `tokens` widens them.
+    """
+    system = closed(item.instruction) or closed(instruction) or EMBED_INSTRUCTION
+    return template.render(system, _body(template, item, visuals))
+
+
+def rerank_text(
+    template: Template,
+    query: Content,
+    document: Content,
+    query_visuals: Sequence[Placed],
+    document_visuals: Sequence[Placed],
+    instruction: str | None,
+) -> str:
+    user = (
+        f"<Instruct>: {query.instruction or instruction or RERANK_INSTRUCTION}"
+        f"<Query>:{_body(template, query, query_visuals)}"
+        f"\n<Document>:{_body(template, document, document_visuals)}"
+    )
+    return template.render(RERANK_SYSTEM, user)
+
+
+def closed(instruction: str | None) -> str:
+    """Stripped, and with a full stop unless it ends in punctuation of any script."""
+    text = (instruction or "").strip()
+    if text and not unicodedata.category(text[-1]).startswith("P"):
+        return text + "."
+    return text
+
+
+def _body(template: Template, item: Content, visuals: Sequence[Placed]) -> str:
+    if not (item.videos or item.images or item.texts):
+        return "NULL"
+    return "".join([*(_placeholder(template, each) for each in visuals), *item.texts])
+
+
+def _placeholder(template: Template, visual: Placed) -> str:
+    if visual.kind == "image":
+        return IMAGE
+    frames = "".join(f"<{seconds:.1f} seconds>{FRAME}" for seconds in visual.timestamps)
+    return f"{template.video_open}{frames}{template.video_close}"

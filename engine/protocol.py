@@ -1,0 +1,149 @@
+"""The nouns that travel between the rooms: what a request asks, what comes back.
+
+Dialects map foreign JSON to `EmbedRequest` / `RerankRequest`, and the results back. Nothing here
+knows HTTP, vLLM or torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qvl.engine.errors import QvlError
+
+Source: TypeAlias = str | bytes
+"""One image or video file: a `data:` URL, bare base64, an http(s) or file URL, or its bytes."""
+
+Video: TypeAlias = Source | tuple[Source, ...]
+"""A video file, or its frames as images (sampled evenly to 64, taken as 2 frames per second)."""
+
+OnError: TypeAlias = Literal["fail", "skip"]
+
+Priority: TypeAlias = Literal["interactive", "batch"]
+"""`batch` is refused first when much is in progress, and the model takes it after `interactive`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """One item (or query, or document): its parts in the reference's order, videos, images, texts."""
+
+    videos: tuple[Video, ...] = ()
+    images: tuple[Source, ...] = ()
+    texts: tuple[str, ...] = ()
+    instruction: str | None = None
+    """Overrides the request's instruction: an item's, or a query's. A document's has no effect, as in the
+    reference."""
+    fps: float | None = None
+    """Frames per second sampled from video files (None: 1)."""
+    max_frames: int | None = None
+    """At most this many frames of a video file (None: 64)."""
+    where: str = "input"
+    """How the caller names this item in errors, e.g. `input[3]`, `query`, `documents[2]`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """An item given as token ids: fed as they are, no template, no special tokens added."""
+
+    ids: tuple[int, ...]
+    where: str = "input"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    input: tuple[Content | Tokens, ...]
+    model: str | None = None
+    instruction: str | None = None
+    """For items without one of their own (None: the model's default)."""
+    dimensions: int | None = None
+    """Matryoshka prefix, 1..full; the vector is normalised after the cut (None: full)."""
+    truncate: bool = True
+    """Cut an over-long text on the right, as the reference does; False: refuse it."""
+    max_tokens: int | None = None
+    """A length below the model's own, counted in tokens with the template."""
+    on_error: OnError = "fail"
+    priority: Priority = "interactive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest:
+    query: Content
+    documents: tuple[Content, ...]
+    model: str | None = None
+    instruction: str | None = None
+    truncate: bool = True
+    max_tokens_per_document: int | None = None
+    """Cut each document's text to this many tokens first."""
+    on_error: OnError = "fail"
+    priority: Priority = "interactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request cost; tokens are those the model saw, template included."""
+
+    text_tokens: int = 0
+    visual_tokens: int = 0
+    images: int = 0
+    videos: int = 0
+    image_pixels: int = 0
+    video_pixels: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.text_tokens + self.visual_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.text_tokens + other.text_tokens,
+            self.visual_tokens + other.visual_tokens,
+            self.images + other.images,
+            self.videos + other.videos,
+            self.image_pixels + other.image_pixels,
+            self.video_pixels + other.video_pixels,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedResult:
+    model: str
+    vectors: npt.NDArray[np.float32]
+    """(items, dimensions), L2-normalised, in input order; rows of failed items are zero."""
+    usage: Usage
+    errors: dict[int, QvlError] = field(default_factory=dict)
+    """Item index to error; only with `on_error="skip"`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankResult:
+    model: str
+    logits: npt.NDArray[np.float32]
+    """(documents,), yes minus no before the sigmoid, in document order; failed ones are -inf."""
+    usage: Usage
+    errors: dict[int, QvlError] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """sigmoid(logits), in (0, 1); failed documents are 0."""
+        return 1.0 / (1.0 + np.exp(-self.logits.astype(np.float64)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """One served model, as `/v1/models` lists it."""
+
+    id: str
+    role: Literal["embedder", "reranker"]
+    dimensions: int
+    max_length: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    ready: bool
+    reason: str = "ok"
+    """Why not ready: `starting`, `draining`, or what died."""

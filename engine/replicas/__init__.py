@@ -1,0 +1,1 @@
+"""Several replicas on one host, behind one port: `qvl serve --replicas N`."""

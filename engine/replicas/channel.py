@@ -1,0 +1,120 @@
+"""Between the supervisor and a replica: connections one way, notes the other, over a pair of Unix sockets.
+
+The pair is also the replica's lifeline: it hangs up when the supervisor has gone, however it went.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from qvl.engine.config import ServerConfig
+
+if TYPE_CHECKING:
+    from qvl.engine.server import Starter
+
+_MOST_BYTES = 1 << 16
+"""Of a packet."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a replica is to be."""
+
+    number: int
+    config: ServerConfig
+    metrics: Path
+    start: Starter | None
+    """Stands in for the real engine's start; importable by its name."""
+
+
+class Ready(msgspec.Struct, tag=True):
+    models: list[str]
+
+
+class Refusing(msgspec.Struct, tag=True):
+    """No more connections."""
+
+
+class Closed(msgspec.Struct, tag=True):
+    connections: int
+    """In all: a note that is lost is made up for by the next."""
+
+
+class Failed(msgspec.Struct, tag=True):
+    """The replica cannot be what it was ordered to be."""
+
+    line: str
+
+
+Note: TypeAlias = Ready | Refusing | Closed | Failed
+_decoder: msgspec.json.Decoder[Note] = msgspec.json.Decoder(Note)
+
+
+class Channel:
+    """One end."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.set_inheritable(False)
+        end.setblocking(False)
+        self._end = end
+        self.hung_up = False
+        """Whether the other end has."""
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """The supervisor's end, and the one to be inherited."""
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(own), other
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def close(self) -> None:
+        self._end.close()
+
+    def order(self, orders: Orders) -> None:
+        self._end.send(pickle.dumps(orders))
+
+    def orders(self) -> Orders:
+        orders = pickle.loads(self._end.recv(_MOST_BYTES))
+        assert isinstance(orders, Orders)
+        return orders
+
+    def hand(self, connection: socket.socket) -> bool:
+        """Give a connection away; False when the other end has gone or has too many waiting."""
+        try:
+            socket.send_fds(self._end, [b"connection"], [connection.fileno()])
+        except OSError:
+            return False
+        return True
+
+    def take(self) -> Iterator[socket.socket | None]:
+        """The connections that have been given; None for one that this process had no handle left for."""
+        with suppress(BlockingIOError, ConnectionError):
+            while True:
+                packet, handles, _, _ = socket.recv_fds(self._end, _MOST_BYTES, 1)
+                if not packet:
+                    return
+                connection = socket.socket(fileno=handles[0]) if handles else None
+                if connection is not None:
+                    connection.setblocking(False)
+                yield connection
+
+    def tell(self, note: Note) -> None:
+        with suppress(OSError):
+            self._end.send(msgspec.json.encode(note))
+
+    def told(self) -> Iterator[Note]:
+        """The notes that have come."""
+        with suppress(BlockingIOError, ConnectionError):
+            while packet := self._end.recv(_MOST_BYTES):
+                yield _decoder.decode(packet)
+            self.hung_up = True

@@ -1,0 +1,136 @@
+"""One replica as its supervisor sees it: a process, a channel, and how many connections it has."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from prometheus_client.multiprocess import mark_process_dead
+
+from qvl.engine.metrics import FOLDER
+from qvl.engine.replicas.channel import Channel, Closed, Failed, Orders, Ready, Refusing
+from qvl.engine.replicas.placement import VISIBLE
+
+
+class Child:
+    """May be started again each time it is gone."""
+
+    def __init__(self, gpus: tuple[str, ...], orders: Orders) -> None:
+        self.gpus = gpus
+        self.number = orders.number
+        self.models: list[str] = []
+        """Those it has loaded, once it was ready for the first time."""
+        self.ready = False
+        self.error: str | None = None
+        """Why it cannot start, in its own words."""
+        self._orders = orders
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready_since: float | None = None
+        self._handed = self._closed = 0
+        self._settled, self._gone = asyncio.Event(), asyncio.Event()
+        self._gone.set()
+
+    def start(self) -> None:
+        self._settled, self._gone = asyncio.Event(), asyncio.Event()
+        self._handed = self._closed = 0
+        self._ready_since = self.error = None
+        self._channel, theirs = Channel.pair()
+        self._channel.order(self._orders)
+        environment = os.environ | {FOLDER: str(self._orders.metrics)}
+        if self.gpus:
+            environment[VISIBLE] = ",".join(self.gpus)
+        with theirs:
+            # -P: whatever lies in the working folder is not ours to import.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "qvl.engine.replicas.member", str(theirs.fileno())],
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._hear)
+        threading.Thread(target=self._wait, args=(self._process, loop), daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return not self._gone.is_set()
+
+    @property
+    def status(self) -> int | None:
+        """How the process ended."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def steady_seconds(self) -> float:
+        """How long it has been ready, or was."""
+        return 0.0 if self._ready_since is None else time.monotonic() - self._ready_since
+
+    async def settled(self) -> bool:
+        """Returns when it is ready for the first time since its start, or gone; whether it was ready."""
+        await self._settled.wait()
+        return self._ready_since is not None
+
+    async def gone(self) -> None:
+        await self._gone.wait()
+
+    def load(self) -> tuple[int, int]:
+        """Open connections; where they are equal, those it has ever had."""
+        return self._handed - self._closed, self._handed
+
+    def take(self, connection: socket.socket) -> bool:
+        taken = self._channel.hand(connection)
+        self._handed += taken
+        return taken
+
+    def stop(self) -> None:
+        """Ask it to drain and end."""
+        if self.alive and self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and its engine processes at once."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _hear(self) -> None:
+        for note in self._channel.told():
+            match note:
+                case Ready(models):
+                    self.models, self.ready, self._ready_since = models, True, time.monotonic()
+                    self._settled.set()
+                case Refusing():
+                    self.ready = False
+                case Closed(connections):
+                    self._closed = connections
+                case Failed(line):
+                    self.error = line
+        if self._channel.hung_up:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+
+    def _wait(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        process.wait()
+        loop.call_soon_threadsafe(self._ended)
+
+    def _ended(self) -> None:
+        self._hear()
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        self._channel.close()
+        self.kill()  # engine processes that it has left behind
+        mark_process_dead(self.pid, str(self._orders.metrics))  # type: ignore[no-untyped-call]
+        self.ready = False
+        self._settled.set()
+        self._gone.set()

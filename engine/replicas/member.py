@@ -1,0 +1,121 @@
+"""One replica of several on a host: `python -m qvl.engine.replicas.member HANDLE`, started by the supervisor.
+
+It is the server of `server.py`; only its connections come from the supervisor. It leads a process group
+that holds its engine processes too, so that none of them outlives it or the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from qvl.engine.connection import Connection
+from qvl.engine.errors import ConfigError
+from qvl.engine.metrics import Metrics
+from qvl.engine.port import log_to_stderr
+from qvl.engine.replicas.channel import Channel, Closed, Failed, Ready, Refusing
+from qvl.engine.server import serve_at, start_engine
+
+USAGE_ERROR = 2
+
+_log = logging.getLogger("qvl.replica")
+
+
+class _Connection(Connection):
+    def __init__(self, lost: Callable[[], None], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._lost = lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._lost()
+
+
+class HandedOver:
+    """The door of a replica: connections that the supervisor has accepted."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.sockets: list[socket.socket] = []
+        self._channel = channel
+        self._closed = 0
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def open(self, server: uvicorn.Server) -> None:
+        asyncio.get_running_loop().add_reader(self._channel.fileno(), self._take, server)
+
+    def ready(self, models: Sequence[str]) -> None:
+        self._channel.tell(Ready(list(models)))
+
+    def refusing(self) -> None:
+        self._channel.tell(Refusing())
+
+    def _take(self, server: uvicorn.Server) -> None:
+        for connection in self._channel.take():
+            if connection is None:
+                _log.error("too many connections for the limit on open files (ulimit -n)")
+                self._lost()
+                continue
+            task = asyncio.create_task(self._answer(connection, server))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _answer(self, connection: socket.socket, server: uvicorn.Server) -> None:
+        def protocol() -> _Connection:
+            return _Connection(
+                self._lost,
+                config=server.config,
+                server_state=server.server_state,
+                app_state=server.lifespan.state,
+            )
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        except OSError:  # the client has gone already
+            connection.close()
+            self._lost()
+
+    def _lost(self) -> None:
+        self._closed += 1
+        self._channel.tell(Closed(self._closed))
+
+
+def die_with(channel: Channel, folder: Path) -> None:
+    """When the supervisor goes, so does this process group, at once; a thread, since the loop may be busy."""
+
+    def wait() -> None:
+        lifeline = select.poll()
+        lifeline.register(channel.fileno(), 0)
+        lifeline.poll()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def main(handle: int) -> int:
+    channel = Channel(socket.socket(fileno=handle))
+    orders = channel.orders()
+    die_with(channel, orders.metrics)
+    log_to_stderr(orders.config.log_level, f"[{orders.number}]")
+    start = orders.start or start_engine
+    try:
+        return serve_at(HandedOver(channel), orders.config, Metrics(orders.metrics), start)
+    except ConfigError as error:
+        channel.tell(Failed(str(error)))
+        return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

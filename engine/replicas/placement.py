@@ -1,0 +1,61 @@
+"""Which GPUs each replica of a host gets, and how much of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.errors import ConfigError
+from qvl.engine.hardware import SHARE
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a replica runs."""
+
+    gpus: tuple[str, ...]
+    """As CUDA_VISIBLE_DEVICES names them; none: the CPU."""
+    engine: EngineConfig
+
+
+def visible_gpus(environment: Mapping[str, str], count: Callable[[], int]) -> list[str]:
+    """Those that CUDA would show a process started now; `count` says how many there are."""
+    chosen = environment.get(VISIBLE)
+    if chosen is None:
+        return [str(i) for i in range(count())]
+    names = (name.strip() for name in chosen.split(","))
+    return list(takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
+
+
+def seats(config: ServerConfig, gpus: Sequence[str], cores: int | None = None) -> list[Seat]:
+    """The replicas take the GPUs in turn, `tensor_parallel` at a time."""
+    wide = config.engine.tensor_parallel
+    places = [tuple(gpus[i : i + wide]) for i in range(0, len(gpus) - wide + 1, wide)]
+    if gpus and not places:
+        raise ConfigError(f"tensor_parallel is {wide}, but the GPUs here are {len(gpus)}")
+    places = places or [()]
+    taken = [places[i % len(places)] for i in range(config.replicas)]
+    engine = _with_workers(config.engine, max(1, (cores or os.cpu_count() or 1) // config.replicas))
+    return [Seat(place, _with_memory(engine, taken.count(place) if place else 1)) for place in taken]
+
+
+def _with_workers(engine: EngineConfig, workers: int) -> EngineConfig:
+    return replace(engine, media=replace(engine.media, workers=engine.media.workers or workers))
+
+
+def _with_memory(engine: EngineConfig, neighbours: int) -> EngineConfig:
+    """The shares that one replica would have had, divided by the replicas on its GPU."""
+    if neighbours == 1:
+        return engine
+    models = len(engine.models) + sum(model is not None for model in (engine.embedder, engine.reranker))
+    default = SHARE / models
+    return replace(
+        engine,
+        embedder_memory=(engine.embedder_memory or default) / neighbours,
+        reranker_memory=(engine.reranker_memory or default) / neighbours,
+    )

@@ -1,0 +1,170 @@
+"""`supervise(config)`: N replicas on one host behind one port.
+
+    accept ─► the ready replica with the fewest connections ─► the server of `server.py`, a process of its own
+
+This process loads no model and reads no request. It owns the port, passes each connection to a replica,
+starts a replica again that has ended, and ends them all when told to. While none is ready, connections go
+to those that are loading, which answer as any server does that is loading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from qvl.engine import hardware
+from qvl.engine.config import ServerConfig
+from qvl.engine.errors import ConfigError
+from qvl.engine.port import bind, log_to_stderr, say_ready
+from qvl.engine.replicas.channel import Orders
+from qvl.engine.replicas.child import Child
+from qvl.engine.replicas.placement import seats, visible_gpus
+
+if TYPE_CHECKING:
+    from qvl.engine.server import Starter
+
+STOPPED = 0
+DIED = 3
+
+_ATTEMPTS = 3
+"""Starts in a row that may fail before a replica has ever been ready."""
+_STEADY_SECONDS = 60.0
+"""A replica that has been ready for so long starts again with the shortest pause."""
+_PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)
+_EXIT_SECONDS = 9.7
+"""From the signal to the exit; a replica takes 9.5 at most."""
+_BUSY_SECONDS = 0.02
+"""Until a connection that no replica had room for is offered again."""
+_log = logging.getLogger("qvl.supervisor")
+
+
+def supervise(config: ServerConfig, start: Starter | None = None) -> int:
+    """Serve until told to stop; the process's exit code. ConfigError when the replicas cannot start."""
+    if find_spec("vllm") is None:
+        raise ModuleNotFoundError("vLLM is not installed", name="vllm")
+    log_to_stderr(config.log_level)
+    gpus = visible_gpus(os.environ, lambda: len(hardware.gpus()))
+    folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))
+    orders = [
+        (seat.gpus, Orders(number, replace(config, engine=seat.engine), folder, start))
+        for number, seat in enumerate(seats(config, gpus))
+    ]
+    try:
+        with bind(config.host, config.port) as listener:
+            return uvloop.run(_run(orders, listener))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _run(orders: Sequence[tuple[tuple[str, ...], Orders]], listener: socket.socket) -> int:
+    return await _Supervisor([Child(*each) for each in orders], listener).run()
+
+
+class _Supervisor:
+    def __init__(self, children: Sequence[Child], listener: socket.socket) -> None:
+        self._children = children
+        self._listener = listener
+        self._turns: defaultdict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._stop = asyncio.Event()
+        self._announced = False
+
+    async def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        accepting = asyncio.create_task(self._accept())
+        stop = asyncio.create_task(self._stop.wait())
+        keeping = [asyncio.create_task(self._keep(child)) for child in self._children]
+        try:
+            done, _ = await asyncio.wait((stop, *keeping), return_when=asyncio.FIRST_COMPLETED)
+            useless = next((task for task in keeping if task in done), None)
+            return STOPPED if stop in done or useless is None else useless.result()
+        finally:
+            for task in keeping:
+                task.cancel()
+            await self._end()
+            stop.cancel()
+            accepting.cancel()
+
+    def _signalled(self) -> None:
+        """A replica that is told twice cuts off what is in flight, as any server does."""
+        if self._stop.is_set():
+            for child in self._children:
+                child.stop()
+        self._stop.set()
+
+    async def _end(self) -> None:
+        for child in self._children:
+            child.stop()
+        gone = [asyncio.create_task(child.gone()) for child in self._children]
+        await asyncio.wait(gone, timeout=_EXIT_SECONDS)
+        for child in self._children:
+            if child.alive:
+                _log.error("replica %d did not stop in time; it is killed", child.number)
+                child.kill()
+        await asyncio.wait(gone)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                _log.error("cannot accept a connection: %s", error.strerror or error)
+                await asyncio.sleep(_BUSY_SECONDS)
+                continue
+            with connection:
+                while not self._hand(connection):  # noqa: ASYNC110 - no event tells of room
+                    await asyncio.sleep(_BUSY_SECONDS)
+
+    def _hand(self, connection: socket.socket) -> bool:
+        alive = [child for child in self._children if child.alive]
+        takers = [child for child in alive if child.ready] or alive
+        return any(child.take(connection) for child in sorted(takers, key=Child.load))
+
+    async def _keep(self, child: Child) -> int:
+        """Starts it whenever it is gone; the exit code, when there is no use in that."""
+        failures = 0
+        while True:
+            async with self._turns[child.gpus]:
+                child.start()
+                if await child.settled():
+                    self._say_ready(child)
+            await child.gone()
+            failures = 1 if child.steady_seconds > _STEADY_SECONDS else failures + 1
+            if child.error and not any(each.models for each in self._children):
+                raise ConfigError(child.error)
+            if not child.models and failures == _ATTEMPTS:
+                return self._give_up(child)
+            pause = _PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS)) - 1]
+            reason = f": {child.error}" if child.error else f" (status {child.status})"
+            _log.error("replica %d has ended%s; it starts again in %g s", child.number, reason, pause)
+            await asyncio.sleep(pause)
+
+    def _give_up(self, child: Child) -> int:
+        if child.error:
+            raise ConfigError(child.error)
+        _log.error(
+            "replica %d ended %d times before it was ready (status %s)", child.number, _ATTEMPTS, child.status
+        )
+        return DIED
+
+    def _say_ready(self, child: Child) -> None:
+        where = f"GPU {', '.join(child.gpus)}" if child.gpus else "CPU"
+        _log.info("replica %d is ready (process %d, %s)", child.number, child.pid, where)
+        if not self._announced and all(each.models for each in self._children):
+            self._announced = True
+            say_ready(self._listener, child.models, f"; {len(self._children)} replicas")

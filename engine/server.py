@@ -1,0 +1,203 @@
+"""`serve(config)`: one replica on one port, from the first probe to the last answer.
+
+    bind ─► load the models (live: 200, ready: 503) ─► serve ─► drain ─► stop the engine ─► exit code
+
+SIGTERM or SIGINT drains: new requests get 503, those in flight have `drain_seconds`; a second signal
+cuts them off. If an engine process dies, requests in flight get 503 and the server exits with
+`DIED`, so that a supervisor starts a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NoReturn, TypeAlias
+
+import uvicorn
+import uvloop
+
+from qvl.engine.api import create_app
+from qvl.engine.api.replica import Managed, Replica
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.connection import Connection
+from qvl.engine.metrics import Metrics
+from qvl.engine.port import Door, Port, bind, log_to_stderr
+
+STOPPED = 0
+DIED = 3
+
+Starter: TypeAlias = Callable[[EngineConfig, Metrics], Awaitable[Managed]]
+
+_EXIT_SECONDS = 8.0
+"""From the signal to the exit, whatever still runs: supervisors kill after 10."""
+_FLUSH_SECONDS = 1
+"""For answers already made to leave the socket."""
+_KEEP_ALIVE_SECONDS = 75
+"""Above the idle time of usual client pools, so that the client, not the server, closes."""
+_log = logging.getLogger("qvl.server")
+
+
+async def start_engine(config: EngineConfig, metrics: Metrics) -> Managed:
+    """The engine, its objects out of the garbage collector's sight: each walk over torch's and vLLM's
+    hundreds of thousands would hold up every request for most of a second."""
+    gc.disable()
+    try:
+        # Imported here: torch takes seconds, and the port should answer before that.
+        from qvl.engine.engine import Engine
+
+        engine = await Engine.start(config, metrics)
+    finally:
+        gc.enable()
+    gc.collect()
+    gc.freeze()
+    return engine
+
+
+def serve(config: ServerConfig, start: Starter = start_engine) -> int:
+    """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
+    log_to_stderr(config.log_level)
+    with bind(config.host, config.port) as listener:
+        return serve_at(Port(listener), config, Metrics(), start)
+
+
+def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
+    """`serve` for connections from anywhere."""
+    code = uvloop.run(_serve(config, door, metrics, start))
+    # The interpreter's last collections would walk torch's and vLLM's objects for seconds.
+    gc.freeze()
+    return code
+
+
+async def _serve(config: ServerConfig, door: Door, metrics: Metrics, start: Starter) -> int:
+    return await _Server(config, door, metrics).run(start)
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn behind a door, without its signal handlers: draining is decided here."""
+
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._door.open(self)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Server:
+    """The server's state while its event loop runs."""
+
+    def __init__(self, config: ServerConfig, door: Door, metrics: Metrics) -> None:
+        self._config = config
+        self._door = door
+        self._replica = Replica(metrics)
+        self._stop = asyncio.Event()
+        self._stop_by = float("inf")
+
+    async def run(self, start: Starter) -> int:
+        http = _Uvicorn(
+            uvicorn.Config(
+                create_app(self._replica, self._config),
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_FLUSH_SECONDS,
+            ),
+            self._door,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        answering = asyncio.create_task(http.serve(sockets=self._door.sockets))
+        try:
+            return await self._live(start)
+        finally:
+            http.should_exit = True
+            await answering
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._replica.cut("stopping at once")
+        self._stop.set()
+        self._stop_by = min(self._stop_by, time.monotonic() + _EXIT_SECONDS)
+
+    async def _live(self, start: Starter) -> int:
+        engine = await self._load(start)
+        death = asyncio.create_task(engine.died())
+        try:
+            self._replica.serve(engine)
+            self._door.ready([f"{card.id} ({card.role})" for card in engine.models()])
+            if await _first(self._stop.wait(), death):
+                self._door.refusing()
+                self._replica.drain()
+                await self._drain(death)
+                return STOPPED
+            _log.error("%s; exiting", death.result())
+            return DIED
+        finally:
+            self._door.refusing()
+            self._replica.cut(death.result() if death.done() else "stopping")
+            death.cancel()
+            await self._stop_engine(engine)
+
+    async def _load(self, start: Starter) -> Managed:
+        """The engine; when told to stop before it is there, this does not return."""
+        loading = asyncio.ensure_future(start(self._config.engine, self._replica.metrics))
+        if await _first(self._stop.wait(), loading):
+            loading.cancel()
+            await asyncio.wait((loading,), timeout=_EXIT_SECONDS / 2)
+            # A model half loaded sits in a thread that cannot be interrupted and would hold up the exit.
+            _leave(STOPPED)
+        return loading.result()
+
+    async def _drain(self, death: asyncio.Task[str]) -> None:
+        """Until nothing is in flight, time is up, or the engine has died."""
+        waiting = [asyncio.create_task(self._replica.idle()), death]
+        seconds = min(self._config.drain_seconds, _EXIT_SECONDS - 2 * _FLUSH_SECONDS)
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        waiting[0].cancel()
+
+    async def _stop_engine(self, engine: Managed) -> None:
+        left = min(self._stop_by, time.monotonic() + _EXIT_SECONDS) - time.monotonic() - _FLUSH_SECONDS
+        try:
+            await asyncio.wait_for(engine.stop(), max(_FLUSH_SECONDS, left))
+        except TimeoutError:
+            _log.error("the engine did not stop in time; its processes are killed")
+            _leave(STOPPED if self._stop.is_set() else DIED)
+
+
+async def _first(event: Awaitable[object], other: asyncio.Future[Any]) -> bool:
+    """Whether the event came before the other was done."""
+    waiting = asyncio.ensure_future(event)
+    try:
+        await asyncio.wait((waiting, other), return_when=asyncio.FIRST_COMPLETED)
+        return waiting.done()
+    finally:
+        waiting.cancel()
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process and those it started, now."""
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join(_FLUSH_SECONDS)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,216 @@
+"""Prompt text to the reference's token ids, and where each visual sits among them.
+
+Pads are widened after tokenising: special tokens split the text, so the ids are those of the
+reference, which tokenises thousands of spelled-out pads instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol
+
+from tokenizers import Tokenizer
+
+from qvl.engine.errors import BadRequest, Unprocessable
+
+_END = "<|im_end|>"
+_SYSTEM_CHARACTERS = 4096
+"""A longer system message is tokenised anew each time."""
+_SYSTEMS = 256
+"""System messages whose ids are kept."""
+
+
+class Shaped(Protocol):
+    """What widening needs to know of a loaded image or video (media.Visual)."""
+
+    @property
+    def kind(self) -> Literal["image", "video"]: ...
+    @property
+    def grid(self) -> tuple[int, int, int]: ...
+    @property
+    def tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    image: int
+    video: int
+    all: frozenset[int]
+    """Every id that the tokenizer calls special; reranker truncation keeps them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a visual sits: an image's pads; a video's first <|vision_start|> to last <|vision_end|>."""
+
+    offset: int
+    length: int
+    pad: int
+    """The id of its pads; a video's span holds timestamps too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    ids: list[int]
+    spans: tuple[Span, ...] = ()
+    """One for each visual, in order."""
+
+
+class PromptTokenizer:
+    """One checkpoint's tokenizer with the truncation rule of its role; safe to share between threads."""
+
+    SUFFIX = 5
+    """The reranker's last ids, `<|im_end|>\\n<|im_start|>assistant\\n`, which are never cut."""
+
+    def __init__(self, tokenizer: Tokenizer, special: SpecialIds, *, max_length: int, reranker: bool) -> None:
+        self._tokenizer = tokenizer
+        self._special = special
+        self._reranker = reranker
+        self._appended = _appended(tokenizer)
+        self._system = lru_cache(_SYSTEMS)(self._encoded_system) if _splits(tokenizer) else None
+        self.max_length = max_length
+        self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids with the tokenizer's own special tokens, pads not widened; releases the GIL."""
+        if not texts:
+            return []
+        heads, tails = zip(*(self._behind_system(text) for text in texts), strict=True)
+        # One text alone: the thread pool costs more than it.
+        found = (
+            [self._tokenizer.encode(tails[0], add_special_tokens=True)]
+            if len(texts) == 1
+            else self._tokenizer.encode_batch_fast(list(tails), add_special_tokens=True)
+        )
+        return [head + each.ids for head, each in zip(heads, found, strict=True)]
+
+    def _behind_system(self, text: str) -> tuple[list[int], str]:
+        """The ids of the system message, which few requests change, and the text that follows it."""
+        end = text.find(_END, 0, _SYSTEM_CHARACTERS) + len(_END)
+        if self._system is None or end < len(_END):
+            return [], text
+        return self._system(text[:end]), text[end:]
+
+    def _encoded_system(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def clip(self, text: str, tokens: int) -> str:
+        """The longest prefix of `text` that is at most `tokens` tokens."""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return text if len(offsets) <= tokens else text[: offsets[tokens - 1][1]]
+
+    def prompt(
+        self,
+        ids: list[int],
+        visuals: Sequence[Shaped],
+        *,
+        where: str,
+        truncate: bool = True,
+        max_tokens: int | None = None,
+    ) -> Prompt:
+        """Widen, cut, locate. Raises Unprocessable, naming `where`."""
+        wide = self._widen(ids, visuals, where) if visuals else ids
+        limit = min(self.max_length, max_tokens or self.max_length)
+        if len(wide) > limit:
+            if not truncate:
+                raise _too_long(len(wide), limit, where)
+            wide = self._cut(wide, limit)
+        spans = self._locate(wide, visuals)
+        if spans is None or len(wide) > limit:
+            raise _too_long(len(wide), limit, where, media=bool(visuals))
+        return Prompt(wide, spans)
+
+    def check_ids(self, ids: Sequence[int], where: str) -> Prompt:
+        """Ids that a caller made: fed as they are. Raises BadRequest or Unprocessable."""
+        if not ids:
+            raise BadRequest("an empty list of token ids has no last token", param=where)
+        if max(ids) >= self.vocab_size or min(ids) < 0:
+            raise BadRequest(f"token ids must be from 0 to {self.vocab_size - 1}", param=where)
+        if len(ids) > self.max_length:
+            raise _too_long(len(ids), self.max_length, where)
+        return Prompt(list(ids))
+
+    def _widen(self, ids: list[int], visuals: Sequence[Shaped], where: str) -> list[int]:
+        images = sum(v.kind == "image" for v in visuals)
+        frames = sum(v.grid[0] for v in visuals if v.kind == "video")
+        if ids.count(self._special.image) != images or ids.count(self._special.video) != frames:
+            raise Unprocessable(
+                "the text spells <|image_pad|> or <|video_pad|>, which mark media here; remove it",
+                param=where,
+                code="reserved_token",
+            )
+        wide: list[int] = []
+        start = 0
+        for visual in visuals:
+            pad = self._pad(visual)
+            for _ in range(visual.grid[0]):
+                at = ids.index(pad, start)
+                wide += ids[start:at]
+                wide += [pad] * (visual.tokens // visual.grid[0])
+                start = at + 1
+        return wide + ids[start:]
+
+    def _cut(self, ids: list[int], limit: int) -> list[int]:
+        if not self._reranker:
+            return ids[: limit - len(self._appended)] + self._appended
+        body, suffix = ids[: -self.SUFFIX], ids[-self.SUFFIX :]
+        special = self._special.all
+        spare = limit - self.SUFFIX - sum(i in special for i in body)
+        kept: list[int] = []
+        for i in body:
+            if i in special:
+                kept.append(i)
+            elif spare > 0:
+                kept.append(i)
+                spare -= 1
+        return kept + suffix
+
+    def _locate(self, ids: list[int], visuals: Sequence[Shaped]) -> tuple[Span, ...] | None:
+        """None when the cut went through a visual."""
+        spans = []
+        end = 0
+        for visual in visuals:
+            pad, frames = self._pad(visual), visual.grid[0]
+            width = visual.tokens // frames
+            first = -1
+            for _ in range(frames):
+                try:
+                    at = ids.index(pad, end)
+                except ValueError:
+                    return None
+                end = at + width
+                if end > len(ids) or ids[end - 1] != pad:
+                    return None
+                first = at if first < 0 else first
+            if visual.kind == "video":
+                first, end = first - 1, end + 1
+            spans.append(Span(first, end - first, pad))
+        return tuple(spans) if end <= len(ids) else None
+
+    def _pad(self, visual: Shaped) -> int:
+        return self._special.image if visual.kind == "image" else self._special.video
+
+
+def _splits(tokenizer: Tokenizer) -> bool:
+    """Whether a text can be cut behind its first <|im_end|> and the parts be tokenised on their own."""
+    token = next((t for t in tokenizer.get_added_tokens_decoder().values() if t.content == _END), None)
+    return token is not None and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
+
+
+def _appended(tokenizer: Tokenizer) -> list[int]:
+    """What this tokenizer puts behind every text (some checkpoints: <|endoftext|>)."""
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    full: list[int] = tokenizer.encode("a", add_special_tokens=True).ids
+    if full[: len(bare)] != bare:
+        raise ValueError("a tokenizer that puts special tokens before the text is not a Qwen3-VL one")
+    return full[len(bare) :]
+
+
+def _too_long(length: int, limit: int, where: str, *, media: bool = False) -> Unprocessable:
+    why = "; text can be cut, images and videos cannot: send fewer or smaller ones" if media else ""
+    return Unprocessable(
+        f"{length} tokens, and at most {limit} are accepted{why}", param=where, code="input_too_long"
+    )

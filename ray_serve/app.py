@@ -1,0 +1,35 @@
+"""What `serve run` and `serve deploy` import: builders from flat settings, named as `qvl serve`'s options.
+
+    serve run qvl.ray_serve.app:build embedder=MODEL reranker=MODEL min_replicas=2
+
+Separate pools are three applications, as in deploy.yaml: `embedders`, `rerankers` and `front`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.serve import Application
+
+from qvl.ray_serve import deployment
+from qvl.ray_serve.config import load
+
+
+def build(settings: dict[str, Any]) -> Application:
+    """Both models in each replica; at `/`."""
+    return deployment.application(load(settings), "both")
+
+
+def embedders(settings: dict[str, Any]) -> Application:
+    """Replicas of the embedder; at `/v1/embeddings`."""
+    return deployment.application(load(settings), "embedder")
+
+
+def rerankers(settings: dict[str, Any]) -> Application:
+    """Replicas of the reranker; at `/v1/rerank`."""
+    return deployment.application(load(settings), "reranker")
+
+
+def front(settings: dict[str, Any]) -> Application:
+    """Every other route of both pools, by forwarding bytes; at `/`."""
+    return deployment.gateway(load(settings))

@@ -1,0 +1,173 @@
+"""Every setting of a cluster, its default and its meaning; a replica's own are in `qvl.engine.config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, TypeVar, get_type_hints
+
+import msgspec
+
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.errors import ConfigError
+from qvl.ray_serve import haproxy
+
+Layout: TypeAlias = Literal["together", "separate"]
+Pool: TypeAlias = Literal["both", "embedder", "reranker"]
+
+PREFIXES: dict[Pool, str] = {"both": "/", "embedder": haproxy.EMBEDDERS, "reranker": haproxy.RERANKERS}
+"""Where each pool's application is; HAProxy chooses by them."""
+
+T = TypeVar("T")
+
+_MEMORY = 0.9
+"""Share of a GPU that its replicas may take together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicas:
+    """How many replicas a pool has, and what each takes of its node."""
+
+    min_replicas: int = 1
+    """Replicas that are always there, as --replicas; loading a model takes longer than a burst."""
+    max_replicas: int = 0
+    """Most replicas under load (0: no more than --min-replicas)."""
+    replica_gpus: float | None = None
+    """GPUs of one replica; 0.5 puts two on a card (default: --tensor-parallel where there are GPUs)."""
+    replica_cpus: float = 1.0
+    """CPU cores that Ray reserves for one replica."""
+    replica_tokens: int = 200_000
+    """Estimated tokens, visual ones included, that a replica should have in progress; above it: scale up."""
+    upscale_seconds: float = 10.0
+    """How long the load must last before replicas are added."""
+    downscale_seconds: float = 300.0
+    """How long replicas must be idle before they are drained and removed."""
+
+    def __post_init__(self) -> None:
+        if self.min_replicas < 1:
+            raise ConfigError(f"min_replicas must be at least 1, got {self.min_replicas}")
+        if self.max_replicas and self.max_replicas < self.min_replicas:
+            raise ConfigError(f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}")
+        if self.replica_tokens < 1:
+            raise ConfigError(f"replica_tokens must be at least 1, got {self.replica_tokens}")
+        gpus = self.replica_gpus or 0
+        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+            raise ConfigError(f"replica_gpus must be a share of one GPU or a whole number, got {gpus:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where replicas run and how requests reach them."""
+
+    ray_address: str | None = None
+    """Ray cluster to join; auto: the one on this machine (default: $RAY_ADDRESS, else a new one here)."""
+    layout: Layout = "together"
+    """Both models in each replica, or separate pools, so that rerank bursts don't starve embeds."""
+    drain_window: float = 3.0
+    """Seconds that a leaving replica stays reachable, for the proxies to hear that it leaves."""
+    stats_host: str = "127.0.0.1"
+    """Address, on each node, of the next two; they have no key."""
+    stats_port: int = 8404
+    """HAProxy's statistics page."""
+    metrics_port: int = 9101
+    """HAProxy's Prometheus metrics."""
+    replicas: Replicas = field(default_factory=Replicas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployConfig:
+    """A whole deployment."""
+
+    server: ServerConfig
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    rerankers: Replicas | None = None
+    """The reranker pool's own numbers in the separate layout (None: those of the embedders)."""
+
+    def __post_init__(self) -> None:
+        engine = self.server.engine
+        for replicas in (self.cluster.replicas, self.rerankers or self.cluster.replicas):
+            gpus, split = replicas.replica_gpus, engine.tensor_parallel
+            if gpus and split > 1 and gpus != split:
+                raise ConfigError(f"a replica with tensor_parallel {split} takes {split} GPUs, not {gpus:g}")
+
+    def require_both(self) -> None:
+        """Separate pools cannot be told apart by what the checkpoints turn out to be."""
+        if not (self.server.engine.embedder and self.server.engine.reranker):
+            raise ConfigError("separate pools need both models named: --embedder M --reranker M")
+
+    def of(self, pool: Pool) -> tuple[ServerConfig, Replicas]:
+        """What one pool's replicas run, and how many there are."""
+        engine = self.server.engine
+        replicas = self.cluster.replicas
+        if pool == "embedder":
+            engine = replace(engine, reranker=None, models=())
+        elif pool == "reranker":
+            engine = replace(engine, embedder=None, models=())
+            replicas = self.rerankers or replicas
+        least = max(replicas.min_replicas, self.server.replicas)
+        replicas = replace(replicas, min_replicas=least, max_replicas=max(replicas.max_replicas, least))
+        engine = _shared(engine, replicas.replica_gpus or 0)
+        return replace(self.server, engine=engine), replicas
+
+
+def _shared(engine: EngineConfig, gpus: float) -> EngineConfig:
+    """vLLM counts in whole GPUs: a replica on half a card may take half of what one alone takes."""
+    if not 0 < gpus < 1 or engine.embedder_memory or engine.reranker_memory:
+        return engine
+    both = len(engine.models) > 1 or (engine.embedder is not None and engine.reranker is not None)
+    share = _MEMORY * gpus / (2 if both else 1)
+    return replace(engine, embedder_memory=share, reranker_memory=share)
+
+
+def load(arguments: Mapping[str, Any]) -> DeployConfig:
+    """From the flat keys of `serve run ... key=value` or a YAML file: the options' names, `-` or `_`.
+
+    `rerankers` is a mapping of its own. Raises ConfigError, naming the near miss of an unknown key.
+    """
+    given = {key.replace("-", "_"): value for key, value in arguments.items()}
+    own = given.pop("rerankers", None)
+    config = _read(DeployConfig, given)
+    return config if own is None else replace(config, rerankers=_read(Replicas, own))
+
+
+def _read(cls: type[T], given: Mapping[str, Any]) -> T:
+    known = {name for each in _flat(cls) for name in _leaves(each)}
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise ConfigError(f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return _build(cls, given)
+
+
+def _nested(cls: type[Any]) -> dict[str, type[Any]]:
+    hints = get_type_hints(cls)
+    return {each.name: hints[each.name] for each in dataclasses.fields(cls) if _is_settings(hints[each.name])}
+
+
+def _is_settings(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def _leaves(cls: type[Any]) -> set[str]:
+    return {each.name for each in dataclasses.fields(cls)} - _nested(cls).keys() - {"rerankers"}
+
+
+def _flat(cls: type[Any]) -> list[type[Any]]:
+    return [cls, *(each for inner in _nested(cls).values() for each in _flat(inner))]
+
+
+def _build(cls: type[T], given: Mapping[str, Any]) -> T:
+    """One dataclass and those inside it, each taking the keys that are its own."""
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {name: _build(inner, given) for name, inner in _nested(cls).items()}
+    for name in _leaves(cls) & given.keys():
+        value = given[name]
+        if isinstance(value, str) and "tuple" in str(hints[name]):
+            value = [each.strip() for each in value.split(",")]
+        try:
+            values[name] = msgspec.convert(value, hints[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{name}: {error}") from None
+    return cls(**values)

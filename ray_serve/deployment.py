@@ -1,0 +1,196 @@
+"""A pool of replicas as a Ray Serve application. A replica is one `Engine` behind the app of `qvl serve`.
+
+    load ─► warm up ─► ready ─► serve ─► drain ─► stop
+
+Ray replaces a replica whose engine has died; HAProxy sends bodies straight to the replica's own port, so
+they pass no proxy of Ray's, no object store and no pickle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+
+from qvl.engine.api import create_app
+from qvl.engine.api.replica import Managed, Replica
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
+from qvl.engine.server import Starter, start_engine
+from qvl.ray_serve import environment
+from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool, Replicas
+from qvl.ray_serve.gateway import Gateway
+from qvl.ray_serve.ingress import Metered, Mounted
+from qvl.ray_serve.policy import QUEUED, QueuedTokens
+
+DIED = 3
+
+_ONGOING = 4096
+"""Above what a replica's own admission lets in: its 429 has our shape and a time, Serve's has neither."""
+_QUEUED = 256
+_HEALTH_PERIOD_SECONDS, _HEALTH_TIMEOUT_SECONDS = 5.0, 15.0
+_STOP_SECONDS = 10.0
+"""For the engine's processes to end, after the drain."""
+_FLUSH_SECONDS = 1.0
+_LOOK_BACK_SECONDS = 12.0
+"""Just above what Ray takes for the interval of reports; they come more often (environment.py)."""
+_GATEWAYS, _GATEWAY_CPUS = 1, 0.1
+_log = logging.getLogger("qvl.ray")
+
+
+@serve.ingress()
+class EngineReplica:
+    """What runs in each actor."""
+
+    def __init__(self, config: DeployConfig, pool: Pool, start: Starter) -> None:
+        environment.require(os.environ)
+        self._server, self._replicas = config.of(pool)
+        self._prefix = PREFIXES[pool]
+        self._start = start
+
+    async def __serve_build_asgi_app__(self) -> Mounted:
+        """Serve calls this before it lets requests in: the time to load the models."""
+        self._replica = Replica(Metrics())
+        self._metered = Metered(self._replica)
+        async with _alone_on_the_gpu(self._replicas):
+            self._engine = await self._start(self._server.engine, self._replica.metrics)
+        self._replica.serve(self._engine)
+        await warm_up(self._engine)
+        self._watch = asyncio.create_task(self._exit_with(self._engine))
+        return Mounted(create_app(self._metered, self._server), self._prefix)
+
+    async def check_health(self) -> None:
+        """Raises when this replica should be replaced."""
+        health = await self._engine.health()
+        if not health.ready:
+            raise RuntimeError(health.reason)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {QUEUED: float(self._metered.tokens)}
+
+    async def __del__(self) -> None:
+        """Ray calls this once nothing is in flight, or the drain's time is up."""
+        if not hasattr(self, "_watch"):
+            return
+        self._watch.cancel()
+        self._replica.cut("stopping")
+        await self._engine.stop()
+
+    async def _exit_with(self, engine: Managed) -> None:
+        """A replica whose engine has died ends at once, as `qvl serve` does; Ray starts another."""
+        reason = await engine.died()
+        _log.error("%s; the replica exits", reason)
+        self._replica.cut(reason)
+        await asyncio.sleep(_FLUSH_SECONDS)
+        os._exit(DIED)
+
+
+async def warm_up(engine: Managed) -> None:
+    """One request to each model: the first one pays for kernels and caches, and must not be a user's."""
+    text = Content(texts=("warm up",))
+    for card in engine.models():
+        if card.role == "embedder":
+            await engine.embed(EmbedRequest(input=(text,)))
+        else:
+            await engine.rerank(RerankRequest(query=text, documents=(text,)))
+
+
+@asynccontextmanager
+async def _alone_on_the_gpu(replicas: Replicas) -> AsyncIterator[None]:
+    """Replicas that share a card load one after another: vLLM measures the card's memory as it starts."""
+    if not 0 < (replicas.replica_gpus or 0) < 1:
+        yield
+        return
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").replace(",", "-")
+    path = Path(tempfile.gettempdir()) / f"qvl-gpu-{os.getuid()}-{card}.lock"
+    with path.open("w") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
+
+
+@serve.ingress()
+class GatewayReplica:
+    """No model and no GPU; a few milliseconds of one core for each request that it forwards."""
+
+    def __init__(self, config: DeployConfig) -> None:
+        environment.require(os.environ)
+        self._server = config.server
+
+    async def __serve_build_asgi_app__(self) -> Gateway:
+        # A proxy runs on every node that has a replica, so on this one too.
+        host = self._server.host if self._server.host not in ("0.0.0.0", "::") else "127.0.0.1"
+        shown = f"[{host}]" if ":" in host else host
+        return Gateway(f"http://{shown}:{self._server.port}", self._server.request_seconds)
+
+
+def application(config: DeployConfig, pool: Pool, start: Starter = start_engine) -> Application:
+    """One pool."""
+    _, replicas = config.of(pool)
+    gpus = replicas.replica_gpus
+    if gpus is None:
+        gpus = config.server.engine.tensor_parallel if ray.cluster_resources().get("GPU") else 0
+    return serve.deployment(
+        EngineReplica,
+        name=f"qvl-{pool}",
+        ray_actor_options=_actor(config, replicas.replica_cpus, gpus),
+        autoscaling_config=autoscaling(replicas),
+        **_bounds(config),
+    ).bind(config, pool, start)
+
+
+def gateway(config: DeployConfig) -> Application:
+    """What stands at `/` when the pools are separate."""
+    return serve.deployment(
+        GatewayReplica,
+        name="qvl-gateway",
+        ray_actor_options=_actor(config, _GATEWAY_CPUS, 0),
+        num_replicas=_GATEWAYS,
+        **_bounds(config),
+    ).bind(config)
+
+
+def _bounds(config: DeployConfig) -> dict[str, Any]:
+    """Ray's defaults would queue without bound, run 5 requests at once and cut off a drain after 20 s."""
+    return {
+        "max_ongoing_requests": _ONGOING,
+        "max_queued_requests": _QUEUED,
+        "backpressure_config": {"status_code": 429, "retry_after_s": 1},
+        "health_check_period_s": _HEALTH_PERIOD_SECONDS,
+        "health_check_timeout_s": _HEALTH_TIMEOUT_SECONDS,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": (
+            config.cluster.drain_window + config.server.request_seconds + _STOP_SECONDS
+        ),
+        "max_constructor_retry_count": 3,
+        "logging_config": {"enable_access_log": False},
+    }
+
+
+def _actor(config: DeployConfig, cpus: float, gpus: float) -> dict[str, Any]:
+    variables = {"env_vars": environment.variables(config)}
+    return {"num_cpus": cpus, "num_gpus": gpus, "runtime_env": variables}
+
+
+def autoscaling(replicas: Replicas) -> dict[str, Any]:
+    """Ray's own settings around the policy."""
+    return {
+        "min_replicas": replicas.min_replicas,
+        "max_replicas": replicas.max_replicas,
+        "upscale_delay_s": replicas.upscale_seconds,
+        "downscale_delay_s": replicas.downscale_seconds,
+        "look_back_period_s": _LOOK_BACK_SECONDS,
+        "policy": {
+            "policy_function": f"{QueuedTokens.__module__}:{QueuedTokens.__name__}",
+            "policy_kwargs": {"replica_tokens": replicas.replica_tokens},
+        },
+    }

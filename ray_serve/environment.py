@@ -1,0 +1,97 @@
+"""Ray Serve's environment: HAProxy in front of the replicas, always, and proof that it is really there.
+
+Its own proxy is written in Python and passes some 150 requests a second; HAProxy passes thousands, and sends
+each body straight to a replica's port. Ray reads these variables when it is imported, in every process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from qvl.engine.errors import ConfigError
+from qvl.ray_serve import haproxy
+from qvl.ray_serve.config import DeployConfig
+
+_REQUIRED = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+_PROBE_SECONDS = 5.0
+_LONGEST_FOLDER = 26
+"""HAProxy takes socket paths of 97 characters, and Ray adds 71: a hash and a name."""
+
+
+def variables(config: DeployConfig) -> dict[str, str]:
+    """For the driver, before it imports Ray, and through `runtime_env` for everything that it starts."""
+    cluster, folder = config.cluster, _folder(config.server.port)
+    return {
+        **_REQUIRED,
+        # A request that reached a replica and died with it is safe to send again: it has no effects.
+        # HAProxy can do so while the whole of it fits in its buffer (16 KiB); larger ones are the client's.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # A process of an old configuration lives as long as a request may.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(config.server.request_seconds)),
+        haproxy.BINARY: str(Path(sys.executable).with_name("qvl-haproxy")),
+        haproxy.STATS_HOST: cluster.stats_host,
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(cluster.metrics_port),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{cluster.drain_window:g}",
+        # The default is one fixed folder for all users and clusters of a machine.
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@contextmanager
+def private_folder(config: DeployConfig) -> Iterator[None]:
+    """HAProxy's admin socket is open to whoever can reach its folder: that folder is this user's."""
+    folder = _folder(config.server.port)
+    if len(str(folder)) > _LONGEST_FOLDER:
+        raise ConfigError(f"{folder} is too long for the Unix sockets in it: choose a shorter TMPDIR")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ConfigError(f"{folder} belongs to another user: choose another --port or TMPDIR")
+    folder.chmod(0o700)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def require(found: Mapping[str, str]) -> None:
+    """In a replica: refuse to come up behind the slow proxy."""
+    missing = [f"{key}={value}" for key, value in _REQUIRED.items() if found.get(key) != value]
+    if missing:
+        raise ConfigError(
+            f"HAProxy mode is off: set {' '.join(missing)} on every Ray node, before Ray starts"
+        )
+
+
+def check(config: DeployConfig) -> None:
+    """On a node with a proxy: HAProxy itself must answer, with this deployment behind it."""
+    host = config.cluster.stats_host
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{config.cluster.stats_port}/stats;csv"
+    try:
+        found = httpx.get(url, timeout=_PROBE_SECONDS, trust_env=False)
+    except httpx.HTTPError as error:
+        raise ConfigError(
+            f"HAProxy is not in front of the replicas ({url}: {error}); see RUNBOOK.md"
+        ) from None
+    if found.status_code != 200 or "http_frontend" not in found.text:
+        raise ConfigError(f"HAProxy is not in front of the replicas: {url} answers {found.status_code}")
+
+
+def _folder(port: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"qvl-{os.getuid()}-{port}"

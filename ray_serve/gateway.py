@@ -1,0 +1,123 @@
+"""The routes that are not one pool's: what both know together, the models and readiness, is joined here.
+
+HAProxy sends every route that embeds or ranks straight to its pool (`haproxy.py`). Where it is not ours and
+knows prefixes only, routes such as `/v2/embed` or `/score` come here; their bodies are streamed on, unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import httpx
+import msgspec
+from litestar import Litestar
+from litestar.enums import ScopeType
+from litestar.types import HTTPScope, Receive, Scope, Send
+
+from qvl.engine.api import failures
+from qvl.engine.errors import Unavailable
+from qvl.engine.response import dump
+from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS
+
+_HOP = frozenset(
+    {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"host"}
+)
+_RAYS = frozenset({b"server", b"date", b"x-request-id"})
+"""Put on the gateway's answer by Ray once more."""
+_CONNECT_SECONDS = 5.0
+_CHECK_SECONDS = 5.0
+_EXTRA_SECONDS = 5.0
+"""The replica's own deadline answers before this one."""
+
+
+class Gateway:
+    """An ASGI app in front of two pools, both behind `url`."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self._url = url
+        timeout = httpx.Timeout(seconds + _EXTRA_SECONDS, connect=_CONNECT_SECONDS)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        self._lifespan = Litestar(openapi_config=None)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._lifespan(scope, receive, send)
+        else:
+            try:
+                await self._answer(scope, receive, send)
+            except httpx.HTTPError as error:
+                gone = Unavailable(
+                    f"the pool did not answer ({type(error).__name__}); ask again", code="pool_unreachable"
+                )
+                for message in failures.response(gone):
+                    await send(message)
+
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == "/health/live":
+            await _send_json(send, 200, dump({"status": "live"}))
+        elif path in ("/health/ready", "/v1/models"):
+            await self._both(scope, send)
+        else:
+            await self._forward(scope, receive, send)
+
+    async def _both(self, scope: HTTPScope, send: Send) -> None:
+        """What the embedders answer, unless the rerankers have an error; lists of models joined."""
+        path, headers = scope["path"], list(_passed(scope["headers"]))
+        first, second = await asyncio.gather(
+            *(
+                self._client.get(self._url + prefix + path, headers=headers, timeout=_CHECK_SECONDS)
+                for prefix in (EMBEDDERS, RERANKERS)
+            )
+        )
+        chosen = first if first.is_error else second
+        if chosen.is_error or path != "/v1/models":
+            await _send_json(send, chosen.status_code, chosen.content)
+            return
+        found = [msgspec.json.decode(each.content) for each in (first, second)]
+        await _send_json(send, 200, dump({**found[0], "data": found[0]["data"] + found[1]["data"]}))
+
+    async def _forward(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        request = self._client.build_request(
+            scope["method"],
+            self._url + pool(scope["path"]) + scope["path"] + query.decode("latin-1"),
+            headers=list(_passed(scope["headers"])),
+            content=_body(receive),
+        )
+        answer = await self._client.send(request, stream=True)
+        try:
+            headers = [each for each in _passed(answer.headers.raw) if each[0].lower() not in _RAYS]
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+            async for chunk in answer.aiter_raw():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await answer.aclose()
+
+
+def pool(path: str) -> str:
+    """The prefix of the pool that answers; a route that neither has gets the embedders' 404."""
+    return RERANKERS if path.rstrip("/") in OTHERS[RERANKERS] else EMBEDDERS
+
+
+def _passed(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    return ((name, value) for name, value in headers if name.lower() not in _HOP)
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return
+        yield message["body"]
+        if not message["more_body"]:
+            return
+
+
+async def _send_json(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

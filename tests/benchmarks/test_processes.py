@@ -1,0 +1,119 @@
+"""Servers come up and always go down; the client counts what it should."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import load, meter
+from benchmarks.load import Clients, Shot
+from benchmarks.processes import DidNotStart, Server, run, serving
+
+HTTP = """
+import http.server, subprocess, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(400 if b"bad" in body else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = answer
+    def log_message(self, *_): pass
+child = subprocess.Popen(["VLLM::EngineCore", "600"], executable="/bin/sleep")
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("server") / "log"
+    with serving("echo", _command, {}, health="/", log=log, seconds=30) as running:
+        yield running
+
+
+def _command(port: int) -> list[str]:
+    return [sys.executable, "-c", HTTP, str(port)]
+
+
+def test_a_server_and_its_children_are_gone_afterwards(tmp_path: Path) -> None:
+    with serving("echo", _command, {}, health="/", log=tmp_path / "log", seconds=30) as running:
+        found = meter.tree(running.pid)
+        assert running.alive
+        assert len(found) == 2
+    assert not any(psutil.pid_exists(process.pid) for process in found)
+    assert not running.alive
+
+
+def test_also_when_the_block_fails(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        serving("echo", _command, {}, health="/", log=tmp_path / "log", seconds=30) as running,
+    ):
+        raise KeyboardInterrupt
+    assert not running.alive
+
+
+def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such model')"]
+    with (
+        pytest.raises(DidNotStart, match="exit code 1") as caught,
+        serving("broken", lambda _: command, {}, health="/", log=tmp_path / "log", seconds=30),
+    ):
+        pass
+    assert caught.value.tail == "no such model"
+
+
+def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(DidNotStart, match="not done after"):
+        run([sys.executable, "-c", "import time; time.sleep(600)"], {}, log=tmp_path / "log", seconds=0.5)
+
+
+def test_cpu_is_counted_by_side(server: Server) -> None:
+    sides = [meter.is_engine(process) for process in meter.tree(server.pid)]
+    assert sides == [False, True]
+    with meter.measured(server.pid, gpu=False) as usage:
+        load.closed(server.url, [Shot("/", b"x", 1)] * 200, 4, 30)
+    assert usage.cpu.api > 0
+    assert usage.memory_gb > 0
+    assert usage.gpu_busy is None
+
+
+def test_every_shot_is_sent_once_and_the_first_answers_are_kept(server: Server) -> None:
+    shots = [Shot("/", str(number).encode(), 3) for number in range(50)]
+    turn = load.closed(server.url, shots, 8, 30, keep=2)
+    assert [timing.status for timing in turn.timings] == [200] * 50
+    assert turn.bodies == [b"0", b"1"]
+    assert turn.failure == ""
+
+
+def test_time_ends_a_turn(server: Server) -> None:
+    turn = load.closed(server.url, [Shot("/", b"x", 1)] * 1_000_000, 2, 0.2)
+    assert 2 <= len(turn.timings) < 1_000_000
+
+
+def test_failures_are_told(server: Server) -> None:
+    turn = load.closed(server.url, [Shot("/", b"bad input", 1)], 1, 30)
+    assert turn.failure == "HTTP 400: bad input"
+    lost = load.closed("http://127.0.0.1:9", [Shot("/", b"x", 1)], 1, 30)
+    assert lost.timings[0].status == 0
+
+
+def test_open_loop_keeps_its_own_pace(server: Server) -> None:
+    turn = load.opened(server.url, [Shot("/", b"x", 1)], rate=200, seconds=0.5, seed=1)
+    assert len(turn.timings) == 100
+    assert all(timing.answered >= timing.asked for timing in turn.timings)
+
+
+def test_client_processes_share_the_shots(server: Server) -> None:
+    shots = [Shot("/", str(number).encode(), 1) for number in range(40)]
+    with Clients(2) as clients:
+        turn = clients.closed(server.url, shots, 4, 30, keep=2)
+        kept = clients.kept(4, 2)
+    assert len(turn.timings) == 40
+    assert turn.bodies == [shots[place].body for place in kept]

@@ -1,0 +1,62 @@
+"""The numbers of a row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.load import highest
+from benchmarks.stats import Timing, percentile, summary
+from benchmarks.truth import Truth, allowed, error
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1))
+def test_percentiles_are_numpys(values: list[float], share: float) -> None:
+    assert percentile(values, share) == pytest.approx(np.percentile(values, 100 * share), abs=1e-6)
+
+
+def test_a_percentile_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
+
+
+def test_time_between_turns_does_not_count() -> None:
+    turns = [
+        [Timing(0.0, 1.0, 4, 200), Timing(1.0, 2.0, 4, 200)],
+        [Timing(100.0, 102.0, 4, 200)],
+    ]
+    found = summary(turns)
+    assert found.seconds == 4.0
+    assert found.items_per_s == 3.0
+    assert (found.p50_ms, found.requests, found.failed) == (1000.0, 3, 0)
+    assert found.p99_ms == pytest.approx(1980)
+
+
+def test_failures_are_counted_and_earn_nothing() -> None:
+    found = summary([[Timing(0.0, 1.0, 1, 200), Timing(0.0, 2.0, 1, 500), Timing(0.0, 2.0, 1, 0)]])
+    assert (found.requests, found.failed, found.items_per_s) == (3, 2, 0.5)
+    assert summary([[Timing(0.0, 1.0, 1, 500)]]).items_per_s == 0.0
+    assert summary([]).requests == 0
+
+
+def test_the_search_closes_in_on_the_highest_rate() -> None:
+    tried = list(highest(lambda rate: rate <= 60, 100, 6))
+    assert [rate for rate, _ in tried[:3]] == [50, 75, 62.5]
+    assert max(rate for rate, good in tried if good) == pytest.approx(60, abs=2)
+    assert not any(good for _, good in highest(lambda _: False, 100, 4))
+
+
+def test_errors_are_of_the_checked_places() -> None:
+    answer = np.eye(4, dtype=np.float32)
+    truth = Truth((0, 3), answer[[0, 3]] + np.float32(0.25), (10, 10))
+    assert error(answer, truth) == 0.25
+    assert error(answer[:2], truth) == np.inf
+    assert error(answer[:, :2], truth) == np.inf
+
+
+def test_a_wider_vector_allows_less_in_one_number() -> None:
+    assert allowed("bfloat16", 2048) < allowed("bfloat16", 128)
+    assert allowed("float32", 128) < 1.1e-4 < 2e-4 < allowed("bfloat16", 4096)
+    assert allowed("float32", None) < allowed("bfloat16", None) < allowed("fp8", None)

@@ -1,0 +1,48 @@
+"""Random weights of real dimensions load as a checkpoint and give answers that differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.asks import Embed, Item, Rerank
+from benchmarks.contestants.huggingface import HuggingFace
+from benchmarks.truth import allowed
+from benchmarks.weights import write
+from tests.conftest import Pair
+
+ITEMS = (Item(text="a cat on the road"), Item(text="stone"), Item(text="a longer text of several words"))
+
+
+@pytest.fixture(scope="module")
+def folder(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pair's config; its own weights stay behind."""
+    out = tmp_path_factory.mktemp("weights") / "tiny-embedding"
+    write(pair.embedder, out, seed=1)
+    return out
+
+
+def test_the_checkpoint_answers(folder: Path) -> None:
+    model = HuggingFace(folder, dtype="float32", device="cpu")
+    vectors, tokens = model.answer(Embed(ITEMS), batch=1)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert float((vectors @ vectors.T).min()) < 0.99
+    assert len(set(tokens)) > 1
+    scores, _ = model.answer(Rerank(ITEMS[0], ITEMS), batch=3)
+    assert scores.shape == (3,)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_a_padded_batch_is_the_same_as_one_at_a_time(folder: Path) -> None:
+    model = HuggingFace(folder, dtype="float32", device="cpu")
+    single, _ = model.answer(Embed(ITEMS), batch=1)
+    padded, _ = model.answer(Embed(ITEMS), batch=3)
+    assert np.abs(single - padded).max() < 1e-6
+
+
+def test_what_bfloat16_does_to_it_is_allowed(folder: Path) -> None:
+    exact, _ = HuggingFace(folder, dtype="float32", device="cpu").answer(Embed(ITEMS), batch=3)
+    rounded, _ = HuggingFace(folder, dtype="bfloat16", device="cpu").answer(Embed(ITEMS), batch=3)
+    assert np.abs(exact - rounded).max() < allowed("bfloat16", exact.shape[1])

@@ -1,0 +1,64 @@
+"""The command line, and a server that speaks the API without a model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+
+@dataclass(frozen=True)
+class Fake:
+    url: str
+    process: subprocess.Popen[str]
+
+    def log(self) -> list[dict[str, Any]]:
+        """The POST requests so far: path, key and body."""
+        log: list[dict[str, Any]] = httpx.get(f"{self.url}/log").json()
+        return log
+
+
+@pytest.fixture
+def fake() -> Iterator[Callable[..., Fake]]:
+    """`fake(delay=0.1, key="k", refusals=[...])` starts one; all are killed at the end."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Fake:
+            command = [sys.executable, str(Path(__file__).with_name("fake_server.py")), json.dumps(options)]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            return Fake(f"http://127.0.0.1:{int(process.stdout.readline())}", process)
+
+        yield start
+
+
+@pytest.fixture
+def qvl() -> Callable[..., str]:
+    """`qvl("embed", ..., code=2)` runs the command and returns what it says on stderr."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        command = [sys.executable, "-m", "qvl.engine.cli", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stderr
+
+    return run
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """50 lines, every other with an id of its own."""
+    items = [f"text {i}" if i % 2 else {"id": f"d{i}", "text": f"text {i}"} for i in range(50)]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path

@@ -1,0 +1,71 @@
+"""Errors say what would have been accepted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from qvl.engine.dialects import openai, rerank
+from qvl.engine.dialects.fields import decode
+from qvl.engine.errors import BadRequest
+from qvl.engine.response import dump
+
+
+def refusal(body: Any, kind: Any = openai.EmbeddingsBody) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        decode(kind, dump(body))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"imput": 1}, "imput", "unknown field `imput`; did you mean `input`?"),
+        (
+            {"input": [{"zzz": 1}]},
+            "input[0].zzz",
+            "unknown field `zzz`; known fields: content, fps, image, instruction, max_frames, text, video",
+        ),
+        (
+            {"input": ["a", {"content": [{"type": "text", "txt": 1}]}]},
+            "input[1].content[0].txt",
+            "unknown field `txt`; did you mean `text`?",
+        ),
+        (
+            {"input": [{"content": [{"type": "image_ur"}]}]},
+            "input[0].content[0].type",
+            "`image_ur` is not accepted; did you mean `image_url`?",
+        ),
+        ({"encoding_format": "hex"}, "encoding_format", "`hex` is not accepted; accepted: base64, float"),
+        ({"input": [1.5]}, "input[0]", "input[0]: Expected `int | str | object | array`, got `float`"),
+        ({"messages": [[{"role": "usr"}]]}, "messages[0][0].role", "did you mean `user`?"),
+        ({"chat_template": "x"}, "chat_template", "is not supported: the template is part of the model"),
+        ([], None, "the body: Expected `object`, got `array`"),
+    ],
+)
+def test_messages(body: Any, param: str | None, message: str) -> None:
+    error = refusal(body)
+    assert error.param == param
+    assert message in error.message
+
+
+def test_a_missing_field_is_named() -> None:
+    error = refusal({"query": "a"}, rerank.RerankBody)
+    assert (error.param, error.code) == ("documents", "missing_field")
+
+
+def test_long_names_are_not_repeated_in_full() -> None:
+    assert len(refusal({"x" * 100_000: 1}).message) < 1500
+
+
+@pytest.mark.parametrize("module", ["items", "messages", "openai", "rerank", "cohere", "vllm", "voyage"])
+def test_dialects_load_nothing_heavy(module: str) -> None:
+    code = f"import sys, qvl.engine.dialects.{module}; print([m for m in {HEAVY} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+HEAVY = ("litestar", "torch", "vllm", "uvicorn", "transformers")

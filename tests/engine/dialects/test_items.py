@@ -1,0 +1,173 @@
+"""Items, parts and messages to `Content`."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, ClassVar
+
+import pytest
+
+from qvl.engine.dialects import openai
+from qvl.engine.dialects.fields import decode
+from qvl.engine.dialects.items import looks_like_image
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Content, EmbedRequest, Tokens
+from qvl.engine.response import dump
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
+JPEG = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(20)).decode()
+WEBP = base64.b64encode(b"RIFF\x10\x00\x00\x00WEBPVP8 " + bytes(20)).decode()
+AVI = base64.b64encode(b"RIFF\x10\x00\x00\x00AVI LIST" + bytes(20)).decode()
+MP4 = base64.b64encode(b"\x00\x00\x00\x18ftypmp42" + bytes(20)).decode()
+
+
+def parse(**body: Any) -> EmbedRequest:
+    return openai.parse(decode(openai.EmbeddingsBody, dump(body)))
+
+
+def one(item: Any) -> Content:
+    (content,) = parse(input=[item]).input
+    assert isinstance(content, Content)
+    assert content.where == "input[0]"
+    return content
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("a", {"texts": ("a",)}),
+        ("", {"texts": ("",)}),
+        ({}, {}),
+        ({"text": None, "image": [], "video": []}, {}),
+        ({"text": ["a", "b"]}, {"texts": ("a", "b")}),
+        ({"image": "x"}, {"images": ("x",)}),
+        ({"image": ["x", {"url": "y"}]}, {"images": ("x", "y")}),
+        ({"text": "a", "instruction": "i"}, {"texts": ("a",), "instruction": "i"}),
+        ({"video": "v", "fps": 2, "max_frames": 8}, {"videos": ("v",), "fps": 2.0, "max_frames": 8}),
+        ({"video": ["a.mp4", "b.mp4"]}, {"videos": ("a.mp4", "b.mp4")}),
+        ({"video": [["x", "y"]]}, {"videos": (("x", "y"),)}),
+        ({"video": [["x"], "v.mp4"]}, {"videos": (("x",), "v.mp4")}),
+        ({"video": [PNG, "y"]}, {"videos": ((PNG, "y"),)}),
+        ({"video": [{"url": "http://h/a.JPG?x=1"}, "y"]}, {"videos": (("http://h/a.JPG?x=1", "y"),)}),
+        ({"video": [MP4, MP4]}, {"videos": (MP4, MP4)}),
+    ],
+)
+def test_native_items(item: Any, expected: dict[str, Any]) -> None:
+    assert one(item) == Content(where="input[0]", **expected)
+
+
+def test_parts_fold_into_the_reference_order() -> None:
+    parts = [
+        {"type": "text", "text": "1"},
+        {"type": "image_url", "image_url": {"url": "i1", "detail": "high"}},
+        {"type": "video", "video": ["f1", "f2"]},
+        {"type": "text", "text": "2"},
+        {"type": "image_url", "image_url": "i2"},
+        {"type": "image", "image": "i3"},
+        {"type": "video_url", "video_url": {"url": "v1"}},
+        {"type": "image_base64", "image_base64": "i4"},
+        {"type": "video_base64", "video_base64": "v2"},
+        {"type": "video", "video": "v3"},
+    ]
+    assert one({"content": parts, "instruction": "i", "fps": 3}) == Content(
+        videos=(("f1", "f2"), "v1", "v2", "v3"),
+        images=("i1", "i2", "i3", "i4"),
+        texts=("1", "2"),
+        instruction="i",
+        fps=3.0,
+        where="input[0]",
+    )
+
+
+def test_content_as_a_string() -> None:
+    assert one({"content": "a"}).texts == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("source", "image"),
+    [
+        ("data:image/png;base64,AAAA", True),
+        ("DATA:IMAGE/png;base64,AAAA", True),
+        ("data:video/mp4;base64,AAAA", False),
+        ("https://h/a.png", True),
+        ("https://h/a.jpeg?size=1#x", True),
+        ("file:///a/b.WEBP", True),
+        ("https://h/a.mp4", False),
+        ("https://h/a.mp4?poster=a.png", False),
+        ("https://[bad/a.png", False),
+        (PNG, True),
+        (JPEG, True),
+        (WEBP, True),
+        (AVI, False),
+        (MP4, False),
+        ("", False),
+        ("not base64 at all", False),
+        ("é", False),
+    ],
+)
+def test_what_looks_like_an_image(source: str, image: bool) -> None:
+    assert looks_like_image(source) is image
+
+
+class TestInput:
+    def test_a_string(self) -> None:
+        assert parse(input="a").input == (Content(texts=("a",), where="input"),)
+
+    def test_an_item_alone(self) -> None:
+        assert parse(input={"text": "a"}).input == (Content(texts=("a",), where="input"),)
+
+    def test_token_ids(self) -> None:
+        assert parse(input=[1, 2]).input == (Tokens(ids=(1, 2), where="input"),)
+        assert parse(input=[[1], [2, 3]]).input == (
+            Tokens(ids=(1,), where="input[0]"),
+            Tokens(ids=(2, 3), where="input[1]"),
+        )
+
+
+class TestMessages:
+    SYSTEM: ClassVar[dict[str, Any]] = {"role": "system", "content": [{"type": "text", "text": "Find it."}]}
+    USER: ClassVar[dict[str, Any]] = {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "a"}],
+    }
+    EMPTY: ClassVar[dict[str, Any]] = {"role": "assistant", "content": [{"type": "text", "text": ""}]}
+
+    def test_vllms_example(self) -> None:
+        """Its own example for this model, with the flags that it needs there."""
+        request = parse(
+            messages=[self.SYSTEM, self.USER, self.EMPTY],
+            continue_final_message=True,
+            add_special_tokens=True,
+            encoding_format="float",
+        )
+        assert request.input == (
+            Content(images=("x",), texts=("a",), instruction="Find it.", where="messages"),
+        )
+
+    def test_a_batch(self) -> None:
+        request = parse(messages=[[self.USER], [self.SYSTEM, {"role": "user", "content": "b"}]])
+        assert request.input == (
+            Content(images=("x",), texts=("a",), where="messages[0]"),
+            Content(texts=("b",), instruction="Find it.", where="messages[1]"),
+        )
+
+    @pytest.mark.parametrize("content", [None, "", []])
+    def test_an_empty_user_message_is_an_empty_item(self, content: Any) -> None:
+        (item,) = parse(messages=[{"role": "user", "content": content}]).input
+        assert isinstance(item, Content)
+        assert item.images == item.videos == ()
+        assert "".join(item.texts) == ""
+
+    @pytest.mark.parametrize(
+        "turns",
+        [
+            [USER, SYSTEM],
+            [SYSTEM, SYSTEM, USER],
+            [EMPTY, USER],
+            [USER, EMPTY, EMPTY],
+            [{"role": "system", "content": USER["content"]}, USER],
+        ],
+    )
+    def test_other_turns_are_refused(self, turns: list[Any]) -> None:
+        with pytest.raises(BadRequest, match=r"^messages\[\d\]: "):
+            parse(messages=turns)

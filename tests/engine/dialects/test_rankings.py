@@ -1,0 +1,172 @@
+"""The rerank and score dialects."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qvl.engine.dialects import cohere, rerank, vllm
+from qvl.engine.dialects.fields import decode
+from qvl.engine.dialects.ranking import NOT_ECHOED
+from qvl.engine.errors import BadRequest, Unprocessable
+from qvl.engine.protocol import Content, RerankRequest, RerankResult, Usage
+from qvl.engine.response import dump
+
+LOGITS = np.array([-1, 50, 2, 60, 2], np.float32)
+RESULT = RerankResult(model="m", logits=LOGITS, usage=Usage(text_tokens=9))
+DOCUMENTS = [
+    "a",
+    {"text": "b"},
+    {"image": "http://h/x.png"},
+    {"content": [{"type": "image_url", "image_url": "data:image/png;base64,AAAA"}]},
+    {"text": "e", "video": [["AAAA", "file:///x.png"]]},
+]
+FULL = {"query": "q", "documents": DOCUMENTS}
+
+
+def ask(dialect: str, **fields: Any) -> tuple[RerankRequest, Any]:
+    """The parsed request, and the answer rendered from `RESULT`, as JSON reads it."""
+    body_type, parse, render = {
+        "v1": (rerank.RerankBody, rerank.parse, rerank.render),
+        "v2": (cohere.RerankBody, cohere.parse_rerank, cohere.render_rerank),
+        "vllm": (vllm.RerankBody, vllm.parse_rerank, vllm.render_rerank),
+    }[dialect]
+    body = decode(body_type, dump({**FULL, **fields}))
+    request = parse(body)  # type: ignore[operator]
+    return request, json.loads(dump(render(body, request, RESULT)))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dialect", ["v1", "v2", "vllm"])
+class TestAll:
+    def test_documents(self, dialect: str) -> None:
+        request, _ = ask(dialect)
+        assert request.query == Content(texts=("q",), where="query")
+        assert [each.where for each in request.documents] == [f"documents[{i}]" for i in range(5)]
+        assert request.documents[3].images == ("data:image/png;base64,AAAA",)
+        assert request.documents[4].videos == (("AAAA", "file:///x.png"),)
+
+    @pytest.mark.parametrize("alone", ["a", {"text": "a"}, {"content": [{"type": "text", "text": "a"}] * 2}])
+    def test_a_document_alone_is_one_document(self, dialect: str, alone: Any) -> None:
+        body = {"v1": rerank.RerankBody, "v2": cohere.RerankBody, "vllm": vllm.RerankBody}[dialect]
+        parse = {"v1": rerank.parse, "v2": cohere.parse_rerank, "vllm": vllm.parse_rerank}[dialect]
+        request = parse(decode(body, dump({"query": "q", "documents": alone})))  # type: ignore[operator]
+        assert [each.where for each in request.documents] == ["documents"]
+
+    def test_order_is_by_logit_and_stable(self, dialect: str) -> None:
+        """Both 50 and 60 round to the score 1.0."""
+        _, answer = ask(dialect)
+        assert [entry["index"] for entry in answer["results"]] == [3, 1, 2, 4, 0]
+        scores = [entry["relevance_score"] for entry in answer["results"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 < score <= 1 for score in scores)
+
+    @pytest.mark.parametrize(("top_n", "count"), [(1, 1), (5, 5), (99, 5), (None, 5)])
+    def test_top_n(self, dialect: str, top_n: int | None, count: int) -> None:
+        assert len(ask(dialect, top_n=top_n)[1]["results"]) == count
+
+    def test_echo(self, dialect: str) -> None:
+        _, answer = ask(dialect, return_documents=True)
+        echoed = {entry["index"]: entry["document"] for entry in answer["results"]}
+        assert echoed == {
+            0: {"text": "a"},
+            1: {"text": "b"},
+            2: {"text": "", "image": ["http://h/x.png"]},
+            3: {"text": "", "image": [NOT_ECHOED]},
+            4: {"text": "e", "video": [NOT_ECHOED, "file:///x.png"]},
+        }
+
+    def test_no_echo(self, dialect: str) -> None:
+        assert not any("document" in entry for entry in ask(dialect, return_documents=False)[1]["results"])
+
+    def test_default_echo(self, dialect: str) -> None:
+        echoes = ["document" in entry for entry in ask(dialect)[1]["results"]]
+        assert echoes == [dialect == "vllm"] * 5
+
+    def test_tokens_of_a_document(self, dialect: str) -> None:
+        assert ask(dialect, max_tokens_per_doc=9)[0].max_tokens_per_document == 9
+
+
+@pytest.mark.parametrize(
+    ("dialect", "flag"), [("v1", {"raw_scores": True}), ("vllm", {"use_activation": False})]
+)
+def test_raw_scores(dialect: str, flag: dict[str, bool]) -> None:
+    results = ask(dialect, **flag)[1]["results"]
+    assert [entry["relevance_score"] for entry in results] == [60, 50, 2, 2, -1]
+
+
+def test_vllms_zeros_mean_all() -> None:
+    request, answer = ask("vllm", top_n=0, max_tokens_per_doc=0, max_tokens_per_query=0)
+    assert request.max_tokens_per_document is None
+    assert len(answer["results"]) == 5
+
+
+def test_meta_of_cohere() -> None:
+    assert ask("v2")[1]["meta"] == {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+    assert ask("v1", max_chunks_per_doc=3, rank_fields=["text"])[1]["usage"]["total_tokens"] == 9
+
+
+@pytest.mark.parametrize("dialect", ["v1", "vllm"])
+def test_failed_documents_follow(dialect: str) -> None:
+    wrong = Unprocessable("no", param="documents[1].image")
+    result = RerankResult(
+        model="m", logits=np.array([0, -np.inf], np.float32), usage=Usage(), errors={1: wrong}
+    )
+    fields = dump({"query": "q", "documents": ["a", "b"], "on_error": "skip", "top_n": 1})
+    if dialect == "v1":
+        body = decode(rerank.RerankBody, fields)
+        answer: Any = rerank.render(body, rerank.parse(body), result)
+    else:
+        other = decode(vllm.RerankBody, fields)
+        answer = vllm.render_rerank(other, vllm.parse_rerank(other), result)
+    assert [entry["index"] for entry in answer["results"]] == [0, 1]
+    assert answer["results"][1] == {"index": 1, "error": wrong.body()["error"]}
+
+
+class TestScore:
+    @staticmethod
+    def parse(**fields: Any) -> tuple[RerankRequest, ...]:
+        return vllm.parse_score(decode(vllm.ScoreBody, dump(fields)))
+
+    @pytest.mark.parametrize(
+        ("left", "right"),
+        [("queries", "documents"), ("queries", "items"), ("text_1", "text_2"), ("data_1", "data_2")],
+    )
+    def test_spellings(self, left: str, right: str) -> None:
+        (request,) = self.parse(**{left: "a", right: ["b", "c"]})
+        assert (request.query.texts, request.query.where) == (("a",), left)
+        assert [each.where for each in request.documents] == [f"{right}[0]", f"{right}[1]"]
+
+    def test_one_query_in_a_list(self) -> None:
+        assert len(self.parse(queries=["a"], documents=["b", "c"])) == 1
+
+    def test_pairs(self) -> None:
+        requests = self.parse(queries=["a", "b"], documents=["c", {"text": "d"}], instruction="i")
+        assert [(each.query.texts, each.documents[0].texts) for each in requests] == [
+            (("a",), ("c",)),
+            (("b",), ("d",)),
+        ]
+        assert {each.instruction for each in requests} == {"i"}
+
+    def test_content(self) -> None:
+        parts = [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "t"}]
+        (request,) = self.parse(queries="a", documents={"content": parts})
+        assert (request.documents[0].images, request.documents[0].texts) == (("x",), ("t",))
+
+    def test_lengths_must_fit(self) -> None:
+        with pytest.raises(BadRequest, match="3 queries and 2 documents"):
+            self.parse(queries=["a"] * 3, documents=["b"] * 2)
+
+    def test_rendering(self) -> None:
+        body = decode(vllm.ScoreBody, dump({"queries": "a", "documents": ["b"]}))
+        wrong = Unprocessable("no")
+        failed = RerankResult(
+            model="m", logits=np.array([-np.inf], np.float32), usage=Usage(), errors={0: wrong}
+        )
+        answer = vllm.render_score(body, [RESULT, failed])
+        assert [entry["index"] for entry in answer["data"]] == list(range(6))
+        assert answer["data"][0]["score"] == pytest.approx(0.26894142)
+        assert answer["data"][5] == {"index": 5, "object": "error", "error": wrong.body()["error"]}
+        assert answer["usage"]["total_tokens"] == 9

@@ -1,0 +1,66 @@
+"""The app over the stand-in engine: in memory (`client`), and on a real port (`live`)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import uvicorn
+from litestar.testing import TestClient
+
+from qvl.engine.api import create_app
+from qvl.engine.config import EngineConfig, Limits, ServerConfig
+from qvl.engine.connection import Connection
+from tests.conftest import free_port
+from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
+
+Client = TestClient
+
+
+def settings(limits: Limits | None = None, **options: object) -> ServerConfig:
+    engine = EngineConfig(embedder=EMBEDDER, reranker=RERANKER, limits=limits or Limits())
+    return ServerConfig(engine=engine, **options)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def make(engine: FakeEngine) -> Iterator[Callable[..., Client]]:
+    """`make(api_key=("k",), limits=Limits(...))`: a client of an app with these settings."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(TestClient(create_app(engine, settings(**options))))
+
+
+@pytest.fixture
+def client(make: Callable[..., Client]) -> Client:
+    return make()
+
+
+@contextmanager
+def on_a_port(engine: FakeEngine, **options: object) -> Iterator[str]:
+    """The app under uvicorn, as `qvl serve` runs it."""
+    port = free_port()
+    config = uvicorn.Config(
+        create_app(engine, settings(**options)), port=port, http=Connection, lifespan="off", log_config=None
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def live(engine: FakeEngine) -> Iterator[str]:
+    with on_a_port(engine) as url:
+        yield url

@@ -1,0 +1,122 @@
+"""A stand-in engine for what needs no model: shapes, errors, limits, keys, deadlines, stopping.
+
+Vectors depend on the item alone, so a test can tell whose is whose. Some texts steer it:
+`!bad` fails that item, `!boom` is a defect, `!busy` is refused, `!slow` never answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qvl.engine.errors import NotFound, Overloaded, QvlError, Unprocessable
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import (
+    Content,
+    EmbedRequest,
+    EmbedResult,
+    Health,
+    ModelCard,
+    RerankRequest,
+    RerankResult,
+    Tokens,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from qvl.engine.media import MediaLoader
+
+WIDTH = 64
+EMBEDDER = "tiny-embedder"
+RERANKER = "tiny-reranker"
+
+
+class FakeEngine:
+    def __init__(self, media: MediaLoader | None = None) -> None:
+        self.metrics = Metrics()
+        self.media = media
+        self.ready = Health(ready=True)
+        self.requests: list[EmbedRequest | RerankRequest] = []
+        self.cancelled = 0
+        self.stopped = False
+        self.death: asyncio.Future[str] | None = None
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        self._check(request.model, EMBEDDER)
+        self.requests.append(request)
+        errors = await self._steer(request.input, request.on_error)
+        rows = np.stack([vector(item) for item in request.input])[:, : request.dimensions or WIDTH]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        rows[list(errors)] = 0
+        cost = Usage(text_tokens=3 * len(rows), visual_tokens=4, images=1, image_pixels=1024)
+        return EmbedResult(model=EMBEDDER, vectors=rows, usage=cost, errors=errors)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        self._check(request.model, RERANKER)
+        self.requests.append(request)
+        await self._steer((request.query,), "fail")
+        errors = await self._steer(request.documents, request.on_error)
+        query = set("".join(request.query.texts).split())
+        overlap = [len(query & set("".join(each.texts).split())) for each in request.documents]
+        logits = np.array(overlap, np.float32) - 1
+        logits[list(errors)] = -np.inf
+        return RerankResult(model=RERANKER, logits=logits, usage=Usage(text_tokens=7), errors=errors)
+
+    async def health(self) -> Health:
+        return self.ready
+
+    def models(self) -> list[ModelCard]:
+        return [
+            ModelCard(id=EMBEDDER, role="embedder", dimensions=WIDTH, max_length=8192, dtype="float32"),
+            ModelCard(id=RERANKER, role="reranker", dimensions=WIDTH, max_length=10240, dtype="float32"),
+        ]
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    async def died(self) -> str:
+        self.death = self.death or asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self.death)
+
+    def _check(self, asked: str | None, served: str) -> None:
+        if asked and asked != served:
+            raise NotFound(f"no model {asked!r} here", param="model", code="model_not_found")
+
+    async def _steer(self, items: tuple[Content | Tokens, ...], on_error: str) -> dict[int, QvlError]:
+        errors: dict[int, QvlError] = {}
+        if self.media is not None:
+            contents = [item for item in items if isinstance(item, Content)]
+            for i, outcome in enumerate(await self.media.load(contents)):
+                if isinstance(outcome, QvlError):
+                    errors[i] = outcome
+        for i, item in enumerate(items):
+            text = "" if isinstance(item, Tokens) else "".join(item.texts)
+            if text == "!boom":
+                raise RuntimeError("a secret of the inside")
+            if text == "!busy":
+                raise Overloaded("too much at once", retry_after=2.5)
+            if text == "!slow":
+                await self._wait()
+            if text == "!bad":
+                errors[i] = Unprocessable("cannot be read", param=f"{item.where}.image", code="undecodable")
+        if errors and on_error == "fail":
+            raise next(iter(errors.values()))
+        return errors
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+def vector(item: Content | Tokens) -> np.ndarray:
+    """A unit vector that depends on the item's content alone."""
+    shown = item.ids if isinstance(item, Tokens) else (item.videos, item.images, item.texts, item.instruction)
+    seed = int.from_bytes(hashlib.sha256(repr(shown).encode()).digest()[:4], "little")
+    row = np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
+    return row / np.linalg.norm(row)

@@ -1,0 +1,79 @@
+"""Every bad request gets its documented answer, and the server goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.media import MediaLoader
+from tests.conftest import Server
+from tests.engine.http.bad_requests import ALL, SHAPES, Bad, jpeg, url
+from tests.engine.http.conftest import Client, on_a_port
+from tests.engine.http.fake import FakeEngine
+
+
+def check(bad: Bad, answer: httpx.Response) -> None:
+    error = told(answer)
+    assert (answer.status_code, error["code"]) == (bad.status, bad.code), error
+    if bad.param is not None:
+        assert error["param"] == bad.param, error
+
+
+def told(answer: httpx.Response) -> dict[str, Any]:
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert list(body["error"]) == ["message", "type", "code", "param"]
+    assert len(body["error"]["message"]) < 1000
+    return body["error"]
+
+
+def send(url: str, bad: Bad) -> httpx.Response:
+    headers = {"content-type": "application/json", **bad.headers}
+    return httpx.post(url + bad.route, content=bad.content(), headers=headers, timeout=60)
+
+
+def test_there_are_more_than_fifty_and_no_two_have_one_name() -> None:
+    assert len({bad.name for bad in ALL}) == len(ALL) > 50
+
+
+@pytest.mark.parametrize("bad", SHAPES, ids=lambda bad: bad.name)
+def test_shape(client: Client, bad: Bad) -> None:
+    headers = {"content-type": "application/json", **bad.headers}
+    check(bad, client.post(bad.route, content=bad.content(), headers=headers))
+    assert client.post("/v1/embeddings", json={"input": "good"}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def reading() -> Iterator[str]:
+    """The media room behind the app, on a real port."""
+    loader = MediaLoader(MediaConfig(workers=2), Limits())
+    with on_a_port(FakeEngine(loader)) as url:
+        yield url
+    asyncio.run(loader.close())
+
+
+@pytest.mark.parametrize("bad", ALL, ids=lambda bad: bad.name)
+def test_on_a_port_with_media(reading: str, bad: Bad) -> None:
+    check(bad, send(reading, bad))
+
+
+def test_good_requests_follow(reading: str) -> None:
+    good = {"input": ["good", {"image": url("image/jpeg", jpeg())}]}
+    assert httpx.post(f"{reading}/v1/embeddings", json=good).status_code == 200
+
+
+@pytest.mark.engine
+def test_all_against_the_engine(server: Server) -> None:
+    for bad in ALL:
+        try:
+            check(bad, send(server.url, bad))
+        except AssertionError as error:
+            error.add_note(bad.name)
+            raise
+    answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": "good"}, timeout=60)
+    assert answer.status_code == 200

@@ -1,0 +1,72 @@
+"""The dashboard and the pages name what there is: every metric, every label, every test."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import Usage
+
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "ray_serve"
+
+
+@pytest.fixture(scope="module")
+def exposed() -> str:
+    metrics = Metrics()
+    metrics.request("/v1/embeddings", 200, 0.1, "-")
+    metrics.error("overloaded", 429, "/v1/embeddings")
+    metrics.usage("embedder", 1, Usage(text_tokens=1, visual_tokens=4, images=1))
+    metrics.cache("media", 1, 1)
+    with metrics.queued("embedder", 1), metrics.stage("parse"), metrics.in_flight():
+        return metrics.render().decode()
+
+
+def series(text: str) -> dict[str, set[str]]:
+    """Labels by the name that a query uses."""
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return {name: labels for name, labels in found.items() if name.startswith("qvl_")}
+
+
+def test_the_dashboard_asks_for_what_there_is(exposed: str) -> None:
+    known = series(exposed)
+    panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(queries) > 10
+    for query in queries:
+        names = re.findall(r"qvl_\w+", query)
+        assert names and set(names) <= known.keys(), query
+        asked = {
+            label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")
+        }
+        assert asked <= set().union(*(known[name] for name in names)), query
+        assert query.count("(") == query.count(")")
+
+
+def test_panels_do_not_overlap() -> None:
+    panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels) == len({panel["id"] for panel in panels})
+
+
+def test_the_table_lists_every_metric(exposed: str) -> None:
+    listed = set(re.findall(r"^\| `(qvl_\w+)` \|", (DOCS / "METRICS.md").read_text(), re.MULTILINE))
+    types = re.findall(r"^# TYPE (qvl_\w+) (\w+)$", exposed, re.MULTILINE)
+    assert listed == {name for name, kind in types if not name.endswith("_created")}
+
+
+def test_every_rule_has_its_test() -> None:
+    named = re.findall(r"`(tests/[^`]+)`", (DOCS / "THREATS.md").read_text())
+    assert len(named) > 10
+    for each in named:
+        path, _, name = each.partition("::")
+        assert (ROOT / path).exists(), each
+        assert name in (ROOT / path).read_text(), each

@@ -1,0 +1,95 @@
+"""Models, metrics, the schema and the page about it."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from qvl.engine.api.operations import OPERATIONS
+from qvl.engine.protocol import Health
+from tests.engine.http.conftest import Client
+from tests.engine.http.fake import EMBEDDER, RERANKER, WIDTH, FakeEngine
+
+
+def test_models(client: Client) -> None:
+    body = client.get("/v1/models").json()
+    assert body["object"] == "list"
+    assert [(each["id"], each["role"], each["object"]) for each in body["data"]] == [
+        (EMBEDDER, "embedder", "model"),
+        (RERANKER, "reranker", "model"),
+    ]
+    assert body["data"][0]["dimensions"] == WIDTH
+
+
+def test_health(client: Client, engine: FakeEngine) -> None:
+    assert client.get("/health/live").json() == {"status": "live"}
+    assert client.get("/health/ready").json() == {"status": "ready"}
+    engine.ready = Health(ready=False, reason="the engine of x has died")
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_died")
+    assert client.get("/health/live").status_code == 200
+
+
+def test_metrics(client: Client) -> None:
+    client.post("/v1/embeddings", json={"input": ["a", "b"]})
+    client.post("/v1/embeddings", json={"inputs": "a"})
+    client.get("/a-strangers-path")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    text = answer.text
+    for line in (
+        'qvl_requests_total{route="/v1/embeddings",status="200"} 1.0',
+        'qvl_requests_total{route="/v1/embeddings",status="400"} 1.0',
+        'qvl_requests_total{route="other",status="404"} 1.0',
+        'qvl_errors_total{code="unknown_field",route="/v1/embeddings",status="400"} 1.0',
+        'qvl_request_seconds_count{route="/v1/embeddings"} 2.0',
+        'qvl_stage_seconds_count{stage="parse"} 2.0',
+        'qvl_stage_seconds_count{stage="render"} 1.0',
+        "qvl_requests_in_flight 1.0",
+        "process_resident_memory_bytes",
+    ):
+        assert line in text, line
+    assert "stranger" not in text
+
+
+def test_the_schema_is_what_the_decoder_enforces(client: Client) -> None:
+    schema = client.get("/openapi.json").json()
+    assert schema["openapi"].startswith("3.1")
+    for operation in OPERATIONS:
+        for path in operation.paths:
+            post = schema["paths"][path]["post"]
+            media = post["requestBody"]["content"]["application/json"]
+            name = media["schema"]["$ref"].rpartition("/")[2]
+            body = schema["components"]["schemas"][name]
+            assert body["additionalProperties"] is False
+            assert set(body["properties"]) == {
+                each.encode_name for each in msgspec.structs.fields(operation.body)
+            }
+            assert client.post(path, json=media["example"]).status_code == 200
+
+
+def test_every_reference_of_the_schema_resolves(client: Client) -> None:
+    answer = client.get("/openapi.json")
+    names = answer.json()["components"]["schemas"]
+    assert set(re.findall(r"#/components/schemas/([^\"]+)", answer.text)) == set(names)
+
+
+def test_the_page_needs_no_network(client: Client) -> None:
+    answer = client.get("/docs")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    for operation in OPERATIONS:
+        assert all(path in answer.text for path in operation.paths)
+    assert not re.findall(r"<(?:script|link|img|iframe)|@import|url\(", answer.text)
+
+
+def test_keys_are_in_the_schema(make: object) -> None:
+    keyed = make(api_key=("k",))  # type: ignore[operator]
+    schema = keyed.get("/openapi.json", headers={"authorization": "Bearer k"}).json()
+    assert schema["security"] == [{"key": []}]
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/v1/models"])
+def test_trailing_slashes_are_the_same_route(client: Client, path: str) -> None:
+    assert client.get(path + "/").status_code == 200

@@ -1,0 +1,98 @@
+"""Keys with names and rates: what is counted for whom, what is refused, and what never shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qvl.engine.admission import CALLER
+from qvl.engine.api.auth import Caller, Keys
+from qvl.engine.errors import ConfigError, Overloaded
+from tests.engine.http.conftest import Client
+from tests.engine.http.fake import FakeEngine
+
+E = "/v1/embeddings"
+GOOD = {"input": "a"}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_a_file_with_names_and_rates(make: Callable[..., Client], tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# key, then what it may\nplain\nsecret1 name=search rpm=2\nsecret2 rpm=2 name=search\n")
+    client = make(api_key_file=str(file))
+    assert [client.post(E, json=GOOD, headers=bearer("plain")).status_code for _ in range(4)] == [200] * 4
+    found = [client.post(E, json=GOOD, headers=bearer(key)) for key in ("secret1", "secret2", "secret1")]
+    assert [answer.status_code for answer in found] == [200, 200, 429]
+    assert found[2].json()["error"]["code"] == "rate_limited"
+    assert 1 <= int(found[2].headers["retry-after"]) <= 30
+    text = client.get("/metrics", headers=bearer("plain")).text
+    assert 'qvl_key_requests_total{key="search",status="429"} 1.0' in text
+    assert 'qvl_key_requests_total{key="key-1",status="200"} 4.0' in text
+    assert "secret" not in text
+
+
+def test_strangers_make_no_series(make: Callable[..., Client]) -> None:
+    client = make(api_key=("k",))
+    for stranger in ("x", "y"):
+        client.post(E, json=GOOD, headers=bearer(stranger))
+    text = client.get("/metrics", headers=bearer("k")).text
+    assert 'qvl_key_requests_total{key="-",status="401"} 2.0' in text
+
+
+def test_health_is_not_counted_against_a_key(make: Callable[..., Client]) -> None:
+    client = make(api_key=("k rpm=1",))
+    answers = [client.get("/health/live", headers=bearer("k")).status_code for _ in range(5)]
+    assert answers == [200] * 5
+
+
+def test_the_engine_knows_whose_request_it_has(make: Callable[..., Client], engine: FakeEngine) -> None:
+    seen: list[str] = []
+    embed = engine.embed
+
+    async def noting(request):  # type: ignore[no-untyped-def]
+        seen.append(CALLER.get())
+        return await embed(request)
+
+    engine.embed = noting  # type: ignore[method-assign]
+    client = make(api_key=("k1 name=one", "k2"))
+    for key in ("k1", "k2", "k1"):
+        assert client.post(E, json=GOOD, headers=bearer(key)).status_code == 200
+    assert seen == ["one", "key-2", "one"]
+
+
+def test_a_rate_comes_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("qvl.engine.api.auth.time.monotonic", lambda: now[0])
+    caller = Caller("a", rpm=6)
+    for _ in range(6):
+        caller.count()
+    with pytest.raises(Overloaded) as caught:
+        caller.count()
+    assert caught.value.retry_after == pytest.approx(10)
+    now[0] += 10
+    caller.count()
+    now[0] += 3600
+    for _ in range(6):
+        caller.count()
+    with pytest.raises(Overloaded):
+        caller.count()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["k name=", "k name=a/b", "k rpm=0", "k rpm=-1", "k rpm=x", "k limit=3", "k word", "k rpm=1 rpm=2"],
+)
+def test_bad_entries_do_not_show_the_key(entry: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Keys([entry.replace("k ", "secret ")])
+    assert "secret" not in str(caught.value)
+
+
+def test_keys_of_one_name_have_one_rate() -> None:
+    with pytest.raises(ConfigError, match="different rpm"):
+        Keys(["a name=x rpm=1", "b name=x rpm=2"])

@@ -1,0 +1,186 @@
+"""Replicas behind one port over the stand-in engine: spread, death, restarts, the supervisor's own end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from qvl.engine import cli
+from tests.conftest import free_port
+from tests.engine.http.test_server import ROOT, E, Running, in_flight, probe, until
+from tests.replicas import CLIENTS, connections, gone, load, metric, replicas
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start(behaviour)`: two replicas; all is killed at the end."""
+    with ExitStack() as stack:
+
+        def run(behaviour: str = "start", port: int | None = None) -> Running:
+            port = port or free_port()
+            command = [sys.executable, "-m", "tests.engine.http.fake_replica", str(port), "2", behaviour]
+            environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=environment,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
+            )
+            stack.callback(process.kill)
+            return Running(process, f"http://127.0.0.1:{port}")
+
+        yield run
+
+
+def ready(server: Running) -> Running:
+    until(lambda: probe(f"{server.url}/health/ready") == 200)
+    until(lambda: metric(server, "qvl_ready_replicas") == 2)
+    return server
+
+
+def test_connections_are_spread_evenly_and_counted_together(start: Start) -> None:
+    server = ready(start())
+    until(lambda: connections(server).total() == 0)
+    clients = [httpx.Client(base_url=server.url) for _ in range(8)]
+    try:
+        for client in clients:
+            assert client.post(E, json={"input": "a"}).status_code == 200
+        assert list(connections(server).values()) == [4, 4]
+        first = connections(server)
+        for client in clients[::2]:
+            client.close()
+        until(lambda: connections(server).total() == 4)
+        clients += [httpx.Client(base_url=server.url) for _ in range(4)]
+        for client in clients[8:]:
+            assert client.post(E, json={"input": "a"}).status_code == 200
+        assert connections(server) == first
+        # Whichever is asked, the answer is of both.
+        for client in clients[1::2]:
+            assert f'qvl_requests_total{{route="{E}",status="200"}} 12.0' in client.get("/metrics").text
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_a_killed_replica_comes_back_while_the_other_answers(start: Start) -> None:
+    server = ready(start())
+    first, second = replicas(server)
+    answered = metric(server, f'qvl_requests_total{{route="{E}",status="200"}}')
+    before = {first.pid, second.pid}
+    with load(lambda: server.post("a").status_code) as statuses:
+        until(lambda: statuses[200] > 20)
+        first.kill()
+        until(lambda: len({each.pid for each in replicas(server)} - before) == 1)
+        until(lambda: metric(server, "qvl_ready_replicas") == 2)
+    # Only what was on it is lost: one connection of each client at most.
+    assert set(statuses) <= {200, 0}
+    assert statuses[0] <= CLIENTS
+    # Counters of the dead go on counting: a sum never falls.
+    assert metric(server, f'qvl_requests_total{{route="{E}",status="200"}}') >= answered + statuses[200]
+    assert second.is_running()
+
+
+def test_a_replica_whose_engine_has_died_starts_again(start: Start) -> None:
+    server = ready(start())
+    before = {each.pid for each in replicas(server)}
+    assert server.post("!die").status_code == 503
+    until(lambda: len({each.pid for each in replicas(server)} - before) == 1)
+    until(lambda: metric(server, "qvl_ready_replicas") == 2)
+    assert server.post("a").status_code == 200
+
+
+def test_a_replica_told_to_stop_gets_no_more_and_is_replaced(start: Start) -> None:
+    server = ready(start())
+    first, second = replicas(server)
+    with load(lambda: server.post("a").status_code) as statuses:
+        until(lambda: statuses[200] > 20)
+        first.terminate()
+        until(lambda: len({each.pid for each in replicas(server)} - {first.pid, second.pid}) == 1)
+        until(lambda: metric(server, "qvl_ready_replicas") == 2)
+    # Those that were on their way to it are told to ask again.
+    assert set(statuses) <= {200, 503}, statuses
+    assert statuses[503] <= CLIENTS, statuses
+
+
+def test_ready_line_and_a_stop_at_rest(start: Start, tmp_path: Path) -> None:
+    server = ready(start())
+    all_of_it = replicas(server)
+    assert server.process.stdout
+    line = server.process.stdout.readline()
+    models = "tiny-embedder (embedder), tiny-reranker (reranker)"
+    assert line == f"qvl is ready on {server.url}: {models}; 2 replicas\n"
+    server.signal()
+    assert server.wait() == 0
+    assert gone(all_of_it)
+    out, err = server.process.communicate()
+    assert out == ""
+    assert re.findall(r"replica (\d) is ready", err) == ["0", "1"]
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("qvl-metrics-*"))
+
+
+def test_draining_lets_requests_finish_and_takes_no_more(start: Start) -> None:
+    server = ready(start())
+    answer = in_flight(server)
+    server.signal()
+    until(lambda: probe(f"{server.url}/health/ready") in (503, None))
+    assert answer.result().status_code == 503
+    assert server.wait() == 0
+
+
+def test_engines_that_do_not_stop_are_left(start: Start) -> None:
+    server = ready(start("linger"))
+    all_of_it = replicas(server)
+    server.signal(signal.SIGINT)
+    assert server.wait(10) == 0
+    assert gone(all_of_it)
+
+
+def test_a_killed_supervisor_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    server = ready(start())
+    all_of_it = replicas(server)
+    assert len(all_of_it) == 2
+    server.process.kill()
+    assert gone(all_of_it)
+    assert not list(tmp_path.glob("qvl-metrics-*"))
+
+
+def test_what_no_replica_can_be_is_told_at_once(start: Start) -> None:
+    server = start("refuse")
+    assert server.wait(60) == 2
+    out, err = server.process.communicate()
+    assert (out, err) == ("", "x is not a checkpoint\n")
+
+
+def test_replicas_that_never_get_ready_end_the_server(start: Start, tmp_path: Path) -> None:
+    server = start("crash")
+    assert server.wait(60) == 3
+    assert "ended 3 times before it was ready (status 9)" in server.process.communicate()[1]
+    assert not list(tmp_path.glob("qvl-metrics-*"))
+
+
+def test_a_port_in_use_is_told_before_anything_is_started(start: Start) -> None:
+    server = ready(start())
+    second = start(port=int(server.url.rpartition(":")[2]))
+    assert second.wait(60) == 2
+    assert "is in use" in second.process.communicate()[1]
+
+
+def test_the_command_line_takes_a_supervisor_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qvl.engine.replicas.supervisor.supervise", lambda config: config.replicas)
+    assert cli.main(["serve", "--embedder", "x", "--replicas", "3"]) == 3

@@ -1,0 +1,161 @@
+"""`serve` as a process of its own, over the stand-in engine: probes, draining, death, exit codes."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import free_port
+
+ROOT = Path(__file__).parents[3]
+E = "/v1/embeddings"
+
+
+@dataclass
+class Running:
+    process: subprocess.Popen[str]
+    url: str
+
+    def post(self, text: str) -> httpx.Response:
+        return httpx.post(self.url + E, json={"input": text}, timeout=20)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 10) -> int:
+        return self.process.wait(seconds)
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start(loading=0, stopping=0, drain=8, port=...)`; all are killed at the end."""
+    with ExitStack() as stack:
+
+        def run(
+            *,
+            loading: float = 0,
+            stopping: float = 0,
+            drain: float = 8,
+            port: int | None = None,
+        ) -> Running:
+            port = port or free_port()
+            arguments = [str(port), str(loading), str(stopping), str(drain)]
+            command = [sys.executable, "-m", "tests.engine.http.serve_fake", *arguments]
+            process = stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            )
+            stack.callback(process.kill)
+            return Running(process, f"http://127.0.0.1:{port}")
+
+        yield run
+
+
+def probe(url: str) -> int | None:
+    try:
+        return httpx.get(url, timeout=5).status_code
+    except httpx.TransportError:
+        return None
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ready(server: Running) -> Running:
+    until(lambda: probe(f"{server.url}/health/ready") == 200)
+    return server
+
+
+def in_flight(server: Running) -> Future[httpx.Response]:
+    """A request that does not end by itself, once it has arrived."""
+    answer = ThreadPoolExecutor(1).submit(server.post, "!slow")
+    until(lambda: "qvl_requests_in_flight 2.0" in httpx.get(f"{server.url}/metrics").text)
+    return answer
+
+
+def test_ready_line_and_a_stop_at_rest(start: Start) -> None:
+    server = ready(start())
+    assert server.post("a").status_code == 200
+    server.signal()
+    began = time.monotonic()
+    assert server.wait() == 0
+    assert time.monotonic() - began < 6
+    out, err = server.process.communicate()
+    assert out == f"qvl is ready on {server.url}: tiny-embedder (embedder), tiny-reranker (reranker)\n"
+    assert err == ""
+
+
+def test_probes_while_loading(start: Start) -> None:
+    server = start(loading=60)
+    until(lambda: probe(f"{server.url}/health/live") == 200)
+    assert probe(f"{server.url}/health/ready") == 503
+    answer = server.post("a")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
+    assert httpx.get(f"{server.url}/v1/models").json()["data"] == []
+    server.signal()
+    assert server.wait() == 0
+
+
+def test_draining_lets_requests_finish_and_takes_no_more(start: Start) -> None:
+    server = ready(start(drain=2))
+    answer = in_flight(server)
+    server.signal()
+    until(lambda: probe(f"{server.url}/health/ready") == 503)
+    refused = server.post("a")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+    assert answer.result().status_code == 503
+    assert server.wait() == 0
+
+
+def test_a_second_signal_cuts(start: Start) -> None:
+    server = ready(start())
+    answer = in_flight(server)
+    server.signal(signal.SIGINT)
+    until(lambda: probe(f"{server.url}/health/ready") == 503)
+    began = time.monotonic()
+    server.signal(signal.SIGINT)
+    assert answer.result().status_code == 503
+    assert server.wait() == 0
+    assert time.monotonic() - began < 6
+
+
+def test_an_engine_that_does_not_stop_is_left(start: Start) -> None:
+    server = ready(start(stopping=60))
+    server.signal()
+    assert server.wait(10) == 0
+
+
+def test_death_ends_requests_and_the_server(start: Start) -> None:
+    server = ready(start())
+    answer = in_flight(server)
+    assert server.post("!die").status_code == 503
+    assert answer.result().status_code == 503
+    assert server.wait() == 3
+    assert "the engine of x has died" in server.process.communicate()[1]
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = start(port=taken.getsockname()[1], loading=60)
+        assert server.wait(60) == 2
+    out, err = server.process.communicate()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "is in use" in err

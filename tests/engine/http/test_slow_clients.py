@@ -1,0 +1,89 @@
+"""A client that dawdles loses its connection and nobody else waits for it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from qvl.engine import connection
+from tests.engine.http.conftest import on_a_port
+from tests.engine.http.fake import FakeEngine
+from tests.engine.http.test_edge import GOOD, E, connect, head
+
+DAWDLE = 0.4
+
+
+@pytest.fixture
+def live(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(connection, "DAWDLE_SECONDS", DAWDLE)
+    with on_a_port(engine, api_key=("k",)) as url:
+        yield url
+
+
+def drip(sock: socket.socket, data: bytes, seconds: float) -> bytes:
+    """Send byte after byte until the server closes; what it had said."""
+    said = b""
+    sock.settimeout(0.05)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            sock.sendall(data[:1])
+            if not (got := sock.recv(1000)):
+                return said
+            said += got
+        except TimeoutError:
+            data = data[1:] or data
+        except OSError:
+            return said
+    raise AssertionError("the connection is still open")
+
+
+def test_a_head_that_never_ends(live: str) -> None:
+    with connect(live) as sock:
+        start = time.monotonic()
+        sock.sendall(b"POST /v1/embeddings HTTP/1.1\r\n")
+        assert drip(sock, b"x-a: " + b"a" * 1000, 5) == b""
+        assert DAWDLE <= time.monotonic() - start < DAWDLE + 2
+
+
+def test_a_body_that_goes_on_after_its_answer(live: str) -> None:
+    """A 401 is told before the body is read; the rest of it must not keep the connection."""
+    with connect(live) as sock:
+        start = time.monotonic()
+        sock.sendall(head(1_000_000))
+        assert b" 401 " in drip(sock, b"a" * 1000, 5)
+        assert time.monotonic() - start < DAWDLE + 2
+
+
+def test_a_slow_body_within_the_deadline_is_served(live: str) -> None:
+    body = b'{"input": "a"}'
+    with connect(live) as sock:
+        sock.sendall(head(len(body), "authorization: Bearer k"))
+        for byte in body:
+            time.sleep(2 * DAWDLE / len(body))
+            sock.sendall(bytes([byte]))
+        assert b" 200 " in sock.recv(1000)
+
+
+def test_a_connection_is_used_again(live: str) -> None:
+    with httpx.Client(base_url=live, headers={"authorization": "Bearer k"}) as client:
+        for _ in range(3):
+            assert client.post(E, json=GOOD).status_code == 200
+            time.sleep(DAWDLE * 1.5)
+
+
+def test_two_hundred_slow_clients_hold_up_nobody(live: str) -> None:
+    with ExitStack() as stack, httpx.Client(base_url=live, headers={"authorization": "Bearer k"}) as client:
+        client.post(E, json=GOOD)
+        for place in range(200):
+            sock = stack.enter_context(connect(live))
+            sock.sendall(head(100, "authorization: Bearer k") if place % 2 else b"POST / HT")
+        start = time.monotonic()
+        for _ in range(20):
+            assert client.post(E, json=GOOD).status_code == 200
+        assert (time.monotonic() - start) / 20 < 0.1

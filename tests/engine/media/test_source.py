@@ -1,0 +1,93 @@
+"""Sources that are none, and files outside the allowed folders."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+import pytest
+
+from qvl.engine.config import MediaConfig
+from qvl.engine.protocol import Content
+
+
+def of(source, where="input[3]"):
+    return Content(images=(source,), where=where)
+
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(30)).decode()
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("data:image/png;base64," + PNG[:-1], "bad_base64"),
+        ("data:image/png;base64," + PNG.replace("A", "*"), "bad_base64"),
+        ("data:image/png;base64,", "bad_base64"),
+        ("data:image/png;base64,QUJD=QUJD", "bad_base64"),
+        ("data:image/png;base64,QUJDRA==QUJD", "bad_base64"),
+        ("data:image/png;base64,%FF%FF", "bad_base64"),
+        ("data:image/png;base64,ÄÖÜ", "bad_base64"),
+        (PNG[:-3], "bad_base64"),
+        (PNG + "=", "bad_base64"),
+        ("A" * 300 + "!", "bad_base64"),
+        ("data:image/png,abc", "bad_source"),
+        ("data:image/png;base64", "bad_source"),
+        ("", "bad_source"),
+        ("   ", "bad_source"),
+        ("cat.jpg", "bad_source"),
+        ("/tmp/cat.jpg", "bad_source"),
+        ("ftp://example.com/cat.jpg", "bad_source"),
+        ("gopher://127.0.0.1:70/_x", "bad_source"),
+        ("javascript:alert(1)", "bad_source"),
+        ("concat:/etc/passwd|/etc/hosts", "bad_source"),
+        ("http:/example.com", "bad_source"),
+        ("http://", "url_forbidden"),
+    ],
+)
+def test_sources_that_are_none(source, code, refusal, is_refused):
+    is_refused(refusal(of(source)), 422, code)
+
+
+class TestFiles:
+    @pytest.fixture
+    def place(self, tmp_path, picture, encoded):
+        root = tmp_path / "root"
+        (root / "sub").mkdir(parents=True)
+        (tmp_path / "root-not").mkdir()
+        for path in (root / "sub/a.png", tmp_path / "secret.png", tmp_path / "root-not/a.png"):
+            path.write_bytes(encoded(picture(40, 40)))
+        (root / "link.png").symlink_to(tmp_path / "secret.png")
+        (root / "loop.png").symlink_to(root / "loop.png")
+        (root / "inside.png").symlink_to(root / "sub/a.png")
+        (root / "up").symlink_to(tmp_path)
+        os.mkfifo(root / "pipe")
+        return tmp_path
+
+    @pytest.mark.parametrize("path", ["root/sub/a.png", "root/inside.png", "root/up/root/sub/../sub/a.png"])
+    def test_read(self, path, place, one):
+        assert one(
+            of(f"file://{place}/{path}"), config=MediaConfig(file_roots=("/nowhere", str(place / "root")))
+        )
+
+    @pytest.mark.parametrize(
+        "path",
+        ["secret.png", "root/link.png", "root/../secret.png", "root/%2e%2e/secret.png", "root/up/secret.png",
+         "root-not/a.png", "root/%00", "missing", "root/loop.png"],
+    )  # fmt: skip
+    def test_outside(self, path, place, refusal):
+        error = refusal(of(f"file://{place}/{path}"), config=MediaConfig(file_roots=(str(place / "root"),)))
+        assert error.code in ("url_forbidden", "fetch_failed" if "loop" in path else "url_forbidden")
+        assert error.status == 422 and str(place) not in error.message
+
+    @pytest.mark.parametrize("path", ["root/missing.png", "root/sub", "root/pipe"])
+    def test_inside_but_no_file(self, path, place, refusal, is_refused):
+        error = refusal(of(f"FILE://{place}/{path}"), config=MediaConfig(file_roots=(str(place / "root"),)))
+        is_refused(error, 422, "fetch_failed")
+
+    def test_off_by_default(self, place, refusal, is_refused):
+        is_refused(refusal(of(f"file://{place}/root/sub/a.png")), 422, "url_forbidden", "media.file_roots")
+
+    def test_another_host(self, place, refusal, is_refused):
+        config = MediaConfig(file_roots=(str(place / "root"),))
+        is_refused(refusal(of(f"file://evil{place}/root/sub/a.png"), config=config), 422, "url_forbidden")

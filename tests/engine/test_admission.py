@@ -1,0 +1,68 @@
+"""Work is refused before it is begun, never for ever, and the count comes back to nothing."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qvl.engine.admission import IMAGE_TOKENS, TEMPLATE_TOKENS, Admission, cost
+from qvl.engine.errors import Overloaded
+from qvl.engine.protocol import Content, EmbedRequest, RerankRequest, Tokens
+
+
+def test_cost_counts_text_media_and_ids() -> None:
+    assert cost(Content(texts=("x" * 400,))) == TEMPLATE_TOKENS + 100
+    assert cost(Content(images=("url", "url"))) == TEMPLATE_TOKENS + 2 * IMAGE_TOKENS
+    assert cost(EmbedRequest(input=(Tokens(ids=(1, 2, 3)), Tokens(ids=(4,))))) == 4
+
+
+def test_a_query_is_counted_once_for_all_its_documents() -> None:
+    query, document = Content(images=("url",)), Content(texts=("d" * 40,))
+    asked = RerankRequest(query=query, documents=(document,) * 10)
+    assert cost(asked) == cost(query) + 10 * cost(document)
+
+
+def test_over_the_limit_is_refused_with_a_time() -> None:
+    admission = Admission(100)
+    with admission.admit(60):
+        with pytest.raises(Overloaded, match="queue_tokens") as caught, admission.admit(41):
+            pass
+        assert caught.value.status == 429
+        assert 1 <= caught.value.retry_after <= 30
+        with admission.admit(40):
+            assert admission.held == 100
+    assert admission.held == 0
+
+
+def test_what_is_larger_than_the_limit_comes_in_alone() -> None:
+    admission = Admission(100)
+    with admission.admit(10_000), pytest.raises(Overloaded), admission.admit(1):
+        pass
+    with admission.admit(10_000):
+        pass
+
+
+def test_a_failed_request_gives_its_place_back() -> None:
+    admission = Admission(100)
+    with pytest.raises(ValueError, match="boom"), admission.admit(100):
+        raise ValueError("boom")
+    assert admission.held == 0
+
+
+@given(st.lists(st.integers(1, 300), max_size=20), st.integers(1, 500))
+def test_never_more_than_the_limit_unless_alone(costs: list[int], limit: int) -> None:
+    admission = Admission(limit)
+    with ExitStack() as stack:
+        taken = []
+        for each in costs:
+            try:
+                stack.enter_context(admission.admit(each))
+            except Overloaded:
+                continue
+            taken.append(each)
+            assert admission.held == sum(taken)
+            assert admission.held <= limit or len(taken) == 1
+    assert admission.held == 0

@@ -1,0 +1,158 @@
+"""Shared pixels: what is written is what is read, room is shared fairly, nothing stale passes as fresh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qvl.engine import arena as arena_module
+from qvl.engine.arena import HEADER, Arena
+from qvl.engine.errors import ConfigError, TooLarge
+from qvl.engine.media import Visual
+from qvl.engine.metrics import Metrics
+from qvl.engine.model import pixels
+from qvl.engine.model.pixels import SharedPixels
+
+FRAME = 32 * 32 * 3
+BLOCK = FRAME + HEADER
+CPU = torch.device("cpu")
+
+
+def image(seed: int, count: int = 1) -> Visual:
+    data = np.random.default_rng(seed).integers(0, 256, (1, 32, 32 * count, 3), dtype=np.uint8)
+    return Visual("image", data, (), f"image-{seed}")
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    made = Arena(4 * BLOCK, Metrics())
+    yield made
+    made.close()
+
+
+def read(arena: Arena, *places: arena_module.Place) -> tuple[list[bytes], list[int]]:
+    table = torch.tensor([[p.offset, p.nbytes, p.generation] for p in places])
+    flat, stale = SharedPixels(str(arena.path)).fetch(table, CPU)
+    return [each.numpy().tobytes() for each in torch.split(flat, table[:, 1].tolist())], stale
+
+
+def test_both_ends_agree_on_the_header() -> None:
+    assert pixels.HEADER == HEADER
+
+
+def test_what_is_held_can_be_read(arena: Arena) -> None:
+    async def go() -> None:
+        visuals = (image(1), image(2, count=2))
+        async with arena.hold(visuals) as places:
+            assert read(arena, *places) == ([v.pixels.tobytes() for v in visuals], [])
+
+    asyncio.run(go())
+
+
+def test_the_same_content_is_written_once(arena: Arena) -> None:
+    async def go() -> None:
+        async with arena.hold((image(1), image(1))) as first, arena.hold((image(1),)) as second:
+            assert first[0] == first[1] == second[0]
+        async with arena.hold((image(1),)) as again:
+            assert again == second
+
+    asyncio.run(go())
+
+
+def test_the_least_recently_used_goes_first(arena: Arena) -> None:
+    async def go() -> None:
+        places = {}
+        for seed in (1, 2, 3, 4, 1, 5):
+            async with arena.hold((image(seed),)) as held:
+                places.setdefault(seed, held[0])
+        async with arena.hold((image(1),)) as kept:
+            assert kept[0] == places[1]
+        _, stale = read(arena, places[2], places[3])
+        assert stale == [0]
+
+    asyncio.run(go())
+
+
+def test_a_full_arena_makes_the_next_one_wait_its_turn(arena: Arena) -> None:
+    async def go() -> None:
+        async with AsyncExitStack() as stack:
+            for seed in range(4):
+                await stack.enter_async_context(arena.hold((image(seed),)))
+            waiting = asyncio.create_task(stack.enter_async_context(arena.hold((image(9),))))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        async with arena.hold((image(9),)) as places:
+            assert read(arena, *places)[1] == []
+
+    asyncio.run(go())
+
+
+def test_more_than_all_of_it_is_refused_at_once(arena: Arena) -> None:
+    async def go() -> None:
+        with pytest.raises(TooLarge, match="media_memory"):
+            async with arena.hold((image(1, count=5),)):
+                pass
+
+    asyncio.run(go())
+
+
+def test_an_aborted_request_keeps_its_pixels_for_a_while(arena: Arena) -> None:
+    async def go() -> None:
+        with pytest.raises(RuntimeError):
+            async with arena.hold((image(1),)) as places:
+                raise RuntimeError
+        for seed in range(2, 8):
+            async with arena.hold((image(seed),)):
+                pass
+        assert read(arena, *places) == ([image(1).pixels.tobytes()], [])
+
+    asyncio.run(go())
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 3)), min_size=1, max_size=30),
+    width=st.integers(1, 4),
+)
+def test_many_at_once_never_read_each_other(sizes: list[tuple[int, int]], width: int) -> None:
+    """Any mix of sizes, several held at a time, in an arena that holds a few of them."""
+    made = Arena(4 * BLOCK, Metrics())
+    gate = asyncio.Semaphore(width)
+
+    async def one(seed: int, count: int) -> None:
+        visual = Visual("image", image(seed, count).pixels, (), f"{seed}x{count}")
+        async with gate, made.hold((visual,)) as places:
+            await asyncio.sleep(0)
+            assert read(made, *places) == ([visual.pixels.tobytes()], [])
+
+    async def go() -> None:
+        await asyncio.gather(*(one(seed, count) for seed, count in sizes))
+
+    asyncio.run(go())
+    made.close()
+
+
+def test_no_room_on_disk_is_a_setting_to_change() -> None:
+    with pytest.raises(ConfigError, match="media_memory"):
+        Arena(1 << 60, Metrics())
+
+
+def test_what_is_mapped_outlives_the_file(arena: Arena) -> None:
+    async def go() -> None:
+        reader = SharedPixels(str(arena.path))
+        arena.close()
+        async with arena.hold((image(3),)) as (place,):
+            table = torch.tensor([[place.offset, place.nbytes, place.generation]])
+            flat, _ = reader.fetch(table, CPU)
+            assert flat.numpy().tobytes() == image(3).pixels.tobytes()
+
+    asyncio.run(go())

@@ -1,0 +1,135 @@
+"""What a checkpoint says of itself, and the one-line refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qvl.engine import checkpoint
+from qvl.engine.config import EngineConfig
+from qvl.engine.demo.tiny import write_checkpoint
+from qvl.engine.errors import CheckpointError, ConfigError
+from tests.conftest import Pair
+
+
+def folder(tmp_path: Path, name: str, **config: Any) -> Path:
+    path = tmp_path / name
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl", "text_config": {}, **config}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "role"),
+    [
+        ("Qwen3-VL-Embedding-2B", {}, "embedder"),
+        ("Qwen3-VL-Reranker-8B", {}, "reranker"),
+        ("mine", {"architectures": ["Qwen3VLForSequenceClassification"]}, "reranker"),
+        ("mine", {"classifier_from_token": ["no", "yes"]}, "reranker"),
+        ("mine", {"architectures": ["Qwen3VLForEmbedding"]}, "embedder"),
+        ("mine", {"_name_or_path": "org/Qwen3-VL-Reranker-2B"}, "reranker"),
+    ],
+)
+def test_role_is_told_by_config_then_name(
+    tmp_path: Path, name: str, config: dict[str, Any], role: str
+) -> None:
+    assert checkpoint.tell_role(folder(tmp_path / "..", f"{tmp_path.name}-{name}", **config)) == role
+
+
+def test_sentence_transformers_files_tell_the_role(tmp_path: Path) -> None:
+    path = folder(tmp_path, "mine")
+    (path / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    assert checkpoint.tell_role(path) == "reranker"
+
+
+def test_what_the_user_said_wins_over_the_name(pair: Pair) -> None:
+    (found,) = checkpoint.find(EngineConfig(reranker=str(pair.embedder)))
+    assert (found.role, found.name) == ("reranker", pair.embedder.name)
+
+
+def test_a_pair_of_paths_needs_no_roles(pair: Pair) -> None:
+    found = checkpoint.find(EngineConfig(models=(str(pair.reranker), str(pair.embedder))))
+    assert [each.role for each in found] == ["embedder", "reranker"]
+
+
+def test_two_of_one_role_are_refused(pair: Pair) -> None:
+    with pytest.raises(ConfigError, match="second embedder"):
+        checkpoint.find(EngineConfig(models=(str(pair.embedder),), embedder=str(pair.embedder)))
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ('{"model_type": "bert"}', "'bert' checkpoint; qvl serves 'qwen3_vl'"),
+        ("{}", "'unknown' checkpoint"),
+        ("not json", "not valid JSON"),
+        ('{"model_type": "qwen3_vl"}', "no text_config"),
+        (
+            '{"model_type": "qwen3_vl", "text_config": {}, "vision_config": {"patch_size": 14}}',
+            "patch_size is 14; only 16",
+        ),
+    ],
+)
+def test_other_families_are_refused_in_one_line(tmp_path: Path, config: str, match: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=match) as caught:
+        checkpoint.find(EngineConfig(embedder=str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_config_and_no_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        checkpoint.find(EngineConfig(embedder=str(tmp_path)))
+    with pytest.raises(CheckpointError, match="no such folder"):
+        checkpoint.find(EngineConfig(embedder=str(tmp_path / "absent")))
+
+
+def test_a_nameless_checkpoint_asks_for_its_role(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="--embedder or --reranker"):
+        checkpoint.tell_role(folder(tmp_path, "weights"))
+
+
+def test_another_chat_template_is_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "tiny-embedding")
+    (path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content[0].text }}{% endfor %}")
+    (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
+    with pytest.raises(CheckpointError, match="chat template"):
+        checkpoint.load_text_side(found)
+
+
+def test_a_tiny_checkpoint_gives_its_sizes(pair: Pair) -> None:
+    embedder, reranker = checkpoint.find(
+        EngineConfig(embedder=str(pair.embedder), reranker=str(pair.reranker))
+    )
+    assert (embedder.max_length, reranker.max_length) == (8192, 10245)
+    assert embedder.dimensions == 128
+    side = checkpoint.load_text_side(reranker)
+    assert side.yes != side.no
+    assert {side.tokenizer._special.image, side.tokenizer._special.video} <= side.tokenizer._special.all
+
+
+@given(share=st.floats(max_value=0) | st.floats(min_value=1, exclude_min=True))
+def test_memory_shares_are_fractions(share: float) -> None:
+    with pytest.raises(ConfigError, match="embedder_memory"):
+        EngineConfig(embedder="x", embedder_memory=share)
+
+
+def test_shares_stay_within_the_card() -> None:
+    with pytest.raises(ConfigError, match="sum"):
+        EngineConfig(embedder="x", embedder_memory=0.6, reranker_memory=0.5)
+    with pytest.raises(ConfigError, match="no model"):
+        EngineConfig()
+
+
+def test_pixels_scaled_otherwise_are_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "tiny-embedding")
+    settings = json.loads((path / "preprocessor_config.json").read_text())
+    (path / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.48, 0.46, 0.41]}))
+    (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
+    with pytest.raises(CheckpointError, match="mean"):
+        checkpoint.load_text_side(found)

@@ -1,0 +1,129 @@
+"""What a caller hands to the client, as JSON items of the wire."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from qvl.engine.client.items import native, sniff
+from qvl.engine.errors import BadRequest, UnsupportedMedia
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (5, 3)) -> Image.Image:
+    pixels = np.arange(size[0] * size[1] * 3, dtype=np.uint8).reshape(size[1], size[0], 3)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    picture().save(buffer, kind)
+    return buffer.getvalue()
+
+
+def decoded(url: str) -> bytes:
+    return base64.b64decode(url.partition(",")[2], validate=True)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_pil_image_loses_no_pixel(mode: str) -> None:
+    image = picture("L").convert(mode)
+    item = native(image)
+    assert isinstance(item, dict)
+    assert item["image"].startswith("data:image/png;base64,")
+    back = Image.open(io.BytesIO(decoded(item["image"])))
+    assert (back.mode, back.tobytes()) == (image.mode, image.tobytes())
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "F"])
+def test_modes_that_png_lacks_become_rgb(mode: str) -> None:
+    item = native(picture().convert(mode))
+    assert isinstance(item, dict)
+    assert Image.open(io.BytesIO(decoded(item["image"]))).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_bytes_and_paths_travel_as_they_are(kind: str, tmp_path: Path) -> None:
+    data = encoded(kind)
+    (tmp_path / "file").write_bytes(data)
+    for item in (native(data), native(tmp_path / "file"), native({"image": data})):
+        assert isinstance(item, dict)
+        assert item["image"].startswith(f"data:image/{kind.lower()};base64,")
+        assert decoded(item["image"]) == data
+
+
+@pytest.mark.parametrize(
+    ("head", "mime"),
+    [
+        (b"\0\0\0\x20ftypisom....", "video/mp4"),
+        (b"\0\0\0\x20ftypqt  ....", "video/quicktime"),
+        (b"\0\0\0\x20ftypavif....", "image/avif"),
+        (b"\x1aE\xdf\xa3" + bytes(12), "video/webm"),
+        (b"RIFF....AVI LIST", "video/x-msvideo"),
+        (b"G" + bytes(187) + b"G", "video/mp2t"),
+        (b"hello, a text file", None),
+        (b"", None),
+    ],
+)
+def test_video_and_image_are_told_from_the_content(head: bytes, mime: str | None) -> None:
+    assert sniff(head) == mime
+    if mime is None:
+        with pytest.raises(UnsupportedMedia, match=r"input\[2\] is not an image or video"):
+            native(head, "input[2]")
+    else:
+        assert list(native(head)) == [mime.partition("/")[0]]
+
+
+def test_dicts_may_hold_everything() -> None:
+    frame = picture()
+    item = native(
+        {
+            "text": ["a", "b"],
+            "image": ["https://x/y.png", frame, encoded("JPEG")],
+            "video": [frame, frame],
+            "instruction": "Find it.",
+            "fps": 2,
+        }
+    )
+    assert isinstance(item, dict)
+    assert item["text"] == ["a", "b"]
+    assert (item["instruction"], item["fps"]) == ("Find it.", 2)
+    assert item["image"][0] == "https://x/y.png"
+    assert [url[:15] for url in item["image"][1:]] == ["data:image/png;", "data:image/jpeg"]
+    assert all(url.startswith("data:image/png;") for url in item["video"])
+    parts = native({"content": [{"type": "text", "text": "a"}, {"type": "image", "image": frame}]})
+    assert isinstance(parts, dict)
+    assert parts["content"][1]["image"].startswith("data:image/png;")
+
+
+def test_what_cannot_be_sent_is_named() -> None:
+    with pytest.raises(BadRequest, match=r"input\[1\].image\[0\] is of type ndarray"):
+        native({"image": [np.zeros(3)]}, "input[1]")
+    with pytest.raises(BadRequest, match="input is of type float"):
+        native(1.5)  # type: ignore[arg-type]
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.text() | st.dictionaries(st.sampled_from(["text", "image", "video", "fps", "content", "x"]), plain))
+def test_items_that_are_json_already_pass_unchanged(item: Any) -> None:
+    assert native(item) == item
+
+
+@given(st.binary())
+def test_any_bytes_under_a_media_key_arrive_whole(data: bytes) -> None:
+    item = native({"video": [data]})
+    assert isinstance(item, dict)
+    assert decoded(item["video"][0]) == data

@@ -1,0 +1,68 @@
+"""Getting through: when the client tries again, on a clock of its own, and which way it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from qvl.engine.client import Client
+from qvl.engine.client.clients import is_local
+from qvl.engine.client.retry import Attempts, Policy, retry_after
+from qvl.engine.errors import BadRequest, DeadlineExceeded, Overloaded
+
+
+def attempts(**policy: Any) -> tuple[Attempts, list[float]]:
+    now = [0.0]
+    return Attempts(Policy(**policy), clock=lambda: now[0], jitter=lambda: 1.0), now
+
+
+def test_waits_double_and_the_server_may_ask_for_more() -> None:
+    tries, _ = attempts(backoff=0.5, longest_wait=3, retries=9)
+    busy = httpx.Response(503)
+    assert [tries.after(busy) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert tries.after(httpx.Response(429, headers={"retry-after": "17"})) == 17
+    assert tries.after(httpx.Response(200)) is None
+
+
+def test_no_wait_reaches_beyond_the_deadline() -> None:
+    tries, now = attempts(deadline=10, connect=5)
+    assert tries.timeout() == httpx.Timeout(10, connect=5)
+    now[0] = 8.0
+    assert tries.timeout() == httpx.Timeout(2, connect=2)
+    with pytest.raises(Overloaded):
+        tries.after(httpx.Response(429, headers={"retry-after": "3"}))
+
+
+def test_an_answer_that_takes_too_long_is_not_asked_for_again() -> None:
+    tries, _ = attempts()
+    with pytest.raises(DeadlineExceeded):
+        tries.after(httpx.ReadTimeout("slow"))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("3", 3), ("0.5", 0.5), ("-1", 0), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
+)
+def test_retry_after_is_read_as_number_or_date(value: str, seconds: float) -> None:
+    assert retry_after(httpx.Response(429, headers={"retry-after": value})) == seconds
+
+
+def test_a_proxy_is_not_asked_for_this_machine(
+    fake: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://192.0.2.1:9")
+    with Client(fake().url) as client:
+        assert client.embed(["a"]).shape == (1, 8)
+    assert is_local("http://localhost:8080")
+    assert is_local("http://[::1]:8080")
+    assert not is_local("http://example.com")
+
+
+@pytest.mark.parametrize("url", ["http://a:b", "127.0.0.1:8080"])
+def test_a_url_that_is_none_is_the_callers_mistake(url: str) -> None:
+    with pytest.raises(BadRequest), Client(url) as client:
+        client.embed(["a"])

@@ -1,0 +1,62 @@
+"""What fits which GPU, against the published sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from qvl.engine import hardware
+from qvl.engine.hardware import GIB, MODELS, Gpu, advice, parse_gpus
+
+
+@pytest.mark.parametrize(("model", "billions"), [*zip(MODELS, (2.13, 2.13, 8.77, 8.77), strict=True)])
+def test_parameters_are_the_published_ones(model: hardware.Model, billions: float) -> None:
+    assert model.parameters / 1e9 == pytest.approx(billions, rel=0.005)
+
+
+def test_gpus_are_read_from_nvidia_smi() -> None:
+    listing = "NVIDIA H200, 143771, 9.0\nNVIDIA A100-SXM4-80GB, 81920, 8.0\n[Unknown Error], [N/A], [N/A]\n\n"
+    assert parse_gpus(listing) == [
+        Gpu("NVIDIA H200", 143_771 << 20, fp8=True),
+        Gpu("NVIDIA A100-SXM4-80GB", 81_920 << 20, fp8=False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gib", "sizes", "quantised"),
+    [
+        (141, "8B", False),
+        (40, "8B", True),
+        (24, "2B", False),
+        (16, "2B", True),
+        (9, "2B", False),
+        (4, "", False),
+    ],
+)
+def test_the_largest_pair_that_fits_is_advised(gib: float, sizes: str, quantised: bool) -> None:
+    commands = advice(Gpu("a GPU", int(gib * GIB), fp8=True))
+    words = " ".join(commands).split()
+    assert sorted({word[-2:] for word in words if word.startswith("Qwen/")}) == sizes.split()
+    assert any("fp8" in command for command in commands) is quantised
+
+
+def test_the_table_is_shown_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hardware, "gpus", list)
+    assert hardware.show() == 0
+    said = capsys.readouterr().out
+    assert all(model.name in said for model in MODELS)
+    assert "No NVIDIA GPU" in said
+    assert "qvl demo" in said
+
+
+def test_the_table_names_each_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [Gpu("NVIDIA A100", 40 * GIB, fp8=False), Gpu("NVIDIA T4", 2 * GIB, fp8=False)]
+    monkeypatch.setattr(hardware, "gpus", lambda: found)
+    assert hardware.show() == 0
+    said = capsys.readouterr().out
+    assert "GPU 0: NVIDIA A100, 40 GiB" in said
+    assert "computes in bf16: smaller, not faster" in said
+    assert "no model of the family fits this GPU" in said

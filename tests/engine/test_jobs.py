@@ -1,0 +1,166 @@
+"""`qvl embed` and `qvl rerank` as a user runs them: files in, files out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+Start = Callable[..., Any]
+Run = Callable[..., str]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path: Path, items: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def vectors_of(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+    return np.asarray([row["embedding"] for row in rows], np.float32)
+
+
+def test_every_format_holds_the_same_rows_in_order(
+    qvl: Run, fake: Start, source: Path, tmp_path: Path
+) -> None:
+    url = fake().url
+    for suffix in ("jsonl", "npz", "parquet"):
+        qvl("embed", source, "-o", tmp_path / f"out.{suffix}", "--url", url, "--batch", 7)
+    rows = lines_of(tmp_path / "out.jsonl")
+    assert [row["id"] for row in rows] == [i if i % 2 else f"d{i}" for i in range(50)]
+    assert [row["index"] for row in rows] == list(range(50))
+    archive = np.load(tmp_path / "out.npz")
+    assert archive["ids"].tolist() == [str(row["id"]) for row in rows]
+    assert archive["embeddings"].dtype == np.float32
+    np.testing.assert_array_equal(archive["embeddings"], vectors_of(rows))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert str(table.schema.field("embedding").type) == "fixed_size_list<element: float>[8]"
+    assert table["id"].to_pylist() == archive["ids"].tolist()
+    np.testing.assert_array_equal(np.asarray(table["embedding"].to_pylist(), np.float32), vectors_of(rows))
+
+
+def test_options_reach_the_server(qvl: Run, fake: Start, source: Path, tmp_path: Path) -> None:
+    server = fake(key="k")
+    options = ("--instruction", "Find.", "--dimensions", 4, "--key", "k", "--batch", 50)
+    qvl("embed", source, "-o", tmp_path / "out.npz", "--url", server.url, *options)
+    (entry,) = server.log()
+    assert (entry["body"]["instruction"], entry["body"]["dimensions"]) == ("Find.", 4)
+    assert np.load(tmp_path / "out.npz")["embeddings"].shape == (50, 4)
+
+
+def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        '"a"\n\nnot json\n{"id": "x", "text": "BAD"}\n7\n{"id": [1], "text": "a"}\n{"id": 5, "text": "b"}'
+    )
+    said = qvl("embed", source, "-o", tmp_path / "out.jsonl", "--url", fake().url)
+    assert "2 rows, 4 bad lines left out" in said
+    assert [(row["id"], row["index"]) for row in lines_of(tmp_path / "out.jsonl")] == [(0, 0), (5, 6)]
+    errors = lines_of(tmp_path / "out.jsonl.errors.jsonl")
+    assert [(each["line"], each["error"]["code"], each["error"]["param"]) for each in errors] == [
+        (3, "invalid_json", None),
+        (4, "unprocessable", "text"),
+        (5, "invalid_request", None),
+        (6, "invalid_request", "id"),
+    ]
+    assert errors[1]["error"]["message"] == "line 4.text is bad"
+
+
+def test_a_bad_line_can_stop_the_job_and_be_mended(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    source, out = write(tmp_path / "in.jsonl", ["a", "b", "BAD"]), tmp_path / "out.jsonl"
+    options = ("-o", out, "--url", fake().url, "--batch", 1, "--in-flight", 1)
+    assert "line 3 text: line 3.text is bad" in qvl("embed", source, *options, "--on-error", "fail", code=2)
+    assert not out.exists()
+    assert "1 bad lines left out" in qvl("embed", source, *options)
+    assert len(lines_of(out)) == 2
+
+
+def test_an_error_that_is_no_lines_fault_stops_the_job(
+    qvl: Run, fake: Start, source: Path, tmp_path: Path
+) -> None:
+    url, out = fake().url, tmp_path / "out.jsonl"
+    assert "dimensions: too many" in qvl("embed", source, "-o", out, "--url", url, "--dimensions", 99, code=1)
+    assert not out.exists()
+    qvl("embed", source, "-o", out, "--url", url)  # nothing was answered, so nothing needs to be overwritten
+
+
+def test_lines_too_large_together_are_sent_alone(qvl: Run, fake: Start, source: Path, tmp_path: Path) -> None:
+    assert "50 rows" in qvl("embed", source, "-o", tmp_path / "out.jsonl", "--url", fake(most=1).url)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "nothing\n"])
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+def test_no_rows_are_a_valid_file(qvl: Run, fake: Start, tmp_path: Path, content: str, suffix: str) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
+    source.write_text(content)
+    assert "0 rows" in qvl("embed", source, "-o", out, "--url", fake().url)
+    match suffix:
+        case "jsonl":
+            assert out.read_text() == ""
+        case "npz":
+            assert np.load(out)["embeddings"].shape[0] == 0
+        case _:
+            assert pq.read_table(out).num_rows == 0
+
+
+def test_rerank_scores_each_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"id": "q1", "query": "a b", "documents": ["x", "a b", {"text": "a"}]},
+        {"query": "a", "documents": ["a", "x"], "top_n": 1, "instruction": "Judge."},
+        {"query": "a"},
+        {"query": "a", "documents": [], "id": "empty"},
+        {"query": "a", "documents": ["a"], "topn": 3},
+        "a string",
+    ]
+    source, server = write(tmp_path / "in.jsonl", rows), fake()
+    options = ("--url", server.url, "--instruction", "For all.")
+    qvl("rerank", source, "-o", tmp_path / "out.jsonl", *options)
+    qvl("rerank", source, "-o", tmp_path / "out.parquet", *options)
+    first, second = lines_of(tmp_path / "out.jsonl")
+    assert (first["id"], [each["index"] for each in first["results"]]) == ("q1", [1, 2, 0])
+    assert first["results"][0]["score"] == pytest.approx(1 / (1 + np.exp(-2)))
+    assert (second["id"], [each["index"] for each in second["results"]]) == (1, [0])
+    assert {entry["body"]["instruction"] for entry in server.log()} == {"For all.", "Judge."}
+    params = [each["error"]["param"] for each in lines_of(tmp_path / "out.jsonl.errors.jsonl")]
+    assert params == ["documents", "documents", "topn", None]
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["documents"] for row in table] == [[1, 2, 0], [0]]
+    assert "must end in .jsonl or .parquet" in qvl("rerank", source, "-o", "out.npz", *options, code=2)
+
+
+def test_mistakes_are_one_line(qvl: Run, fake: Start, source: Path, tmp_path: Path) -> None:
+    url = fake().url
+    for arguments, message in [
+        ((tmp_path / "no.jsonl", "-o", tmp_path / "out.npz", "--url", url), "No such file"),
+        ((source, "-o", tmp_path / "out.csv", "--url", url), "must end in"),
+        ((source, "-o", tmp_path / "no" / "out.npz", "--url", url), "there is no folder"),
+        ((source, "-o", tmp_path / "out.npz", "--url", url, "--batch", 0), "batch must be at least 1"),
+    ]:
+        said = qvl("embed", *arguments, code=2)
+        assert message in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.engine
+def test_an_engine_in_this_process_agrees_with_the_server(
+    qvl: Run, server: Any, pair: Any, tmp_path: Path
+) -> None:
+    source = write(
+        tmp_path / "in.jsonl", ["a cat", {"text": "a dog", "instruction": "Find it."}, {"colour": 3}]
+    )
+    own = ("--embedder", pair.embedder, "--dtype", "float32")
+    qvl("embed", source, "-o", tmp_path / "own.npz", *own)
+    qvl("embed", source, "-o", tmp_path / "served.npz", "--url", server.url)
+    ours, served = np.load(tmp_path / "own.npz"), np.load(tmp_path / "served.npz")
+    assert ours["ids"].tolist() == served["ids"].tolist() == ["0", "1"]
+    np.testing.assert_allclose(ours["embeddings"], served["embeddings"], atol=1e-5)
+    errors = [lines_of(tmp_path / f"{name}.npz.errors.jsonl")[0]["error"] for name in ("own", "served")]
+    assert errors[0] == errors[1]

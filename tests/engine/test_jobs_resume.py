@@ -1,0 +1,135 @@
+"""`qvl embed` and `qvl rerank` started twice, stopped and killed: nothing is lost, nothing comes twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Start = Callable[..., Any]
+Run = Callable[..., str]
+
+QVL = [sys.executable, "-m", "qvl.engine.cli"]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path: Path, items: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def vectors_of(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+    return np.asarray([row["embedding"] for row in rows], np.float32)
+
+
+def test_a_finished_job_is_not_repeated_and_not_mixed_up(
+    qvl: Run, fake: Start, source: Path, tmp_path: Path
+) -> None:
+    server, out = fake(), tmp_path / "out.jsonl"
+    command = ("embed", source, "-o", out, "--url", server.url)
+    qvl(*command)
+    before, asked = out.read_bytes(), len(server.log())
+    assert "is finished already: 50 rows" in qvl(*command)
+    assert len(server.log()) == asked
+    assert "was begun with dimensions null, now 4; --overwrite" in qvl(*command, "--dimensions", 4, code=2)
+    assert out.read_bytes() == before
+    qvl(*command, "--dimensions", 4, "--overwrite")
+    assert vectors_of(lines_of(out)).shape == (50, 4)
+    write(source, ["other"])
+    assert "an input file of other content" in qvl(*command, "--dimensions", 4, code=2)
+    out.unlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.job.json"}
+
+
+def test_a_file_of_unknown_origin_is_not_replaced(
+    qvl: Run, fake: Start, source: Path, tmp_path: Path
+) -> None:
+    out = write(tmp_path / "out.jsonl", ["precious"])
+    command = ("embed", source, "-o", out, "--url", fake().url)
+    assert "--overwrite replaces it" in qvl(*command, code=2)
+    assert "precious" in out.read_text()
+    qvl(*command, "--overwrite")
+    assert len(lines_of(out)) == 50
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npz"])
+def test_killed_at_any_time_every_row_comes_once(fake: Start, tmp_path: Path, suffix: str) -> None:
+    texts = [f"text {i}" if i % 10 else "BAD" for i in range(400)]
+    source, out = write(tmp_path / "in.jsonl", texts), tmp_path / f"out.{suffix}"
+    server = fake(delay=0.1)
+    command = [
+        *QVL,
+        "embed",
+        str(source),
+        "-o",
+        str(out),
+        "--url",
+        server.url,
+        "--batch",
+        "5",
+        "--in-flight",
+        "2",
+    ]
+    journal = tmp_path / f"{out.name}.work" / "journal.jsonl"
+    seen, killed = 0, 0
+    while True:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") <= seen):
+            time.sleep(0.02)
+        seen = journal.read_bytes().count(b"\n") if journal.exists() else seen
+        time.sleep(0.15)  # into the rows that no commit covers yet
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode == 0:
+            break
+        killed += 1
+        with (tmp_path / f"{out.name}.work" / "rows.jsonl").open("ab") as rows:
+            rows.write(b'{"torn')  # what a crash of the machine may leave
+        assert not out.exists()
+    assert killed >= 2
+    wanted = [i for i in range(400) if i % 10]
+    if suffix == "npz":
+        assert np.load(out)["ids"].tolist() == [str(i) for i in wanted]
+    else:
+        assert [row["index"] for row in lines_of(out)] == wanted
+    errors = lines_of(tmp_path / f"{out.name}.errors.jsonl")
+    assert [each["index"] for each in errors] == [i for i in range(400) if i % 10 == 0]
+    asked = sum(len(entry["body"]["input"]) for entry in server.log())
+    assert asked < 400 + 60 * (killed + 1), "a resumed job began again"
+
+
+def test_ctrl_c_keeps_what_was_answered(qvl: Run, fake: Start, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    server = fake(delay=0.2)
+    command = ["embed", str(source), "-o", str(out), "--url", server.url, "--batch", "2", "--in-flight", "1"]
+    process = subprocess.Popen([*QVL, *command], stderr=subprocess.PIPE, text=True)
+    while len(server.log()) < 5:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == "qvl: stopped; the same command goes on from here\n"
+    assert "lines were answered before; going on" in qvl(*command)
+    assert len(lines_of(out)) == 50
+
+
+def test_two_runs_do_not_write_the_same_file(qvl: Run, fake: Start, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    folder = tmp_path / "out.jsonl.work"
+    folder.mkdir()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another run is writing" in qvl("embed", source, "-o", out, "--url", fake().url, code=2)
+    assert not out.exists()

@@ -1,0 +1,95 @@
+"""Which GPUs the replicas of a host get, and how much of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
+from qvl.engine.errors import ConfigError
+from qvl.engine.replicas.placement import Seat, seats, visible_gpus
+
+PAIR = EngineConfig(embedder="a", reranker="b")
+
+
+def placed(replicas: int, gpus: int, engine: EngineConfig = PAIR) -> list[Seat]:
+    names = [str(i) for i in range(gpus)]
+    return seats(ServerConfig(engine=engine, replicas=replicas), names, cores=16)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gpus"),
+    [
+        (None, ["0", "1", "2"]),
+        ("", []),
+        ("-1", []),
+        ("2,0", ["2", "0"]),
+        (" 1 , 2 ", ["1", "2"]),
+        ("1,-1,2", ["1"]),
+        ("GPU-5ebe9f43,MIG-7d", ["GPU-5ebe9f43", "MIG-7d"]),
+    ],
+)
+def test_the_gpus_are_those_that_cuda_shows(chosen: str | None, gpus: list[str]) -> None:
+    environment = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
+    assert visible_gpus(environment, lambda: 3) == gpus
+
+
+@pytest.mark.parametrize(
+    ("replicas", "gpus", "taken"),
+    [
+        (2, 0, [(), ()]),
+        (2, 1, [("0",), ("0",)]),
+        (2, 4, [("0",), ("1",)]),
+        (5, 2, [("0",), ("1",), ("0",), ("1",), ("0",)]),
+    ],
+)
+def test_gpus_are_taken_in_turn(replicas: int, gpus: int, taken: list[tuple[str, ...]]) -> None:
+    assert [seat.gpus for seat in placed(replicas, gpus)] == taken
+
+
+def test_a_replica_takes_as_many_gpus_as_its_model_is_split_over() -> None:
+    wide = EngineConfig(embedder="a", tensor_parallel=2)
+    assert [seat.gpus for seat in placed(3, 5, wide)] == [("0", "1"), ("2", "3"), ("0", "1")]
+    with pytest.raises(ConfigError, match="tensor_parallel is 2, but the GPUs here are 1"):
+        placed(2, 1, wide)
+
+
+@pytest.mark.parametrize(
+    ("engine", "replicas", "shares"),
+    [
+        (PAIR, 1, (None, None)),
+        (PAIR, 2, (0.225, 0.225)),
+        (PAIR, 3, (0.15, 0.15)),
+        (EngineConfig(models=("a", "b")), 2, (0.225, 0.225)),
+        (EngineConfig(models=("a",)), 2, (0.45, 0.45)),
+        (EngineConfig(embedder="a"), 2, (0.45, 0.45)),
+        (EngineConfig(embedder="a", reranker="b", embedder_memory=0.3), 2, (0.15, 0.225)),
+    ],
+)
+def test_replicas_on_one_gpu_divide_its_memory(
+    engine: EngineConfig, replicas: int, shares: tuple[float | None, float | None]
+) -> None:
+    for seat in placed(replicas, 1, engine):
+        found = seat.engine.embedder_memory, seat.engine.reranker_memory
+        assert found == (pytest.approx(shares) if shares[0] else shares)
+
+
+def test_only_neighbours_divide() -> None:
+    first, second, third = placed(3, 2)
+    assert first.engine.embedder_memory == third.engine.embedder_memory == pytest.approx(0.225)
+    assert second.engine.embedder_memory is None
+
+
+def test_without_a_gpu_nothing_is_divided() -> None:
+    assert {seat.engine.embedder_memory for seat in placed(4, 0)} == {None}
+
+
+def test_the_cores_are_shared_out_for_decoding() -> None:
+    assert {seat.engine.media.workers for seat in placed(4, 1)} == {4}
+    assert {seat.engine.media.workers for seat in placed(40, 1)} == {1}
+    chosen = EngineConfig(embedder="a", media=MediaConfig(workers=3))
+    assert {seat.engine.media.workers for seat in placed(4, 1, chosen)} == {3}
+
+
+def test_there_is_at_least_one_replica() -> None:
+    with pytest.raises(ConfigError, match="replicas must be at least 1, got 0"):
+        ServerConfig(engine=PAIR, replicas=0)

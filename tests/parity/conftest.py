@@ -1,0 +1,104 @@
+"""One engine with both models, and the oracle on the same folders, per kind of checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from PIL import Image
+
+from qvl.engine import Engine, EngineConfig
+from qvl.engine.demo.tiny import write_pair
+from qvl.engine.protocol import Content, Video
+from tests.reference import Reference
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
+
+KINDS = {
+    "tied": {"tied": True, "append_end": False},
+    "untied, end token": {"tied": False, "append_end": True},
+}
+CHUNKS = {"tied": None, "untied, end token": 2048}
+"""The second engine takes prompts in pieces, so that long ones go through chunked prefill."""
+PATIENCE = 300
+"""Seconds for an engine's start, the slowest thing asked of it: one that hangs fails its test."""
+
+
+@dataclass(frozen=True)
+class Both:
+    """The engine and what it must equal."""
+
+    engine: Engine
+    embedder: Reference
+    reranker: Reference
+
+
+@contextmanager
+def vllm_warnings() -> Iterator[None]:
+    """Importing vLLM makes torch build script methods, which are deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        yield
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run[Any]]:
+    """`run(coroutine)`: its result, from an event loop that lives as long as the session."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="parity-loop", daemon=True)
+    thread.start()
+    yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def both(
+    request: pytest.FixtureRequest, run: Run[Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Both]:
+    kind: str = request.param
+    embedder, reranker = write_pair(tmp_path_factory.mktemp("parity"), **KINDS[kind])
+    config = EngineConfig(
+        embedder=str(embedder), reranker=str(reranker), dtype="float32", max_batched_tokens=CHUNKS[kind]
+    )
+    with vllm_warnings():
+        engine = run(Engine.start(config))
+    yield Both(engine, Reference(embedder), Reference(reranker))
+    run(engine.stop())
+
+
+@pytest.fixture
+def as_item(tmp_path: Path) -> Callable[[Content], dict[str, Any]]:
+    """A content as the oracle takes it: pictures opened by Pillow, video files by path."""
+
+    def opened(file: bytes) -> Image.Image:
+        return Image.open(io.BytesIO(file))
+
+    def as_video(video: Video, place: int) -> Path | list[Image.Image]:
+        if isinstance(video, tuple):
+            return [opened(frame) for frame in video]
+        path = tmp_path / f"{place}.video"
+        path.write_bytes(video)
+        return path
+
+    def convert(content: Content) -> dict[str, Any]:
+        return {
+            "text": list(content.texts),
+            "image": [opened(each) for each in content.images],
+            "video": [as_video(each, place) for place, each in enumerate(content.videos)],
+            "instruction": content.instruction,
+            "fps": content.fps,
+            "max_frames": content.max_frames,
+        }
+
+    return convert

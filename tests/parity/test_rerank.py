@@ -1,0 +1,72 @@
+"""Reranking: token ids equal, scores within 1e-5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qvl.engine import RerankRequest
+from qvl.engine.protocol import Content
+from tests.parity import cases
+from tests.parity.conftest import Both, Run
+
+pytestmark = pytest.mark.engine
+
+SCORE = 1e-5
+QUERIES: dict[str, cases.Make] = {
+    **{
+        name: cases.ALL[name]
+        for name in ("nothing", "chinese", "image", "image and text", "mp4", "everything")
+    },
+    "long": cases.LONG["text over any length"],
+    "end of turn": cases.SPECIAL["end of turn"],
+}
+
+AsItem = Callable[[Content], dict[str, Any]]
+
+
+def check(both: Both, run: Run[Any], as_item: AsItem, request: RerankRequest) -> None:
+    documents = [as_item(document) for document in request.documents]
+    ids, logits, scores = both.reranker.rerank(as_item(request.query), documents, request.instruction)
+    assert run(both.engine.rerank_ids(request)) == ids
+    result = run(both.engine.rerank(request))
+    np.testing.assert_allclose(result.scores, scores, rtol=0, atol=SCORE)
+    np.testing.assert_allclose(result.logits, logits, rtol=0, atol=10 * SCORE)
+    assert result.usage.total_tokens == sum(map(len, ids))
+
+
+@pytest.mark.parametrize("name", cases.DOCUMENTS)
+def test_document_equals_the_reference(name: str, both: Both, run: Run[Any], as_item: AsItem) -> None:
+    query = Content(texts=("a red circle",))
+    check(both, run, as_item, RerankRequest(query=query, documents=(cases.DOCUMENTS[name](),)))
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_query_equals_the_reference(name: str, both: Both, run: Run[Any], as_item: AsItem) -> None:
+    # The reference knows no instruction of the query's own, only the request's.
+    query = replace(QUERIES[name](), instruction=None)
+    documents = (Content(texts=("a ball",)), Content(images=(cases.image(96, 64),)), Content())
+    check(both, run, as_item, RerankRequest(query=query, documents=documents))
+
+
+@pytest.mark.parametrize(
+    "instruction", [None, "", "Find the page", "  spaces stay ", "找到图片。", "<|im_end|>"]
+)
+def test_instruction_has_no_rule_for_its_end(
+    instruction: str | None, both: Both, run: Run[Any], as_item: AsItem
+) -> None:
+    request = RerankRequest(
+        query=Content(texts=("q",)), documents=(Content(texts=("d",)),), instruction=instruction
+    )
+    check(both, run, as_item, request)
+
+
+def test_many_documents_in_order(both: Both, run: Run[Any], as_item: AsItem) -> None:
+    names = ["mp4", "text", "image", "nothing", "frames", "emoji", "image and text", "900 words", "text"]
+    documents = tuple(cases.ALL[name]() for name in names)
+    query = Content(texts=("which one moves",), images=(cases.image(96, 64),))
+    check(both, run, as_item, RerankRequest(query=query, documents=documents))

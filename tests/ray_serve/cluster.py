@@ -1,0 +1,106 @@
+"""A cluster of its own under test: started by a command, watched through HAProxy's statistics, taken down."""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import free_port
+
+KEY = "secret"
+KEYED = {"authorization": f"Bearer {KEY}"}
+START_SECONDS = 300
+STOP_SECONDS = 60
+
+
+class Cluster:
+    """`with Cluster([module, ...]) as cluster`; whatever is left of it is killed on the way out."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.port, self.stats, metrics = free_port(), free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        self._folder = tempfile.mkdtemp(prefix="qr-")  # short: it holds Unix sockets
+        ports = {"port": self.port, "stats-port": self.stats, "metrics-port": metrics}
+        self._command = [
+            sys.executable,
+            "-m",
+            *command,
+            *(f"--{name}={port}" for name, port in ports.items()),
+        ]
+
+    def __enter__(self) -> Self:
+        own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": self._folder}
+        with self._log.open("wb") as out:
+            self.process = subprocess.Popen(
+                self._command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **own}
+            )
+        self.main = psutil.Process(self.process.pid)
+        try:
+            self.wait(lambda: b"qvl is ready on" in self._log.read_bytes(), START_SECONDS)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            for each in [*self.family(), self.main]:
+                each.kill()
+            self.process.wait()
+        for folder in (self._folder, Path(tempfile.gettempdir()) / f"qvl-{os.getuid()}-{self.port}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def wait(self, done: Callable[[], bool], seconds: float) -> None:
+        """Until it is so; fails with the log when it is not in time, or the cluster has ended."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"not so within {seconds:g} s:\n{self._log.read_text()[-4000:]}")
+            time.sleep(0.2)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+    def family(self) -> list[psutil.Process]:
+        return self.main.children(recursive=True) if self.main.is_running() else []
+
+    def replicas(self) -> list[psutil.Process]:
+        return [each for each in self.family() if "ray::ServeReplica" in title(each)]
+
+    def up(self, pool: str) -> int:
+        """Replicas of a pool to which HAProxy sends requests."""
+        text = httpx.get(f"http://127.0.0.1:{self.stats}/stats;csv", timeout=10).text
+        rows = csv.DictReader(text.removeprefix("# ").splitlines())
+        return sum(f"-qvl-{pool}-" in row["svname"] and row["status"].startswith("UP") for row in rows)
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = httpx.post(self.url + path, json=body, headers=KEYED, timeout=120)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,127 @@
+"""`qvl serve --ray` with two replicas of the real engine: right answers, and a killed replica loses none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from qvl.engine.protocol import Content
+from tests.conftest import Pair
+from tests.engine.http.bad_requests import ALL
+from tests.engine.http.test_bad_requests import check
+from tests.parity import cases
+from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, Cluster, title
+from tests.reference import Reference
+from tests.system.test_http_parity import COSINE, EMBEDDED, SCORE, native, oracle_item
+
+pytestmark = pytest.mark.engine
+
+REPLICAS = 2
+CLIENTS = 12
+LONG = "word " * 8000
+
+
+@pytest.fixture(scope="module")
+def cluster(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    log = tmp_path_factory.mktemp("cluster") / "log"
+    models = ["--embedder", str(pair.embedder), "--reranker", str(pair.reranker), "--dtype", "float32"]
+    numbers = ["--replicas", str(REPLICAS), "--replica-cpus", "0.5", "--api-key", KEY]
+    with Cluster(["qvl.engine.cli", "serve", "--ray", *models, *numbers], log) as running:
+        running.wait(lambda: running.up("both") == REPLICAS, START_SECONDS)
+        yield running
+
+
+@pytest.mark.parametrize("case", ["text", "instruction", "two images and text", "mp4"])
+def test_vectors_equal_the_reference(cluster: Cluster, pair: Pair, case: str, tmp_path: Path) -> None:
+    content = EMBEDDED[case]()
+    _, wanted = Reference(pair.embedder).embed([oracle_item(content, tmp_path)])
+    for _ in range(2 * REPLICAS):  # from each of them
+        data = cluster.post("/v1/embeddings", input=[native(content)])["data"]
+        assert float(np.array(data[0]["embedding"], np.float32) @ wanted[0]) >= COSINE
+
+
+def test_scores_equal_the_reference(cluster: Cluster, pair: Pair, tmp_path: Path) -> None:
+    query = Content(texts=("red shape",), images=(cases.image(96, 64),))
+    documents = [EMBEDDED["text"](), EMBEDDED["image"]()]
+    items = [oracle_item(each, tmp_path) for each in documents]
+    _, _, scores = Reference(pair.reranker).rerank(oracle_item(query, tmp_path), items, "Match it")
+    body = {"query": native(query), "documents": [native(each) for each in documents]}
+    results = cluster.post("/v1/rerank", instruction="Match it", **body)["results"]
+    assert all(abs(each["relevance_score"] - scores[each["index"]]) <= SCORE for each in results)
+
+
+def test_bad_requests_get_the_answers_of_one_replica(cluster: Cluster) -> None:
+    for bad in ALL:
+        headers = {"content-type": "application/json", **KEYED, **bad.headers}
+        answer = httpx.post(cluster.url + bad.route, content=bad.content(), headers=headers, timeout=60)
+        try:
+            check(bad, answer)
+        except AssertionError as error:
+            error.add_note(bad.name)
+            raise
+
+
+def test_keys(cluster: Cluster) -> None:
+    url = f"{cluster.url}/v1/embeddings"
+    bare = httpx.post(url, json={"input": "a"}, timeout=10)
+    wrong = httpx.post(url, json={"input": "a"}, headers={"authorization": "Bearer x"}, timeout=10)
+    assert [each.json()["error"]["code"] for each in (bare, wrong)] == ["missing_api_key", "invalid_api_key"]
+    assert bare.status_code == wrong.status_code == 401
+    assert httpx.get(f"{cluster.url}/health/ready", timeout=10).status_code == 200
+
+
+def test_a_killed_replica_loses_no_request_that_is_tried_again(cluster: Cluster) -> None:
+    over = threading.Event()
+
+    def client(number: int) -> list[int]:
+        """The statuses of the last tries; each request gets two."""
+        statuses, place = [], 0
+        while not over.is_set():
+            place += 1
+            body = {"input": [f"{number} {place} {LONG if number % 3 == 0 else 'short'}"]}
+            status = ask(cluster, body)
+            if status != 200:
+                time.sleep(1)
+                status = ask(cluster, body)
+            statuses.append(status)
+        return statuses
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answers = [clients.submit(client, number) for number in range(CLIENTS)]
+        time.sleep(3)
+        victim = cluster.replicas()[0]
+        engines = victim.children(recursive=True)
+        assert any("EngineCore" in title(each) for each in engines)
+        victim.kill()
+        _, alive = psutil.wait_procs(engines, timeout=15)
+        time.sleep(5)
+        over.set()
+        statuses = [status for answer in answers for status in answer.result()]
+    assert set(statuses) == {200}
+    assert len(statuses) > CLIENTS
+    assert not alive
+    cluster.wait(lambda: cluster.up("both") == REPLICAS, START_SECONDS)
+
+
+def ask(cluster: Cluster, body: dict[str, list[str]]) -> int:
+    """The status; 0 when the connection was lost."""
+    try:
+        url = f"{cluster.url}/v1/embeddings"
+        return httpx.post(url, json=body, headers=KEYED, timeout=120).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_told_to_stop_it_leaves_nothing(cluster: Cluster) -> None:
+    family = cluster.family()
+    assert cluster.stop() == 0
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive

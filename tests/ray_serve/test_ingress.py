@@ -1,0 +1,92 @@
+"""Around a replica's app: where it is mounted, what it reports, and that HAProxy mode is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+from litestar.testing import TestClient
+
+from qvl.engine.admission import cost
+from qvl.engine.api import create_app
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.errors import ConfigError
+from qvl.engine.protocol import Content, EmbedRequest
+from qvl.ray_serve import environment
+from qvl.ray_serve.config import load
+from qvl.ray_serve.ingress import Metered, Mounted, inner
+from tests.engine.http.fake import FakeEngine
+
+CONFIG = load({"embedder": "a", "port": 1234, "request_seconds": 30.5})
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "seen"),
+    [
+        ("/v1/rerank", "/v1/rerank", "/v1/rerank"),
+        ("/v1/rerank/", "/v1/rerank", "/v1/rerank/"),
+        ("/v1/rerank/score", "/v1/rerank", "/score"),
+        ("/v1/rerank/v2/rerank", "/v1/rerank", "/v2/rerank"),
+        ("/v1/reranker", "/v1/rerank", "/v1/reranker"),
+        ("/v1/embeddings", "/", "/v1/embeddings"),
+        ("/", "/", "/"),
+    ],
+)
+def test_paths_behind_a_prefix(path: str, prefix: str, seen: str) -> None:
+    assert inner(path, prefix) == seen
+
+
+def test_ray_tags_the_answer_so_the_app_does_not() -> None:
+    config = ServerConfig(engine=EngineConfig(embedder="a", reranker="b"))
+    with TestClient(Mounted(create_app(FakeEngine(), config), "/v1/rerank")) as client:
+        answer = client.post("/v1/rerank/score", json={"queries": "a", "documents": ["a"]})
+        assert answer.status_code == 200
+        assert "x-request-id" not in answer.headers
+        assert client.get("/v1/rerank/nothing").json()["error"]["code"] == "route_not_found"
+
+
+def test_tokens_in_progress_are_counted_until_the_end_however_it_comes() -> None:
+    request = EmbedRequest(input=(Content(texts=("!slow",)),))
+
+    async def run() -> None:
+        service = Metered(FakeEngine())
+        asked = [asyncio.create_task(service.embed(request)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert service.tokens == 3 * cost(request)
+        for each in asked:
+            each.cancel()
+        await asyncio.wait(asked)
+        assert service.tokens == 0
+
+    asyncio.run(run())
+
+
+def test_haproxy_is_asked_for_and_required() -> None:
+    variables = environment.variables(CONFIG)
+    environment.require(variables)
+    assert variables["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] == "31"
+    assert all(isinstance(value, str) for value in variables.values())
+    with pytest.raises(ConfigError, match="RAY_SERVE_ENABLE_HA_PROXY=1"):
+        environment.require({"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"})
+
+
+def test_nothing_that_answers_is_not_haproxy() -> None:
+    with pytest.raises(ConfigError, match="HAProxy is not in front"):
+        environment.check(load({"embedder": "a", "stats_port": 1}))
+
+
+def test_the_admin_socket_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="q") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        with environment.private_folder(CONFIG):
+            [folder] = Path(short).iterdir()
+            assert folder.stat().st_mode & 0o777 == 0o700
+        assert not folder.exists()
+
+
+def test_a_long_temporary_folder_is_said_to_be_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + "long" * 9)
+    with pytest.raises(ConfigError, match="shorter TMPDIR"), environment.private_folder(CONFIG):
+        pass

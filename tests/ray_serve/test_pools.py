@@ -1,0 +1,85 @@
+"""Separate pools on a real cluster with stand-in engines: one URL, scaling by tokens, drains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from tests.engine.http.bad_requests import SHAPES
+from tests.engine.http.test_bad_requests import check
+from tests.ray_serve.cluster import KEY, KEYED, Cluster
+
+pytestmark = pytest.mark.engine
+
+CLIENTS = 6
+SCALE_SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    log = tmp_path_factory.mktemp("pools") / "log"
+    numbers = ["--max-replicas=3", "--replica-tokens=70", "--upscale-seconds=1", "--downscale-seconds=2"]
+    command = ["tests.ray_serve.serve_fakes", f"--api-key={KEY}", "--replica-cpus=0.1", *numbers]
+    with Cluster(command, log) as running:
+        yield running
+
+
+def test_every_route_reaches_its_pool(cluster: Cluster) -> None:
+    assert cluster.post("/v1/embeddings", input="a")["model"] == "tiny-embedder"
+    assert cluster.post("/v1/rerank", query="a", documents=["a"])["model"] == "tiny-reranker"
+    assert cluster.post("/v2/embed", texts=["a"])["embeddings"]
+    assert cluster.post("/score", queries="a", documents=["a"])["model"] == "tiny-reranker"
+    models = httpx.get(f"{cluster.url}/v1/models", headers=KEYED, timeout=10).json()["data"]
+    assert [model["role"] for model in models] == ["embedder", "reranker"]
+    assert httpx.get(f"{cluster.url}/health/ready", timeout=10).json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("bad", SHAPES[::5], ids=lambda bad: bad.name)
+def test_bad_requests_get_the_answers_of_one_replica(cluster: Cluster, bad: object) -> None:
+    headers = {"content-type": "application/json", **KEYED, **bad.headers}
+    check(bad, httpx.post(cluster.url + bad.route, content=bad.content(), headers=headers, timeout=30))
+
+
+def test_a_key_is_asked_for_at_every_route(cluster: Cluster) -> None:
+    for path in ("/v1/embeddings", "/v1/rerank", "/score", "/nothing"):
+        answer = httpx.post(cluster.url + path, json={}, timeout=10)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "missing_api_key"), path
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_burst_adds_replicas_and_their_end_loses_nothing(cluster: Cluster) -> None:
+    def nap(seconds: float) -> int:
+        body = {"input": f"nap {seconds}"}
+        return httpx.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=60).status_code
+
+    assert cluster.up("embedder") == cluster.up("reranker") == 1
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answers = []
+
+        def grown() -> bool:
+            done = sum(each.done() for each in answers)
+            answers.extend(clients.submit(nap, 2) for _ in range(CLIENTS - (len(answers) - done)))
+            return cluster.up("embedder") == 3
+
+        cluster.wait(grown, SCALE_SECONDS)
+
+        def shrunk() -> bool:
+            # One at a time: too little for two replicas, and always one on its way as they leave.
+            if answers[-1].done():
+                answers.append(clients.submit(nap, 1))
+            return cluster.up("embedder") == 1
+
+        cluster.wait(shrunk, SCALE_SECONDS)
+        assert {each.result() for each in answers} == {200}
+    assert cluster.up("reranker") == 1
+
+
+def test_told_to_stop_it_leaves_nothing(cluster: Cluster) -> None:
+    family = cluster.family()
+    assert cluster.stop() == 0
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive

@@ -1,0 +1,57 @@
+"""`qvl serve --ray`: mistakes that are told before any of Ray is started."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from qvl.engine import cli
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def told(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert cli.main(["serve", "--ray", *options]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    return said.err
+
+
+def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/no/such: no such folder" in told(capsys, "--embedder", "/no/such", "--port", "18099")
+
+
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}" in told(capsys, "--embedder", "a", "--port", str(port))
+        options = ("--embedder", "a", "--port", "18099", "--stats-port", str(port))
+        assert f"port {port}" in told(capsys, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--port", "0"), "needs a --port"),
+        (("--layout", "separate"), "separate pools need both"),
+        (("--min-replicas", "0"), "at least 1"),
+        (("--replica-gpus", "1.5"), "replica_gpus"),
+    ],
+)
+def test_settings_that_cannot_work(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    assert said in told(capsys, "--embedder", "a", *options)
+
+
+def test_ray_is_not_installed(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
+    from qvl.engine.demo.tiny import write_pair
+
+    embedder, _ = write_pair(tmp_path)
+    assert "pip install 'qvl[ray]'" in told(capsys, "--embedder", str(embedder), "--port", "18099")

@@ -1,0 +1,97 @@
+"""Looking at a server of several replicas from outside: its processes, their connections, its metrics."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import httpx
+import psutil
+
+CLIENTS = 4
+
+
+class Running(Protocol):
+    @property
+    def process(self) -> Any: ...
+
+    @property
+    def url(self) -> str: ...
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def metric(server: Running, name: str) -> float:
+    """Of all replicas, whichever answers; 0 while there is no such series."""
+    found = re.search(
+        rf"^{re.escape(name)} (\S+)$", httpx.get(f"{server.url}/metrics", timeout=60).text, re.MULTILINE
+    )
+    return float(found[1]) if found else 0.0
+
+
+def replicas(server: Running) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+def family(*parents: psutil.Process) -> list[psutil.Process]:
+    """They and all that they have started."""
+    return [*parents, *(child for parent in parents for child in parent.children(recursive=True))]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Within some seconds; one that only waits to be reaped has gone."""
+
+    def lives(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    until(lambda: not any(map(lives, processes)), seconds=10)
+    return True
+
+
+def connections(server: Running) -> Counter[int]:
+    """How many clients each replica has, by process."""
+    port = int(server.url.rpartition(":")[2])
+    found: Counter[int] = Counter()
+    for replica in replicas(server):
+        found[replica.pid] = sum(
+            each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+            for each in replica.net_connections("tcp")
+        )
+    return found
+
+
+@contextmanager
+def load(ask: Callable[[], int]) -> Iterator[Counter[int]]:
+    """CLIENTS threads that ask on and on; the statuses they get, 0 where the connection broke."""
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                statuses[ask()] += 1
+            except httpx.TransportError:
+                statuses[0] += 1
+
+    threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,68 @@
+"""Work that nobody waits for any more leaves the model: after a deadline, and after a hang-up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.conftest import Pair, Server, start_server
+from tests.replicas import metric, until
+
+pytestmark = pytest.mark.engine
+
+DEADLINE = 2.0
+SOON = 1.5
+"""Seconds for a short text once the long ones have gone, a model step that cannot be stopped included."""
+LONG = {"input": [f"{number} " + "many words to read " * 1000 for number in range(160)]}
+SHORT = {"input": "a red bicycle"}
+
+
+@pytest.fixture(scope="module")
+def hurried(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("hurried") / "log"
+    with start_server(pair, log, "--request-seconds", str(DEADLINE), reranker=False) as server:
+        yield server
+
+
+def test_an_interactive_text_overtakes_a_batch(hurried: Server) -> None:
+    """A whole second of long texts waits when it comes; it is answered before most of them are taken."""
+    body = {"input": LONG["input"][:60], "priority": "batch"}
+    with ThreadPoolExecutor(1) as pool:
+        start = time.monotonic()
+        batch = pool.submit(httpx.post, f"{hurried.url}/v1/embeddings", json=body, timeout=60)
+        until(lambda: waiting(hurried) > 50, seconds=5)
+        seconds_of_a_short_text(hurried)
+        overtook = not batch.done()
+        answer = batch.result()
+    assert overtook, f"the batch was over after {time.monotonic() - start:.1f} s"
+    assert answer.status_code in (200, 504)
+
+
+def seconds_of_a_short_text(server: Server) -> float:
+    start = time.monotonic()
+    assert httpx.post(f"{server.url}/v1/embeddings", json=SHORT, timeout=60).status_code == 200
+    return time.monotonic() - start
+
+
+def waiting(server: Server) -> float:
+    return metric(server, 'qvl_queued_items{role="embedder"}')
+
+
+def test_a_deadline_frees_the_model(hurried: Server) -> None:
+    start = time.monotonic()
+    answer = httpx.post(f"{hurried.url}/v1/embeddings", json=LONG, timeout=60)
+    assert answer.status_code == 504, "the work must be longer than the deadline for this to show anything"
+    assert time.monotonic() - start < DEADLINE + SOON
+    assert seconds_of_a_short_text(hurried) < SOON
+    assert waiting(hurried) == 0
+
+
+def test_a_hang_up_frees_the_model(hurried: Server) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{hurried.url}/v1/embeddings", json=LONG, timeout=httpx.Timeout(60, read=1))
+    assert seconds_of_a_short_text(hurried) < SOON
+    until(lambda: waiting(hurried) == 0, seconds=5)
