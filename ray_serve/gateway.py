@@ -38,8 +38,8 @@ class Gateway:
         self._url = url
         timeout = httpx.Timeout(seconds + _EXTRA_SECONDS, connect=_CONNECT_SECONDS)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        self._lifespan = Litestar(openapi_config=None)
         self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
+        self._lifespan = Litestar(openapi_config=None, on_shutdown=[self._client.aclose])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
