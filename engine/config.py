@@ -36,6 +36,8 @@ class Limits:
     """Encoded bytes of one image or video, fetched or inline."""
     video_seconds: float = 600.0
     """Length of one video file."""
+    decode_seconds: float = 60.0
+    """Time to decode and resize one image or video."""
     fetch_seconds: float = 10.0
     """Time to fetch one URL, redirects included."""
     redirects: int = 3
@@ -47,7 +49,7 @@ class MediaConfig:
     """Where pixels come from."""
 
     workers: int = 0
-    """Decoding threads of a replica (0: one per core, shared out among the replicas)."""
+    """Decoding processes of a replica (0: one per core, shared out among the replicas)."""
     media_memory: int = 512 << 20
     """Bytes of decoded pixels that a replica shares with its engines; the most recent media stay in it."""
     media_cache: int = 256 << 20

@@ -62,17 +62,18 @@ class Engine:
         metrics = metrics or Metrics()
         found = await asyncio.to_thread(checkpoint.find, config)
         await asyncio.to_thread(compat.prepare_environment)
-        arena = Arena(config.media.media_memory, metrics)
+        media = MediaLoader(config.media, config.limits, lambda hit: metrics.cache("media", hit, not hit))
         models: list[LLM] = []
+        arena = Arena(config.media.media_memory, metrics)
         try:
             for each in found:
                 models.append(await asyncio.to_thread(LLM.load, config, each, arena, shared=len(found) > 1))
+            await media.ready()
         except BaseException:
-            await asyncio.gather(*(model.stop() for model in models))
+            await asyncio.gather(media.close(), *(model.stop() for model in models))
             raise
         finally:
             arena.close()
-        media = MediaLoader(config.media, config.limits, lambda hit: metrics.cache("media", hit, not hit))
         return cls(config, models, Preparer(media, metrics), metrics)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
