@@ -144,11 +144,12 @@ class ForkServer:
         self._ready = False
         self._control, theirs = socket.socketpair()
         self._control.settimeout(_START_SECONDS)
-        command = [sys.executable, "-m", "qvl.engine.media.worker", str(theirs.fileno()), str(self._memory)]
+        # -P: whatever lies in the working folder is not ours to import.
+        command = [sys.executable, "-P", "-m", "qvl.engine.media.worker", str(theirs.fileno())]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
         with theirs:
             self._process = subprocess.Popen(
-                command,
+                [*command, str(self._memory)],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env={**kept, **_ENVIRONMENT},
