@@ -88,6 +88,9 @@ class EngineConfig:
     """Tokens of one engine step (default: 16384 on a GPU, 8192 on a CPU)."""
     enforce_eager: bool | None = None
     """No torch.compile and no CUDA graphs (default: only on a CPU)."""
+    stall_seconds: float = 120.0
+    """Silence of an engine process after which it hangs and the server exits, to be started again: more than
+    the longest step takes (0: it is waited for without end)."""
     limits: Limits = field(default_factory=Limits)
     media: MediaConfig = field(default_factory=MediaConfig)
 
@@ -98,6 +101,8 @@ class EngineConfig:
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, got {share}")
+        if self.stall_seconds < 0:
+            raise ConfigError(f"stall_seconds must be at least 0, got {self.stall_seconds:g}")
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
         if total > 1:
             raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")

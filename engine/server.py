@@ -3,7 +3,7 @@
     bind ─► load the models (live: 200, ready: 503) ─► serve ─► drain ─► stop the engine ─► exit code
 
 SIGTERM or SIGINT drains: new requests get 503, those in flight have `drain_seconds`; a second signal
-cuts them off. If an engine process dies, requests in flight get 503 and the server exits with
+cuts them off. If an engine process dies or hangs, requests in flight get 503 and the server exits with
 `DIED`, so that a supervisor starts a fresh one.
 """
 

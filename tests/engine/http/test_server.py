@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(loading=0, stopping=0, drain=8, port=...)`; all are killed at the end."""
+    """`start(loading=0, stopping=0, drain=8, request=120, port=...)`; all are killed at the end."""
     with ExitStack() as stack:
 
         def run(
@@ -50,13 +51,22 @@ def start() -> Iterator[Start]:
             loading: float = 0,
             stopping: float = 0,
             drain: float = 8,
+            request: float = 120,
             port: int | None = None,
+            environment: Mapping[str, str] | None = None,
         ) -> Running:
             port = port or free_port()
-            arguments = [str(port), str(loading), str(stopping), str(drain)]
+            arguments = [str(each) for each in (port, loading, stopping, drain, request)]
             command = [sys.executable, "-m", "tests.engine.http.serve_fake", *arguments]
             process = stack.enter_context(
-                subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env={**os.environ, **(environment or {})},
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
             )
             stack.callback(process.kill)
             return Running(process, f"http://127.0.0.1:{port}")
