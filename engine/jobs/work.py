@@ -161,7 +161,7 @@ class Work:
             if error.errno not in _FULL:
                 raise
             raise JobError(
-                f"cannot write {self.out}: {error.strerror}; make room, and the same command goes on from here"
+                f"cannot write {self.out}: {error.strerror}; make room: the same command goes on from here"
             ) from None
 
     def _open(self, name: str, size: int) -> BufferedWriter:
