@@ -131,6 +131,9 @@ class ServerConfig:
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of what goes to stderr; debug has a line for each request, which never says what was asked."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
 
     def __post_init__(self) -> None:
         if self.replicas < 1:

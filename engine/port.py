@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -66,12 +65,3 @@ def bind(host: str, port: int) -> socket.socket:
                 f"port {port} on {host} is in use: stop the other program or choose another --port"
             ) from None
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-
-
-def log_to_stderr(level: str, who: str = "") -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s{who} %(message)s"))
-    for name, threshold in (("qvl", level.upper()), ("uvicorn", "WARNING")):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(threshold)

@@ -29,8 +29,9 @@ from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
+from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.port import Door, Port, bind, log_to_stderr
+from qvl.engine.port import Door, Port, bind
 
 STOPPED = 0
 DIED = 3
@@ -64,7 +65,7 @@ async def start_engine(config: EngineConfig, metrics: Metrics) -> Managed:
 
 def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
-    log_to_stderr(config.log_level)
+    log_to_stderr(config)
     with bind(config.host, config.port) as listener:
         return serve_at(Port(listener), config, Metrics(), start)
 

@@ -16,6 +16,7 @@ from qvl.engine.admission import CALLER
 from qvl.engine.api import failures
 from qvl.engine.api.auth import ANYONE, Keys
 from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError
+from qvl.engine.logs import FIELDS
 from qvl.engine.metrics import Metrics
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -123,16 +124,17 @@ class Edge:
         if call.error:
             self.metrics.error(code, status, call.route)
         level = logging.ERROR if status == 500 else logging.DEBUG
-        _log.log(
-            level,
-            "request id=%s key=%s route=%s status=%d code=%s seconds=%.3f",
-            call.id,
-            call.caller,
-            call.route,
-            status,
-            code,
-            seconds,
-        )
+        if _log.isEnabledFor(level):
+            fields = {
+                "id": call.id,
+                "key": call.caller,
+                "route": call.route,
+                "status": status,
+                "code": code,
+                "seconds": round(seconds, 3),
+            }
+            said = " ".join(f"{name}={value}" for name, value in fields.items())
+            _log.log(level, "request %s", said, extra={FIELDS: fields})
 
 
 class _Watch:

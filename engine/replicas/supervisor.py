@@ -28,7 +28,8 @@ import uvloop
 from qvl.engine import hardware
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.port import bind, log_to_stderr, say_ready
+from qvl.engine.logs import log_to_stderr
+from qvl.engine.port import bind, say_ready
 from qvl.engine.replicas.channel import Orders
 from qvl.engine.replicas.child import Child
 from qvl.engine.replicas.placement import seats, visible_gpus
@@ -55,7 +56,7 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when the replicas cannot start."""
     if find_spec("vllm") is None:
         raise ModuleNotFoundError("vLLM is not installed", name="vllm")
-    log_to_stderr(config.log_level)
+    log_to_stderr(config)
     gpus = visible_gpus(os.environ, lambda: len(hardware.gpus()))
     folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))
     orders = [

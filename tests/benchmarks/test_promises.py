@@ -17,7 +17,7 @@ from benchmarks.promises import Seen, Soaked, soaked
 def row() -> Soaked:
     seen = Seen(
         statuses=Counter({200: 90, 429: 90}),
-        good=Counter({second: 10 for second in range(20)}),
+        good=Counter(dict.fromkeys(range(20), 10)),
         steady=set(range(20)),
         reject_seconds=[0.01] * 90,
         kills=2,

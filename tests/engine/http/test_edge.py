@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ import pytest
 from qvl.engine.api import create_app
 from qvl.engine.config import Limits
 from qvl.engine.errors import ConfigError
+from qvl.engine.logs import JsonLines
 from qvl.engine.protocol import Health
 from tests.engine.http.conftest import Client, on_a_port, settings
 from tests.engine.http.fake import FakeEngine
@@ -86,10 +89,10 @@ class TestIds:
 def test_body_limit_of_an_announced_and_of_a_streamed_body(engine: FakeEngine) -> None:
     with on_a_port(engine, limits=Limits(body_bytes=1000)) as url:
         large = b'{"input": "' + b"a" * 1000 + b'"}'
-        json = {"content-type": "application/json"}
-        assert code(httpx.post(url + E, content=large, headers=json)) == (413, "body_too_large")
+        plain = {"content-type": "application/json"}
+        assert code(httpx.post(url + E, content=large, headers=plain)) == (413, "body_too_large")
         stream = (large[i : i + 100] for i in range(0, len(large), 100))
-        assert code(httpx.post(url + E, content=stream, headers=json)) == (413, "body_too_large")
+        assert code(httpx.post(url + E, content=stream, headers=plain)) == (413, "body_too_large")
         assert httpx.post(url + E, json=GOOD).status_code == 200
 
 
@@ -179,6 +182,22 @@ def test_logs_hold_no_content(client: Client, caplog: pytest.LogCaptureFixture) 
     client.post(E, json={"input": "private words"})
     assert len([record for record in caplog.records if record.name == "qvl.http"]) == 2
     assert "private" not in caplog.text
+
+
+def test_json_logs_hold_ids_and_no_content(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "qvl.http")
+    for text in ("private words", "!boom"):
+        client.post(E, json={"input": text}, headers={"x-request-id": f"id-of-{text[-4:]}"})
+    lines = [json.loads(JsonLines(replica=3).format(each)) for each in caplog.records]
+    assert [(each["id"], each["route"], each["replica"]) for each in lines] == [
+        ("id-of-ords", E, 3), ("id-of-boom", E, 3), ("id-of-boom", E, 3),
+    ]  # fmt: skip
+    answered, failed, told = lines
+    assert (answered["level"], answered["status"], answered["code"]) == ("debug", 200, "-")
+    assert "RuntimeError" in failed["traceback"]
+    assert (told["level"], told["status"], told["logger"]) == ("error", 500, "qvl.http")
+    assert all(datetime.fromisoformat(each["time"]).tzinfo for each in lines)
+    assert "private" not in str(lines)
 
 
 def connect(url: str) -> socket.socket:
