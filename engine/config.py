@@ -119,6 +119,10 @@ class ServerConfig:
     """Port to listen on; 0 is a free one."""
     replicas: int = 1
     """Replicas behind the port; they take the GPUs in turn, and those on one GPU divide its memory."""
+    tls_cert: str | None = None
+    """PEM file with the certificate and its chain: https instead of http."""
+    tls_key: str | None = None
+    """PEM file with its private key, unencrypted (default: it is in --tls-cert)."""
     api_key: tuple[str, ...] = ()
     """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names
     it and bounds its requests a minute (of each replica); keys of one name share limits."""
@@ -138,3 +142,5 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ConfigError(f"replicas must be at least 1, got {self.replicas}")
+        if self.tls_key and not self.tls_cert:
+            raise ConfigError("tls_key needs tls_cert, the certificate of that key")

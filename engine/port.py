@@ -34,23 +34,24 @@ class Door(Protocol):
 class Port:
     """The door of a server of one replica: a listener of its own."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, scheme: str) -> None:
         self.sockets = [listener]
+        self._scheme = scheme
 
     def open(self, server: uvicorn.Server) -> None:
         pass
 
     def ready(self, models: Sequence[str]) -> None:
-        say_ready(self.sockets[0], models)
+        say_ready(self.sockets[0], self._scheme, models)
 
     def refusing(self) -> None:
         pass
 
 
-def say_ready(listener: socket.socket, models: Sequence[str], more: str = "") -> None:
+def say_ready(listener: socket.socket, scheme: str, models: Sequence[str], more: str = "") -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"qvl is ready on http://{shown}:{port}: {', '.join(models)}{more}\n")
+    sys.stdout.write(f"qvl is ready on {scheme}://{shown}:{port}: {', '.join(models)}{more}\n")
     sys.stdout.flush()
 
 

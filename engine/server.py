@@ -25,6 +25,7 @@ from typing import Any, NoReturn, TypeAlias
 import uvicorn
 import uvloop
 
+from qvl.engine import tls
 from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
@@ -67,11 +68,12 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
     log_to_stderr(config)
     with bind(config.host, config.port) as listener:
-        return serve_at(Port(listener), config, Metrics(), start)
+        return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
 
 
 def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
     """`serve` for connections from anywhere."""
+    tls.check(config)
     code = uvloop.run(_serve(config, door, metrics, start))
     # The interpreter's last collections would walk torch's and vLLM's objects for seconds.
     gc.freeze()
@@ -113,6 +115,8 @@ class _Server:
             uvicorn.Config(
                 create_app(self._replica, self._config),
                 http=Connection,
+                ssl_certfile=self._config.tls_cert,
+                ssl_keyfile=self._config.tls_key,
                 ws="none",
                 lifespan="off",
                 log_config=None,

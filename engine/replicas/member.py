@@ -81,8 +81,10 @@ class HandedOver:
             )
 
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
-        except OSError:  # the client has gone already
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol, connection, ssl=server.config.ssl
+            )
+        except OSError:  # the client has gone already, or speaks no TLS
             connection.close()
             self._lost()
 

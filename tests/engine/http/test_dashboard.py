@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Usage
+from tests.tools import promtool
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "ray_serve"
@@ -49,6 +51,32 @@ def test_the_dashboard_asks_for_what_there_is(exposed: str) -> None:
         }
         assert asked <= set().union(*(known[name] for name in names)), query
         assert query.count("(") == query.count(")")
+
+
+def test_prometheus_takes_the_metrics(exposed: str) -> None:
+    """Its own linter: names, units, help texts."""
+    done = subprocess.run(
+        [promtool(), "check", "metrics"], input=exposed, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_prometheus_takes_the_queries_and_the_alerts(tmp_path: Path, exposed: str) -> None:
+    """Queries are checked as rules: its parser is the same."""
+    panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    rules = [
+        {"record": f"query:{place}", "expr": query.replace("$__rate_interval", "5m")}
+        for place, query in enumerate(queries)
+    ]
+    file = tmp_path / "queries.json"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    for path in (file, DOCS / "alerts.yaml"):
+        command = [promtool(), "check", "rules", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    asked = set(re.findall(r"qvl_\w+", (DOCS / "alerts.yaml").read_text()))
+    assert asked and asked <= series(exposed).keys()
 
 
 def test_panels_do_not_overlap() -> None:

@@ -43,7 +43,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(loading=0, stopping=0, drain=8, request=120, port=...)`; all are killed at the end."""
+    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=...)`; all are killed at the end."""
     with ExitStack() as stack:
 
         def run(
@@ -52,11 +52,12 @@ def start() -> Iterator[Start]:
             stopping: float = 0,
             drain: float = 8,
             request: float = 120,
+            tls: str = "",
             port: int | None = None,
             environment: Mapping[str, str] | None = None,
         ) -> Running:
             port = port or free_port()
-            arguments = [str(each) for each in (port, loading, stopping, drain, request)]
+            arguments = [str(each) for each in (port, loading, stopping, drain, request, tls)]
             command = [sys.executable, "-m", "tests.engine.http.serve_fake", *arguments]
             process = stack.enter_context(
                 subprocess.Popen(
