@@ -176,6 +176,17 @@ def test_other_methods(client: Client) -> None:
     assert "POST" in answer.headers["allow"]
 
 
+@pytest.mark.parametrize("key", ["k", "wrong"])
+def test_no_page_of_another_origin_may_read_an_answer(make: Callable[..., Client], key: str) -> None:
+    client = make(api_key=("k",))
+    headers = {"origin": "https://elsewhere.example", "authorization": f"Bearer {key}"}
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    preflight = client.options(E, headers={**headers, **asks})
+    assert preflight.status_code == (204 if key == "k" else 401)
+    for answer in (preflight, client.post(E, json=GOOD, headers=headers), client.get("/health/live")):
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
 def test_logs_hold_no_content(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "qvl.http")
     client.post(E, json={"input": "private words", "private_field": 1})

@@ -83,9 +83,10 @@ def test_https(kind: str, folder: Path, request: pytest.FixtureRequest) -> None:
         old.wrap_socket(raw, server_hostname=host) as s,
     ):
         assert s.version() == "TLSv1.2"
+    assert server.process.stdout
+    assert server.process.stdout.readline().startswith(f"qvl is ready on {url}: ")
     server.signal()
-    out, err = server.process.communicate(timeout=20)
-    assert out.startswith(f"qvl is ready on {url}: ")
+    _, err = server.process.communicate(timeout=20)
     assert "Traceback" not in err
 
 
