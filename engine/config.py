@@ -16,6 +16,8 @@ class Limits:
 
     body_bytes: int = 64 << 20
     """Bytes of one request body."""
+    bodies_bytes: int = 2 << 30
+    """Bytes of all request bodies in memory at once; over it: 429 with Retry-After."""
     items: int = 2048
     """Items of one embedding request."""
     documents: int = 1000

@@ -96,6 +96,18 @@ def test_body_limit_of_an_announced_and_of_a_streamed_body(engine: FakeEngine) -
         assert httpx.post(url + E, json=GOOD).status_code == 200
 
 
+def test_bodies_of_all_requests_together_are_bounded(engine: FakeEngine) -> None:
+    with on_a_port(engine, limits=Limits(bodies_bytes=1000)) as url, connect(url) as slow:
+        slow.sendall(head(900) + b'{"input": "' + b" " * 800)
+        wait_for(lambda: "in_flight 2.0" in httpx.get(f"{url}/metrics").text)
+        wait_for(lambda: httpx.post(url + E, json={"input": "a" * 300}).status_code == 429)
+        refused = httpx.post(url + E, json={"input": "a" * 300})
+        assert (code(refused), refused.headers["retry-after"]) == ((429, "bodies_full"), "1")
+        assert httpx.post(url + E, json=GOOD).status_code == 200
+        slow.close()
+        wait_for(lambda: httpx.post(url + E, json={"input": "a" * 300}).status_code == 200)
+
+
 def test_limits_on_items_and_documents(make: Callable[..., Client]) -> None:
     client = make(limits=Limits(items=2, documents=3))
     assert client.post(E, json={"input": ["a"] * 2}).status_code == 200
