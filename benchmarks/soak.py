@@ -14,10 +14,8 @@ import random
 import re
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +28,7 @@ from benchmarks import promises
 from benchmarks.pool import Vector, body_of, item, vectors
 from benchmarks.processes import Server, free_port, serving
 from benchmarks.promises import Seen, Soaked
+from benchmarks.rows import ROOT
 
 EMBED = "/v1/embeddings"
 QUEUE_TOKENS = 8_000
@@ -47,6 +46,8 @@ POISON = [
     "data:text/plain;base64,aGk=",
     "x",
 ]
+
+LOG = ROOT / ".cache" / "soak.log"
 
 app = App(name="python -m benchmarks.soak", result_action="return_value")
 
@@ -116,13 +117,15 @@ class Soak:
                 self.seen.wrong += float(vector @ self.alone[index]) < COSINE
 
     async def kill(self) -> None:
+        """One at a time: two dead replicas of two are an outage, and no promise covers it."""
+        if self.killed is not None:
+            return
         found = psutil.Process(self.server.pid).children(recursive=True)
         engines = [each for each in found if "EngineCore" in " ".join([each.name(), *each.cmdline()])]
         if engines and time.monotonic() - self.start > FIRST_KILL:
             self.random.choice(engines).kill()
             self.seen.kills += 1
-            if self.killed is None:
-                self.killed, self.noticed = time.monotonic(), False
+            self.killed, self.noticed = time.monotonic(), False
 
     async def watch(self) -> None:
         text = (await self.client.get("/metrics")).text
@@ -223,20 +226,17 @@ def soak(seconds: float = 900.0, seed: int = 0) -> int:
         "allow-hosts": f"127.0.0.1:{slow_port}",
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(
-            "qvl",
-            lambda port: [sys.executable, "-m", "qvl.engine.cli", "serve", *options, "--port", str(port)],
-            os.environ,
-            health="/health/ready",
-            log=Path(folder) / "log",
-            seconds=300,
-        ) as server,
-    ):
+    with serving(
+        "qvl",
+        lambda port: [sys.executable, "-m", "qvl.engine.cli", "serve", *options, "--port", str(port)],
+        os.environ,
+        health="/health/ready",
+        log=LOG,
+        seconds=300,
+    ) as server:
         row = asyncio.run(_run(server, seconds, seed, slow_port))
     Console().print(promises.table(row))
-    sys.stderr.write(f"a row was added to {promises.append(row)}\n")
+    sys.stderr.write(f"a row was added to {promises.append(row)}; the server's log is {LOG}\n")
     return 0 if all(kept for *_, kept in promises.promises(row)) else 1
 
 

@@ -16,7 +16,7 @@ from qvl.engine.admission import CALLER
 from qvl.engine.api import failures
 from qvl.engine.api.auth import ANYONE, Keys
 from qvl.engine.api.bodies import Bodies
-from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError
+from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError, Unavailable
 from qvl.engine.logs import FIELDS
 from qvl.engine.metrics import Metrics
 
@@ -82,10 +82,18 @@ class Edge:
             caller.count()
             await self._traced(scope, receive, send, call)
         except QvlError as error:
-            call.error = error
-            if call.status is None:
-                for message in failures.response(error):
-                    await send(message)
+            await self._fail(error, send, call)
+        except asyncio.CancelledError:
+            # Of those that are not done when the server ends; uvicorn would tell them of a defect.
+            await self._fail(
+                Unavailable("stopping; ask again, or another replica", code="draining"), send, call
+            )
+
+    async def _fail(self, error: QvlError, send: Send, call: Call) -> None:
+        call.error = error
+        if call.status is None:
+            for message in failures.response(error):
+                await send(message)
 
     async def _traced(self, scope: HTTPScope, receive: Receive, send: Send, call: Call) -> None:
         if self.metrics.tracer is None:

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
+from tests.engine.http.test_edge import connect, head
 
 ROOT = Path(__file__).parents[3]
 E = "/v1/embeddings"
@@ -145,6 +146,18 @@ def test_a_second_signal_cuts(start: Start) -> None:
     assert answer.result().status_code == 503
     assert server.wait() == 0
     assert time.monotonic() - began < 6
+
+
+def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
+    server = ready(start())
+    with connect(server.url) as sock:
+        sock.sendall(head(100) + b'{"input"')
+        until(lambda: "qvl_requests_in_flight 2.0" in httpx.get(f"{server.url}/metrics").text)
+        server.signal()
+        said = b"".join(iter(lambda: sock.recv(2000), b""))
+    assert b" 503 " in said and b'"draining"' in said
+    assert server.wait() == 0
+    assert "Traceback" not in server.process.communicate()[1]
 
 
 def test_an_engine_that_does_not_stop_is_left(start: Start) -> None:
