@@ -46,6 +46,8 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     commit: str
     date: str
+    others_cpu: float
+    """Share of the machine that other programs took before the run; with much of it the row says little."""
     seconds: float
     replicas: int
     peak_items_per_s: float
@@ -67,13 +69,22 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
     slow_host: dict[str, int]
 
 
-def soaked(seen: Seen, *, peak: float, seconds: float, replicas: int, memory: tuple[float, float]) -> Soaked:
+def soaked(
+    seen: Seen,
+    *,
+    others_cpu: float,
+    peak: float,
+    seconds: float,
+    replicas: int,
+    memory: tuple[float, float],
+) -> Soaked:
     steady = [seen.good[second] for second in seen.steady if _SETTLE_SECONDS <= second < seconds - 1]
     return Soaked(
         hardware=rows.hardware(gpu=False),
         versions=rows.versions(),
         commit=rows.commit(),
         date=rows.now(),
+        others_cpu=others_cpu,
         seconds=seconds,
         replicas=replicas,
         peak_items_per_s=peak,
@@ -127,8 +138,8 @@ def promises(row: Soaked) -> list[tuple[str, str, str, bool]]:
         ("requests without an answer, after one retry", "0", str(row.lost), row.lost == 0),
         ("wrong vectors", "0", str(row.wrong), row.wrong == 0),
         ("defects (500)", "0", str(row.statuses.get("500", 0)), "500" not in row.statuses),
-        ("poisoned images", "4xx", _counts(row.poison), _only_4xx(row.poison)),
-        ("images of a host that hangs", "4xx", _counts(row.slow_host), _only_4xx(row.slow_host)),
+        ("poisoned images", "4xx or 503", _counts(row.poison), _refused(row.poison)),
+        ("images of a host that hangs", "4xx or 503", _counts(row.slow_host), _refused(row.slow_host)),
         ("engines killed with -9", "restarted", kills, not row.kills or row.restart_max_s is not None),
     ]
 
@@ -141,7 +152,7 @@ def table(row: Soaked) -> Table:
     shown.caption = (
         f"{row.hardware}; {row.replicas} replicas, {row.seconds:g} s, {row.requests_per_s:.0f} requests/s, "
         f"peak {row.peak_items_per_s:.0f} items/s, {_counts(row.statuses)}, {row.retried} retried; "
-        f"{row.commit}, {row.date[:10]}"
+        f"other programs took {row.others_cpu:.0%} of the machine; {row.commit}, {row.date[:10]}"
     )
     return shown
 
@@ -158,8 +169,9 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} × {status}" for status, count in counts.items()) or "none"
 
 
-def _only_4xx(counts: dict[str, int]) -> bool:
-    return all(status.startswith("4") for status in counts)
+def _refused(counts: dict[str, int]) -> bool:
+    """503: it met a replica whose engine had just been killed."""
+    return all(status.startswith("4") or status == "503" for status in counts)
 
 
 def _number(value: float | None, unit: str) -> str:

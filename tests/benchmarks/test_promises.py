@@ -24,7 +24,8 @@ def row() -> Soaked:
         restart_seconds=[8.0, 12.0],
         poison=Counter({415: 3}),
     )
-    return soaked(seen, peak=10.0, seconds=20.0, replicas=2, memory=(100.0, 105.0))
+    memory = 100.0, 105.0
+    return soaked(seen, others_cpu=0.01, peak=10.0, seconds=20.0, replicas=2, memory=memory)
 
 
 def test_a_row_survives_its_file_and_the_last_of_a_machine_counts(
