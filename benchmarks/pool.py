@@ -14,6 +14,13 @@ from PIL import Image
 WORDS = 150
 """Of a text: so long that the model, not the load generator beside it, is what is full."""
 
+POISON = [
+    "data:image/png;base64,iVBORw0KGgo=",
+    "data:image/png;base64,????",
+    "data:text/plain;base64,aGk=",
+    "x",
+]
+
 Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 

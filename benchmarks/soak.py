@@ -25,7 +25,7 @@ from cyclopts import App
 from rich.console import Console
 
 from benchmarks import promises
-from benchmarks.pool import Vector, body_of, item, vectors
+from benchmarks.pool import POISON, Vector, body_of, item, vectors
 from benchmarks.processes import Server, free_port, serving
 from benchmarks.promises import Seen, Soaked
 from benchmarks.rows import ROOT
@@ -42,12 +42,6 @@ LOOK_SECONDS = 3.0
 FIRST_KILL = 10.0
 CLIENTS = 8
 COSINE = 0.9999
-POISON = [
-    "data:image/png;base64,iVBORw0KGgo=",
-    "data:image/png;base64,????",
-    "data:text/plain;base64,aGk=",
-    "x",
-]
 
 LOG = ROOT / ".cache" / "soak.log"
 
