@@ -1,5 +1,5 @@
 # Needs Linux x86-64 and Python 3.11 to 3.13 with venv; PYTHON=... picks another interpreter.
-.PHONY: help setup demo test test-oldest bench soak check fix lock clean
+.PHONY: help setup demo test test-oldest bench soak check fix lock audit clean
 export PYTHON
 
 help:  ## this list
@@ -35,6 +35,9 @@ fix: setup  ## format and mend what lint can mend
 
 lock: setup  ## resolve the CPU environments again
 	@.ci/lock
+
+audit: setup  ## known vulnerabilities of the locked packages; for a schedule and before a release, not for each change
+	@.ci/audit
 
 clean:  ## remove the environments and caches
 	rm -rf .venv .venv-oldest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

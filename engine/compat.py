@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,13 @@ def refusals() -> tuple[type[Exception], ...]:
 
 def engine_input(prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> Any:
     """vLLM's own input type, past its renderer: ids, places of pixels, content hashes, positions."""
+    made = _input(prompt, visuals, places)
+    # vLLM's queue is ordered by it. Of the wall clock, a jump back would put newcomers before all who wait.
+    made["arrival_time"] = time.monotonic()
+    return made
+
+
+def _input(prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> Any:
     from vllm.inputs import mm_input, tokens_input
 
     if not visuals:

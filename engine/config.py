@@ -16,6 +16,8 @@ class Limits:
 
     body_bytes: int = 64 << 20
     """Bytes of one request body."""
+    bodies_bytes: int = 2 << 30
+    """Bytes of all request bodies in memory at once; over it: 429 with Retry-After."""
     items: int = 2048
     """Items of one embedding request."""
     documents: int = 1000
@@ -90,6 +92,9 @@ class EngineConfig:
     """Tokens of one engine step (default: 16384 on a GPU, 8192 on a CPU)."""
     enforce_eager: bool | None = None
     """No torch.compile and no CUDA graphs (default: only on a CPU)."""
+    stall_seconds: float = 120.0
+    """Silence of an engine process after which it hangs and the server exits, to be started again: more than
+    the longest step takes (0: it is waited for without end)."""
     limits: Limits = field(default_factory=Limits)
     media: MediaConfig = field(default_factory=MediaConfig)
 
@@ -100,6 +105,8 @@ class EngineConfig:
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, got {share}")
+        if self.stall_seconds < 0:
+            raise ConfigError(f"stall_seconds must be at least 0, got {self.stall_seconds:g}")
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
         if total > 1:
             raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")
@@ -116,6 +123,10 @@ class ServerConfig:
     """Port to listen on; 0 is a free one."""
     replicas: int = 1
     """Replicas behind the port; they take the GPUs in turn, and those on one GPU divide its memory."""
+    tls_cert: str | None = None
+    """PEM file with the certificate and its chain: https instead of http."""
+    tls_key: str | None = None
+    """PEM file with its private key, unencrypted (default: it is in --tls-cert)."""
     api_key: tuple[str, ...] = ()
     """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names
     it and bounds its requests a minute (of each replica); keys of one name share limits."""
@@ -128,7 +139,12 @@ class ServerConfig:
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of what goes to stderr; debug has a line for each request, which never says what was asked."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ConfigError(f"replicas must be at least 1, got {self.replicas}")
+        if self.tls_key and not self.tls_cert:
+            raise ConfigError("tls_key needs tls_cert, the certificate of that key")

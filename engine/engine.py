@@ -116,11 +116,11 @@ class Engine:
     async def health(self) -> Health:
         if self._stopped:
             return Health(ready=False, reason="stopped")
-        dead = [model.checkpoint.name for model in self._models.values() if model.dead]
-        return Health(ready=not dead, reason=f"the engine of {dead[0]} has died" if dead else "ok")
+        failures = [model.failure for model in self._models.values() if model.failure]
+        return Health(ready=not failures, reason=failures[0] if failures else "ok")
 
     async def died(self) -> str:
-        """Returns the reason once an engine process has died; else waits for ever."""
+        """Returns the reason once an engine process has died or hangs; else waits for ever."""
         waiting = [asyncio.ensure_future(model.died()) for model in self._models.values()]
         try:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -22,7 +22,8 @@ Row: TypeAlias = npt.NDArray[np.float32]
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 """vLLM's scheduler takes the least first, and among equals the one that came first."""
-_DEATH_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.25
+"""Between two looks at the engine process."""
 _STOP_SECONDS = 3.0
 """For an engine process to end by itself; it has nothing to save, and its interpreter takes a second."""
 
@@ -30,13 +31,17 @@ _STOP_SECONDS = 3.0
 class LLM:
     """Owns an `AsyncLLM` and its engine process."""
 
-    def __init__(self, checkpoint: Checkpoint, text: TextSide, engine: Any, arena: Arena) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, text: TextSide, engine: Any, arena: Arena, stall_seconds: float
+    ) -> None:
         from vllm import PoolingParams
 
         self.checkpoint = checkpoint
         self.text = text
         self._engine = engine
         self._arena = arena
+        self._stall_seconds = stall_seconds or float("inf")
+        self._silent_seconds = 0.0
         self._dtype = str(engine.model_config.dtype).removeprefix("torch.")
         self._params = PoolingParams(task="embed" if checkpoint.role == "embedder" else "classify")
         self._ids = itertools.count()
@@ -50,7 +55,7 @@ class LLM:
         text = load_text_side(checkpoint)
         args = compat.engine_args(config, checkpoint, text, pixels=str(arena.path), shared=shared)
         try:
-            return cls(checkpoint, text, AsyncLLM.from_engine_args(args), arena)
+            return cls(checkpoint, text, AsyncLLM.from_engine_args(args), arena, config.stall_seconds)
         except (RuntimeError, ValueError, OSError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
 
@@ -107,14 +112,37 @@ class LLM:
         return outputs[-1].outputs.data
 
     @property
-    def dead(self) -> bool:
-        return not self._stopped and bool(self._engine.errored)
+    def failure(self) -> str | None:
+        """What has befallen the engine process, unless it was stopped."""
+        if self._stopped:
+            return None
+        if self._engine.errored:
+            return f"the engine process of {self.checkpoint.name} has died"
+        if self._silent_seconds >= self._stall_seconds:
+            return (
+                f"the engine process of {self.checkpoint.name} hangs: no sign of life for "
+                f"{self._stall_seconds:g} s (stall_seconds)"
+            )
+        return None
 
     async def died(self) -> str:
-        """Returns once the engine process is gone without having been stopped."""
-        while not self.dead:  # noqa: ASYNC110 - vLLM sets a flag and offers no event
-            await asyncio.sleep(_DEATH_POLL_SECONDS)
-        return f"the engine process of {self.checkpoint.name} has died"
+        """Returns once the engine process is gone, or hangs, without having been stopped.
+
+        Between any two steps it answers a question. Its silence is counted in polls, not by a clock: after a
+        sleep of the whole machine nothing hangs.
+        """
+        answer = asyncio.ensure_future(self._engine.is_sleeping())
+        try:
+            while (failure := self.failure) is None:
+                await asyncio.sleep(_POLL_SECONDS)
+                self._silent_seconds += _POLL_SECONDS
+                if answer.done() and not self._stopped:
+                    answer.exception()  # that of a dead engine: `failure` tells it
+                    self._silent_seconds = 0.0
+                    answer = asyncio.ensure_future(self._engine.is_sleeping())
+            return failure
+        finally:
+            answer.cancel()
 
     async def stop(self) -> None:
         """Ends the engine process; harmless twice."""

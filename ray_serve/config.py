@@ -86,6 +86,8 @@ class DeployConfig:
     """The reranker pool's own numbers in the separate layout (None: those of the embedders)."""
 
     def __post_init__(self) -> None:
+        if self.server.tls_cert:
+            raise ConfigError("Ray Serve's replicas speak no TLS: put a proxy that does in front of --port")
         engine = self.server.engine
         for replicas in (self.cluster.replicas, self.rerankers or self.cluster.replicas):
             gpus, split = replicas.replica_gpus, engine.tensor_parallel

@@ -13,6 +13,7 @@ from litestar.types import Scope
 
 from qvl.engine.api import failures, openapi
 from qvl.engine.api.auth import load_keys
+from qvl.engine.api.bodies import Bodies
 from qvl.engine.api.edge import Call, Edge
 from qvl.engine.api.operations import OPERATIONS, Operation
 from qvl.engine.api.service import Service
@@ -44,7 +45,14 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
-    app.asgi_handler = Edge(app.asgi_handler, openapi.ROUTES, keys, config.request_seconds, engine.metrics)
+    app.asgi_handler = Edge(
+        app.asgi_handler,
+        openapi.ROUTES,
+        keys,
+        config.request_seconds,
+        engine.metrics,
+        Bodies(limits.bodies_bytes),
+    )
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -55,11 +56,17 @@ class Client:
         *,
         key: str | None = None,
         policy: Policy | None = None,
+        ca: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        """`ca`: PEM file of the authority that signed the server's certificate (default: the usual ones)."""
         self.policy = policy or Policy()
         self._http = httpx.Client(
-            base_url=url, headers=_headers(key), transport=transport, trust_env=not is_local(url)
+            base_url=url,
+            headers=_headers(key),
+            verify=_verify(ca),
+            transport=transport,
+            trust_env=not is_local(url),
         )
 
     def ready(self) -> bool:
@@ -111,8 +118,10 @@ class AsyncClient:
         *,
         key: str | None = None,
         policy: Policy | None = None,
+        ca: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        """`ca`: PEM file of the authority that signed the server's certificate (default: the usual ones)."""
         self.policy = policy or Policy()
         self._gate = asyncio.Semaphore(self.policy.concurrency)
         # httpx's own limit of 100 connections would queue requests against their deadline.
@@ -120,6 +129,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(
             base_url=url,
             headers=_headers(key),
+            verify=_verify(ca),
             transport=transport,
             limits=limits,
             trust_env=not is_local(url),
@@ -183,6 +193,10 @@ class AsyncClient:
 def _headers(key: str | None) -> dict[str, str]:
     headers = {"content-type": "application/json", "accept": "application/json"}
     return headers | ({"authorization": f"Bearer {key}"} if key else {})
+
+
+def _verify(ca: str | None) -> ssl.SSLContext | bool:
+    return ssl.create_default_context(cafile=ca) if ca else True
 
 
 def is_local(url: str) -> bool:

@@ -93,7 +93,7 @@ async def carry_out(order: Order) -> int:
     given = await asyncio.to_thread(fingerprint, order.source)
     answered_by = await settings_of(order.job, order.engine, order.role)
     settings = {"input": given.sha256, "role": order.role, **order.asked, **answered_by}
-    with Work(order.out, order.files) as work:
+    with Work(order.out, order.files) as work, work.on_a_full_disk():
         done = work.finished(settings, order.job.overwrite)
         if done is not None:
             say(f"{order.out} is finished already: {_told(done)}")

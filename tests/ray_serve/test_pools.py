@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,12 +12,12 @@ import pytest
 
 from tests.engine.http.bad_requests import SHAPES
 from tests.engine.http.test_bad_requests import check
-from tests.ray_serve.cluster import KEY, KEYED, Cluster
+from tests.ray_serve.cluster import KEY, KEYED, Cluster, title
 
 pytestmark = pytest.mark.engine
 
 CLIENTS = 6
-SCALE_SECONDS = 90
+SCALE_SECONDS = PROXY_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,32 @@ def test_a_burst_adds_replicas_and_their_end_loses_nothing(cluster: Cluster) -> 
         cluster.wait(shrunk, SCALE_SECONDS)
         assert {each.result() for each in answers} == {200}
     assert cluster.up("reranker") == 1
+
+
+def test_a_killed_proxy_comes_back_and_the_replicas_stay(cluster: Cluster) -> None:
+    replicas = {each.pid for each in cluster.replicas()}
+    proxies = [each for each in cluster.family() if re.search(r"haproxy|ray::\w*Proxy", title(each))]
+    assert len(proxies) >= 2, "HAProxy, and the actor of Ray's that looks after it"
+    for each in proxies:
+        each.kill()
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{cluster.url}/health/ready", timeout=10)
+
+    def answered() -> bool:
+        try:
+            return ask(cluster) == 200
+        except httpx.TransportError:
+            return False
+
+    cluster.wait(answered, PROXY_SECONDS)
+    cluster.wait(lambda: cluster.up("embedder") == cluster.up("reranker") == 1, PROXY_SECONDS)
+    assert {ask(cluster) for _ in range(20)} == {200}
+    assert {each.pid for each in cluster.replicas()} == replicas
+
+
+def ask(cluster: Cluster) -> int:
+    body = {"input": "a"}
+    return httpx.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=30).status_code
 
 
 def test_told_to_stop_it_leaves_nothing(cluster: Cluster) -> None:
