@@ -40,6 +40,8 @@ class Replicas:
     """CPU cores that Ray reserves for one replica."""
     replica_tokens: int = 200_000
     """Estimated tokens, visual ones included, that a replica should have in progress; above it: scale up."""
+    split_tokens: int = 100_000
+    """Estimated tokens of a rerank's documents above which they are divided among replicas (0: never)."""
     upscale_seconds: float = 10.0
     """How long the load must last before replicas are added."""
     downscale_seconds: float = 300.0
@@ -52,6 +54,8 @@ class Replicas:
             raise ConfigError(f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}")
         if self.replica_tokens < 1:
             raise ConfigError(f"replica_tokens must be at least 1, got {self.replica_tokens}")
+        if self.split_tokens < 0:
+            raise ConfigError(f"split_tokens must be 0 (never) or more, got {self.split_tokens}")
         gpus = self.replica_gpus or 0
         if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
             raise ConfigError(f"replica_gpus must be a share of one GPU or a whole number, got {gpus:g}")

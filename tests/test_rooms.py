@@ -28,6 +28,7 @@ MAY_IMPORT = {
         "qvl.engine.admission",
         "qvl.engine.api",
         "qvl.engine.checkpoint",
+        "qvl.engine.client",
         "qvl.engine.config",
         "qvl.engine.errors",
         "qvl.engine.metrics",
