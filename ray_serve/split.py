@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import reduce
@@ -41,7 +41,7 @@ from qvl.engine.protocol import (
     Video,
 )
 
-HEADERS: ContextVar[Sequence[tuple[bytes, bytes]]] = ContextVar("headers", default=())
+HEADERS: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", default=())
 """Of the HTTP request at hand."""
 PART = b"x-qvl-part"
 """On a request that is a part already: it is not divided again."""
@@ -72,7 +72,7 @@ class Split:
         return await self._service.embed(request)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
-        headers = HEADERS.get()
+        headers = list(HEADERS.get())
         is_part = any(name == PART for name, _ in headers)
         here, *others = [request] if is_part else divide(request, self._tokens, self._most)
         if not others:

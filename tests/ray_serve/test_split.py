@@ -1,4 +1,4 @@
-"""Large reranks in parts: divided by cost, asked as they were, merged and named as if they had stayed whole."""
+"""Large reranks in parts: divided by cost, asked as they were, merged as if they had stayed whole."""
 
 from __future__ import annotations
 
