@@ -81,6 +81,28 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BulkConfig:
+    """A corpus over a Ray cluster (with --ray)."""
+
+    ray_address: str | None = None
+    """Ray cluster to join; auto: the one on this machine (default: $RAY_ADDRESS, else a new one here)."""
+    workers: int = 0
+    """Engines side by side (0: as many as the cluster's GPUs carry, or one)."""
+    worker_gpus: float | None = None
+    """GPUs of one worker (default: 1 where there are GPUs; with --url none)."""
+    worker_cpus: float = 1.0
+    """CPU cores that Ray reserves for one worker."""
+    block: int = 4096
+    """Items of a block, which is one output file, and what a lost worker costs at most."""
+
+    def __post_init__(self) -> None:
+        if self.block < 1 or self.workers < 0:
+            raise ConfigError(
+                f"block must be at least 1 and workers 0 or more, got {self.block}, {self.workers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeployConfig:
     """A whole deployment."""
 

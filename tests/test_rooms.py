@@ -31,6 +31,7 @@ MAY_IMPORT = {
         "qvl.engine.client",
         "qvl.engine.config",
         "qvl.engine.errors",
+        "qvl.engine.jobs",
         "qvl.engine.metrics",
         "qvl.engine.model.plugin",
         "qvl.engine.port",
