@@ -41,7 +41,6 @@ def embed_corpus(
     """The exit code. JobError, ConfigError and QvlError are one line for the user."""
     if out.suffix:
         raise JobError(f"with --ray the output is a folder of parquet files: give -o {out.with_suffix('')}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out.mkdir(parents=True, exist_ok=True)
     say(f"surveying {source}")
     corpus = survey(source, bulk.block)
@@ -60,9 +59,9 @@ def embed_corpus(
     )
     try:
         return _carry_out(order, corpus, bulk)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say("stopped; the same command goes on from here")
-        return 128 + signal.SIGINT
+        return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
 
 
 def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,13 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError) as error:
         raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None
+    # After Ray's: it takes SIGTERM for itself when it is initialised.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _stop(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)

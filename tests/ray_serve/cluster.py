@@ -21,6 +21,7 @@ import httpx
 import psutil
 import pytest
 
+from qvl.ray_serve.config import PREFIXES, Pool
 from tests.conftest import free_port
 
 KEY = "secret"
@@ -93,14 +94,15 @@ class Cluster:
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
         return sum(f"-qvl-{pool}-" in row["svname"] and row["status"].startswith("UP") for row in rows)
 
-    def metric(self, pool: str, name: str) -> list[float]:
+    def metric(self, pool: Pool, name: str) -> list[float]:
         """Of each replica of a pool, by its own port; 0 where there is no such series yet."""
         found = []
         for replica in (each for each in self.replicas() if f"qvl-{pool}" in title(each)):
             ports = [each.laddr.port for each in replica.net_connections() if each.status == "LISTEN"]
             [port] = [each for each in ports if 30000 <= each < 31000]
-            text = httpx.get(f"http://127.0.0.1:{port}/metrics", headers=KEYED, timeout=10).text
-            value = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+            url = f"http://127.0.0.1:{port}{PREFIXES[pool].rstrip('/')}/metrics"
+            page = httpx.get(url, headers=KEYED, timeout=10).raise_for_status()
+            value = re.search(rf"^{re.escape(name)} (\S+)$", page.text, re.MULTILINE)
             found.append(float(value[1]) if value else 0.0)
         return found
 
