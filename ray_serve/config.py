@@ -86,7 +86,7 @@ class BulkConfig:
 
     ray_address: str | None = None
     """Ray cluster to join; auto: the one on this machine (default: $RAY_ADDRESS, else a new one here)."""
-    workers: int = 0
+    ray_workers: int = 0
     """Engines side by side (0: as many as the cluster's GPUs carry, or one)."""
     worker_gpus: float | None = None
     """GPUs of one worker (default: 1 where there are GPUs; with --url none)."""
@@ -96,9 +96,9 @@ class BulkConfig:
     """Items of a block, which is one output file, and what a lost worker costs at most."""
 
     def __post_init__(self) -> None:
-        if self.block < 1 or self.workers < 0:
+        if self.block < 1 or self.ray_workers < 0:
             raise ConfigError(
-                f"block must be at least 1 and workers 0 or more, got {self.block}, {self.workers}"
+                f"block must be at least 1 and ray_workers 0 or more, got {self.block}, {self.ray_workers}"
             )
 
 

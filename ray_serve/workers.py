@@ -98,7 +98,7 @@ def drive(
         gpus = (
             0.0 if order.engine is None or order.job.url else min(1.0, ray.cluster_resources().get("GPU", 0))
         )
-    count = bulk.workers or (int(ray.cluster_resources().get("GPU", 0) // gpus) if gpus else 1)
+    count = bulk.ray_workers or (int(ray.cluster_resources().get("GPU", 0) // gpus) if gpus else 1)
     remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=gpus)(Worker)
     waiting, lost = deque(blocks), Counter[int]()
     running: dict[Any, tuple[Any, Block | None]] = {}

@@ -39,7 +39,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def command(source: Path, out: Path, url: str, *more: str) -> list[str]:
-    options = ["--ray", "--url", url, "--workers", "2", "--worker-cpus", "0.5", "--block", str(BLOCK)]
+    options = ["--ray", "--url", url, "--ray-workers", "2", "--worker-cpus", "0.5", "--block", str(BLOCK)]
     options += ["--batch", "5", "--in-flight", "1", *more]
     return [sys.executable, "-m", "qvl.engine.cli", "embed", str(source), "-o", str(out), *options]
 
