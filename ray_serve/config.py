@@ -89,7 +89,7 @@ class BulkConfig:
     ray_workers: int = 0
     """Engines side by side (0: as many as the cluster's GPUs carry, or one)."""
     worker_gpus: float | None = None
-    """GPUs of one worker (default: 1 where there are GPUs; with --url none)."""
+    """GPUs of one worker (default: --tensor-parallel where there are GPUs; with --url none)."""
     worker_cpus: float = 1.0
     """CPU cores that Ray reserves for one worker."""
     block: int = 4096

@@ -93,12 +93,7 @@ def drive(
     """Every block once, whatever workers it takes."""
     import ray
 
-    gpus = bulk.worker_gpus
-    if gpus is None:
-        gpus = (
-            0.0 if order.engine is None or order.job.url else min(1.0, ray.cluster_resources().get("GPU", 0))
-        )
-    count = bulk.ray_workers or (int(ray.cluster_resources().get("GPU", 0) // gpus) if gpus else 1)
+    gpus, count = _room(order, bulk, ray.cluster_resources().get("GPU", 0))
     remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=gpus)(Worker)
     waiting, lost = deque(blocks), Counter[int]()
     running: dict[Any, tuple[Any, Block | None]] = {}
@@ -107,7 +102,7 @@ def drive(
         worker = remote.remote(order)
         running[worker.start.remote()] = worker, None
 
-    for _ in range(min(max(1, count), len(waiting))):
+    for _ in range(min(count, len(waiting))):
         begin()
     while running:
         ready, _ = ray.wait(list(running), timeout=_LOOK_SECONDS)
@@ -131,6 +126,14 @@ def drive(
             if waiting:
                 following = waiting.popleft()
                 running[worker.block.remote(following)] = worker, following
+
+
+def _room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
+    """GPUs of a worker, and how many workers."""
+    gpus = bulk.worker_gpus
+    if gpus is None:
+        gpus = order.engine.tensor_parallel if cards and order.engine and not order.job.url else 0
+    return gpus, bulk.ray_workers or max(1, int(cards // gpus) if gpus else 1)
 
 
 def _give_up(lost: Counter[int], block: Block | None) -> None:
