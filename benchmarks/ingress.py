@@ -1,8 +1,8 @@
 """`python -m benchmarks.ingress`: what the way in of Ray Serve costs, beside `qvl serve` on the same engine.
 
-Both servers are up at once with one replica each of the same model, and take turns under the same load: a
-full engine with small bodies and with bodies of 10 MB, and one request at a time. The loss is that of
-HAProxy, of Ray's ingress in the replica, and of the CPU that Ray's own processes take from a small machine.
+Both servers are up at once with one replica each, and take turns under the same load: a full engine with
+small bodies and with bodies of 10 MB, and one request at a time. The engine is a clock (`paced.py`), as a GPU
+is to the CPU; with `--engine tiny` it is vLLM with the tiny embedder, which wants the CPU that HAProxy needs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-import numpy as np
 from cyclopts import App
 from PIL import Image
 from rich.console import Console
@@ -36,8 +36,11 @@ BARE, RAY = "qvl", "qvl-ray"
 THROUGHPUT, MILLISECONDS = 0.05, 3.0
 """At most so much may be lost."""
 BODY_BYTES = 10_000_000
+SIDE = 1024
 _SHOTS = 4000
 _START_SECONDS = 300.0
+
+Engine: TypeAlias = Literal["clock", "tiny"]
 
 app = App(name="python -m benchmarks.ingress", result_action="return_value")
 
@@ -50,13 +53,13 @@ class Load:
 
 
 def loads() -> list[Load]:
-    texts = [_shot({"input": f"{number} a red bicycle at the door"}) for number in range(_SHOTS)]
-    large = [_large(number) for number in range(8)]
+    texts = [_shot({"input": f"{number} " + "a red bicycle at the door " * 30}) for number in range(_SHOTS)]
+    large = [_large(number) for number in range(8)] * 50
     return [
         Load("text, alone", texts, 1),
         Load("text, full", texts, 32),
-        Load("10 MB, alone", large * 50, 1),
-        Load("10 MB, full", large * 50, 8),
+        Load("10 MB, alone", large, 1),
+        Load("10 MB, full", large, 8),
     ]
 
 
@@ -65,44 +68,47 @@ def _shot(body: dict[str, object]) -> Shot:
 
 
 def _large(number: int) -> Shot:
-    """A picture of a few pixels with much behind it: the body costs, the model does not."""
-    pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+    """A picture of one colour with much behind it, so that it is the body that costs."""
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
+    Image.new("RGB", (SIDE, SIDE), (number, 0, 0)).save(out, "PNG")
     data = out.getvalue() + bytes(BODY_BYTES * 3 // 4 - len(out.getvalue()))
     return _shot({"input": [{"image": base64.b64encode(data).decode()}]})
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[dict[str, str]]:
+def servers(engine: Engine, folder: Path) -> Iterator[dict[str, str]]:
     """URLs of both."""
-    embedder, _ = write_pair(cache_folder() / "tiny")
-    model = ["--embedder", str(embedder), "--dtype", "float32"]
-    command = [sys.executable, "-m", "qvl.engine.cli", "serve", *model]
+    bare = ["benchmarks.paced", "--bare=1"]
+    ray = ["benchmarks.paced", "--split-tokens=0", "--replica-cpus=0.5"]
+    if engine == "tiny":
+        embedder, _ = write_pair(cache_folder() / "tiny")
+        model = [f"--embedder={embedder}", "--dtype=float32"]
+        bare = ["qvl.engine.cli", "serve", *model]
+        ray = ["qvl.engine.cli", "serve", "--ray", "--replica-cpus=0.5", *model]
     with (
         serving(
             BARE,
-            lambda port: [*command, "--port", f"{port}"],
+            lambda port: [sys.executable, "-m", *bare, f"--port={port}"],
             {},
             health="/health/ready",
             log=folder / "bare",
             seconds=_START_SECONDS,
-        ) as bare,
-        Cluster(["qvl.engine.cli", "serve", "--ray", "--replica-cpus", "0.5", *model], folder / "ray") as ray,
+        ) as alone,
+        Cluster(ray, folder / "ray") as cluster,
     ):
-        yield {BARE: bare.url, RAY: ray.url}
-        ray.stop()
+        yield {BARE: alone.url, RAY: cluster.url}
+        cluster.stop()
 
 
-def row(name: str, each: Load, found: Summary, date: str) -> Row:
+def row(engine: Engine, name: str, each: Load, found: Summary, date: str) -> Row:
     return Row(
         hardware=rows.hardware(False),
         versions=rows.versions(),
         commit=rows.commit(),
         date=date,
         profile="ingress",
-        model="tiny-embedder",
-        dtype="float32",
+        model=engine,
+        dtype="float32" if engine == "tiny" else "none",
         workload=each.name,
         mode="closed",
         concurrency=each.concurrency,
@@ -118,14 +124,14 @@ def row(name: str, each: Load, found: Summary, date: str) -> Row:
 
 
 @app.default
-def ingress(seconds: float = 5.0, rounds: int = 4) -> int:
+def ingress(seconds: float = 4.0, rounds: int = 4, engine: Engine = "clock") -> int:
     """Exit code 0 when no more was lost than may be."""
     date, console, lost = rows.now(), Console(width=110), []
     out = rows.RESULTS / f"{date[:10]}-ingress.jsonl"
     shown = Table(
         "load", "in flight", "bare items/s", "Ray items/s", "lost", "bare p50 ms", "Ray p50 ms", "lost ms"
     )
-    with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as urls:
+    with tempfile.TemporaryDirectory() as folder, servers(engine, Path(folder)) as urls:
         for each in loads():
             turns: dict[str, list[Turn]] = {name: [] for name in urls}
             for number in range(rounds):
@@ -133,7 +139,7 @@ def ingress(seconds: float = 5.0, rounds: int = 4) -> int:
                     load.closed(urls[name], each.shots[:8], min(8, each.concurrency), load.REQUEST_SECONDS)
                     turns[name].append(load.closed(urls[name], each.shots, each.concurrency, seconds))
             bare, ray = (summary([turn.timings for turn in turns[name]]) for name in (BARE, RAY))
-            rows.append(out, [row(BARE, each, bare, date), row(RAY, each, ray, date)])
+            rows.append(out, [row(engine, BARE, each, bare, date), row(engine, RAY, each, ray, date)])
             share, delay = 1 - ray.items_per_s / bare.items_per_s, ray.p50_ms - bare.p50_ms
             lost.append(share <= THROUGHPUT or each.concurrency == 1)
             lost.append(delay <= MILLISECONDS or each.concurrency > 1)

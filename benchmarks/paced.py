@@ -1,4 +1,5 @@
 """`python -m benchmarks.paced --port=N ...`: `qvl serve --ray` on engines that are clocks and need no CPU.
+With `--bare=1` it is `qvl serve`.
 
 What is real: Ray Serve, its autoscaler and HAProxy, the HTTP app, admission, drains. Only the models wait
 instead of reading, so that three replicas on two cores are as fast as three.
@@ -14,6 +15,7 @@ from qvl.engine.admission import Admission, cost
 from qvl.engine.config import EngineConfig
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import EmbedRequest, EmbedResult
+from qvl.engine.server import serve as serve_alone
 from qvl.ray_serve.config import load
 from qvl.ray_serve.run import serve
 from tests.engine.http.fake import FakeEngine
@@ -50,4 +52,6 @@ if __name__ == "__main__":
     from benchmarks import paced  # so that Ray pickles `start` by its name
 
     settings = dict(each.removeprefix("--").split("=") for each in sys.argv[1:])
-    sys.exit(serve(load({"embedder": "a", "reranker": "b", **settings}), paced.start))
+    bare = settings.pop("bare", None)
+    config = load({"embedder": "a", "reranker": "b", **settings})
+    sys.exit(serve_alone(config.server, paced.start) if bare else serve(config, paced.start))
