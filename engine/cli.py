@@ -16,12 +16,21 @@ from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.options import SOURCES, flat, shown_default, with_bundled
-from qvl.ray_serve.config import ClusterConfig, DeployConfig, Replicas
+from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas
 
 USAGE_ERROR = 2
 EPILOGUE = "Every option can also come from the environment (`QVL_PORT` for `--port`) or from `--config`."
 
-for settings in (ServerConfig, EngineConfig, Limits, MediaConfig, JobConfig, ClusterConfig, Replicas):
+for settings in (
+    ServerConfig,
+    EngineConfig,
+    Limits,
+    MediaConfig,
+    JobConfig,
+    ClusterConfig,
+    Replicas,
+    BulkConfig,
+):
     flat(settings)
 
 app = App(
@@ -84,6 +93,8 @@ def embed(
     out: Out,
     instruction: str | None = None,
     dimensions: int | None = None,
+    ray: bool = False,
+    bulk: BulkConfig = BulkConfig(),  # noqa: B008 - frozen
     job: JobConfig = JobConfig(),  # noqa: B008 - frozen
     engine: EngineConfig | None = None,
     config: ConfigFile = None,
@@ -93,15 +104,22 @@ def embed(
     Parameters
     ----------
     source
-        JSON lines: strings, or items like {"id", "text", "image", "video", "instruction"}.
+        JSON lines: strings, or items like {"id", "text", "image", "video", "instruction"}. With --ray also
+        parquet with these as columns, or a folder of such files, pictures, videos and texts.
     out
-        OUT.jsonl, OUT.npz or OUT.parquet.
+        OUT.jsonl, OUT.npz or OUT.parquet; with --ray a folder, a parquet file for each block.
     instruction
         What the vectors are for (default: the model's own).
     dimensions
         Matryoshka prefix of the vectors (default: all).
+    ray
+        Spread the work over a Ray cluster: joins one, or starts one here.
     """
     del config
+    if ray:
+        from qvl.ray_serve.bulk import embed_corpus
+
+        return embed_corpus(source, out, job, engine and with_bundled(engine), instruction, dimensions, bulk)
     from qvl.engine.jobs.commands import embed_file
 
     return embed_file(source, out, job, engine and with_bundled(engine), instruction, dimensions)

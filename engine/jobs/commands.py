@@ -15,7 +15,7 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.jobs import formats
 from qvl.engine.jobs.answers import Answers, answering, settings_of
 from qvl.engine.jobs.formats import Writer, writer_for
-from qvl.engine.jobs.lines import Fingerprint, fingerprint
+from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import duration, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
@@ -120,7 +120,8 @@ async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
     async with answering(order.job, order.engine) as answers:
         started = time.monotonic()
         with reporting(given.lines, work.mark) as report:
-            await run(order.task(answers), order.source, work, order.job, report)
+            lines = read(order.source, work.mark.index, work.mark.offset)
+            await run(order.task(answers), lines, work, order.job, report)
         seconds = time.monotonic() - started
     say(f"{left:,} lines in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
 

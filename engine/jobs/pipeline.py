@@ -6,13 +6,12 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
-from qvl.engine.jobs.lines import Line, batches, read
+from qvl.engine.jobs.lines import Line, batches
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Parsed, Row, Task, parse
 from qvl.engine.jobs.work import Mark, Work
@@ -27,9 +26,11 @@ LINE_PARAMS = frozenset({"", "input", "query", "documents", "id", "instruction",
 """What such an error names when it is about a line; another name (`dimensions`) is about the job."""
 
 
-async def run(task: Task, source: Path, work: Work, job: JobConfig, report: Callable[[Mark], None]) -> None:
-    """Answer every line from the last commit on."""
-    todo = batches(read(source, work.mark.index, work.mark.offset), task.most or job.batch)
+async def run(
+    task: Task, lines: Iterable[Line], work: Work, job: JobConfig, report: Callable[[Mark], None]
+) -> None:
+    """Answer the lines, which are those from the last commit on."""
+    todo = batches(lines, task.most or job.batch)
     window: deque[tuple[list[Line], asyncio.Task[list[Row | QvlError]]]] = deque()
     committed = time.monotonic()
     try:
@@ -38,8 +39,8 @@ async def run(task: Task, source: Path, work: Work, job: JobConfig, report: Call
             if batch is not None:
                 window.append((batch, asyncio.create_task(answer(task, batch))))
             if window and (batch is None or len(window) == job.in_flight):
-                lines, answered = window.popleft()
-                settle(work, lines, await answered, job)
+                asked, answered = window.popleft()
+                settle(work, asked, await answered, job)
                 report(work.mark)
             if time.monotonic() - committed > COMMIT_SECONDS or (batch is None and not window):
                 await asyncio.to_thread(work.commit)
