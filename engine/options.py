@@ -23,7 +23,13 @@ from qvl.engine.errors import ConfigError
 BUNDLED = "bundled"
 """Checkpoint name of the tiny pair that needs no download."""
 
-ROLES = {"serve": ("embedder", "reranker"), "embed": ("embedder",), "rerank": ("reranker",)}
+ROLES = {
+    "serve": ("embedder", "reranker"),
+    "embed": ("embedder",),
+    "rerank": ("reranker",),
+    "add": ("embedder",),
+    "ask": ("embedder", "reranker"),
+}
 """The models that a command runs when it is given none."""
 
 T = TypeVar("T")
