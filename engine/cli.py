@@ -15,8 +15,8 @@ from cyclopts import App, CycloptsError, Parameter
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.options import SOURCES, flat, shown_default, with_bundled
-from qvl.engine.search.settings import AskConfig, Place, VectorConfig
+from qvl.engine.options import SOURCES, ConfigFile, Source, flat, shown_default, with_bundled
+from qvl.engine.search.cli import search
 from qvl.ray_serve.config import ClusterConfig, DeployConfig, Replicas
 
 USAGE_ERROR = 2
@@ -24,8 +24,6 @@ EPILOGUE = "Every option can also come from the environment (`QVL_PORT` for `--p
 
 for settings in (ServerConfig, EngineConfig, Limits, MediaConfig, JobConfig, ClusterConfig, Replicas):
     flat(settings)
-for each in (Place, VectorConfig, AskConfig):
-    flat(each)
 
 app = App(
     name="qvl",
@@ -36,15 +34,9 @@ app = App(
     default_parameter=Parameter(negative_iterable=(), show_default=shown_default),
     result_action="return_value",
 )
-
-search = App(name="search", help="Fill an index and ask it: recall by vectors, then rerank.")
 app.command(search)
 
 Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
-ConfigFile: TypeAlias = Annotated[
-    Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
-]
-Source: TypeAlias = Annotated[Path, Parameter(name="IN")]
 Out: TypeAlias = Annotated[Path, Parameter(alias="-o")]
 
 
@@ -139,73 +131,6 @@ def rerank(
     from qvl.engine.jobs.commands import rerank_file
 
     return rerank_file(source, out, job, engine and with_bundled(engine), instruction)
-
-
-@search.command
-def add(
-    source: Source,
-    /,
-    *,
-    place: Place,
-    kept: VectorConfig = VectorConfig(),  # noqa: B008 - frozen
-    instruction: str | None = None,
-    job: JobConfig = JobConfig(),  # noqa: B008 - frozen
-    engine: EngineConfig | None = None,
-    config: ConfigFile = None,
-) -> int:
-    """Put items into an index; what is there already is not embedded again, so a rerun goes on after a crash.
-
-    Parameters
-    ----------
-    source
-        JSON lines like {"id", "text", "image", "video", "metadata": {"year": 2024}}, or a folder of pictures,
-        videos and texts, which the index then refers to.
-    instruction
-        What the vectors are for (default: the model's own).
-    """
-    del config
-    from qvl.engine.search.commands import Order
-    from qvl.engine.search.commands import add as fill
-
-    ready = engine and with_bundled(engine)
-    return fill(Order(source=source, place=place, kept=kept, job=job, engine=ready, instruction=instruction))
-
-
-@search.command
-def ask(
-    text: str | None = None,
-    /,
-    *,
-    image: str | None = None,
-    video: str | None = None,
-    place: Place = Place(),  # noqa: B008 - frozen
-    asked: AskConfig = AskConfig(),  # noqa: B008 - frozen
-    url: str | None = None,
-    key: str | None = None,
-    engine: EngineConfig | None = None,
-    config: ConfigFile = None,
-) -> int:
-    """Find the items of an index that fit a text, a picture, a video or a mixture.
-
-    Parameters
-    ----------
-    text
-        The question in words.
-    image
-        A picture to ask with: a file or a URL.
-    video
-        A video to ask with: a file or a URL.
-    url
-        The server whose index is asked, or, with --index, whose models answer.
-    key
-        API key for --url.
-    """
-    del config
-    from qvl.engine.search.commands import ask as answer
-    from qvl.engine.search.commands import question
-
-    query = question(text, image, video)
-    return answer(query, place, asked, url, key, engine and with_bundled(engine))
 
 
 @app.command

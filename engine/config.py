@@ -124,7 +124,7 @@ class ServerConfig:
     request_seconds: float = 120.0
     """Deadline of one request; over it: 504."""
     index: str | None = None
-    """What /v1/search looks in: a folder that `qvl search add` made, or Qdrant, as http://HOST:6333/COLLECTION."""
+    """What /v1/search looks in: a folder that `qvl search add` fills, or Qdrant's http://HOST:6333/COLLECTION."""
     index_key: str | None = None
     """API key of that Qdrant."""
     otlp: str | None = None

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from cyclopts import App, Argument, ArgumentCollection, Parameter, Token
 from cyclopts.config import Env, Toml
@@ -31,6 +31,11 @@ ROLES = {
     "ask": ("embedder", "reranker"),
 }
 """The models that a command runs when it is given none."""
+
+ConfigFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
+]
+Source: TypeAlias = Annotated[Path, Parameter(name="IN")]
 
 T = TypeVar("T")
 

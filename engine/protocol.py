@@ -161,7 +161,7 @@ class SearchRequest:
     rerank: bool | None = None
     """None: when a reranker is served; True: an error when none is."""
     instruction: str | None = None
-    """For both models, unless the query has its own (None: the one for queries, and the reranker's default)."""
+    """For both models, unless the query has its own (None: each model's usual one for queries)."""
     model: str | None = None
     reranker: str | None = None
     priority: Priority = "interactive"

@@ -30,10 +30,10 @@ HttpRequest: TypeAlias = Request[Any, Any, State]
 
 
 def create_app(engine: Service, config: ServerConfig) -> Litestar:
-    """An ASGI app that answers with the engine; it neither starts nor stops it. ConfigError for a bad setting."""
+    """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError."""
     limits = config.engine.limits
     keys = load_keys(config)
-    index = open_index(config.index, key=config.index_key) if config.index else None
+    index = open_index(config.index, key=config.index_key, make=True) if config.index else None
     backend = Backend(engine, limits, index)
     engine.metrics.tracer = tracer(config.otlp)
     app = Litestar(

@@ -110,12 +110,12 @@ async def find(backend: Backend, raw: bytes) -> bytes:
     with service.metrics.stage("parse"):
         body = decode(search.SearchBody, raw)
         request = search.parse(body)
-    _within(
-        backend.limits.documents,
-        "documents",
-        request.recall,
-        "recall" if body.recall > body.top_n else "top_n",
-    )
+    if request.recall > (most := backend.limits.documents):
+        raise TooLarge(
+            f"{request.recall} candidates; at most {most} (limits.documents); ask for fewer",
+            param="recall" if body.recall >= body.top_n else "top_n",
+            code="too_many_documents",
+        )
     if backend.index is None:
         raise NotFound("nothing to search: start the server with --index", code="no_index")
     result = await Searcher(service, backend.index).search(request)

@@ -36,10 +36,15 @@ BUSY_SECONDS = 30.0
 
 
 class Embedded:
-    def __init__(self, folder: Path, *, writable: bool = False) -> None:
-        """Raises ConfigError when there is no index (unless it may be made), or another run writes to it."""
-        self._folder = folder
-        if writable:
+    def __init__(
+        self, folder: Path, *, make: bool = False, writable: bool = False, exact_rows: int = EXACT_ROWS
+    ) -> None:
+        """Beyond `exact_rows` a graph is walked; up to them everything is compared.
+
+        Raises ConfigError when there is no index (unless it may be made), or another run writes to it.
+        """
+        self._folder, self._exact_rows = folder, exact_rows
+        if make or writable:
             folder.mkdir(parents=True, exist_ok=True)
         elif not (folder / tables.FILE).exists():
             raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
@@ -49,14 +54,16 @@ class Embedded:
         self._seen = tables.Seen()
         with self._told():
             self._db = tables.connect(folder, BUSY_SECONDS)
-            if writable:
+            if make or writable:
                 tables.create(self._db)
             tables.check(self._db, folder)
             self._made = tables.made(self._db)
 
     @property
     def layout(self) -> Layout | None:
-        return self._made.layout if self._made else None
+        with self._lock, self._told():
+            made = tables.made(self._db)
+        return made.layout if made else None
 
     def prepare(self, layout: Layout) -> None:
         agreed(self.layout, layout)
@@ -81,6 +88,8 @@ class Embedded:
             if near is None:
                 return []
             layout = self._kept()
+            if len(vector) != layout.dimensions:
+                raise Unavailable("the index has just been made again; ask again", code="index_failed")
             code = convert(vector[None], layout.dtype)[0, : layout.prefix]
             rounded = layout.dtype == "int8" or layout.prefix < layout.dimensions
             wanted = count * OVERSAMPLED if rounded else count
@@ -124,7 +133,7 @@ class Embedded:
                 self._restart(made)
             if self._near is not None and made is not None:
                 self._follow(self._near, made.layout)
-                if isinstance(self._near, Scan) and len(self._near) > EXACT_ROWS:
+                if isinstance(self._near, Scan) and len(self._near) > self._exact_rows:
                     self._restart(made)
                     self._follow(self._near, made.layout)
             self._seen.version = version
@@ -134,7 +143,7 @@ class Embedded:
         self._made, self._near, self._seen = made, None, tables.Seen()
         if made is not None:
             layout, path = made.layout, self._folder / f"graph-{made.name}.usearch"
-            many = tables.count(self._db) > EXACT_ROWS
+            many = tables.count(self._db) > self._exact_rows
             self._near = (
                 Graph(layout.prefix, layout.dtype, path) if many else Scan(layout.prefix, layout.dtype)
             )

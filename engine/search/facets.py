@@ -1,4 +1,4 @@
-"""Metadata as rows that SQLite can look up: one for each value of each field. Values are always parameters."""
+"""Metadata as rows that SQLite can look up, one for each value. Callers' values are always parameters."""
 
 from __future__ import annotations
 

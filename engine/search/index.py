@@ -1,4 +1,4 @@
-"""What an index is to the rest: entries with vectors, durable once `put` returns, found by vector and metadata.
+"""What an index is to the rest: entries with vectors, on disk once `put` returns, found by both.
 
 Every method blocks and may be called from many threads at once.
 """
@@ -62,7 +62,7 @@ class Index(Protocol):
         ...
 
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
-        """The `count` most similar entries that fit, best first. `vector` has `dimensions` numbers, length 1."""
+        """The `count` most similar entries that fit, best first; `vector` has `dimensions` numbers."""
         ...
 
     def __len__(self) -> int: ...

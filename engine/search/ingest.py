@@ -48,7 +48,8 @@ class Indexing:
     instruction: str | None = None
     folder: Path | None = None
     """Where the media lie: the index refers to the files and does not hold their bytes."""
-    seen: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """The digest and line of every id so far: another line with it is a repetition, or a mistake."""
 
     most: ClassVar[int | None] = None
 
@@ -58,12 +59,14 @@ class Indexing:
         known = await asyncio.to_thread(self.index.known, [entry.id for entry in entries])
         fresh = [
             each
-            for each in read
-            if not isinstance(each, QvlError) and known.get(each[0].id) != each[0].digest
+            for each, line in zip(read, batch, strict=True)
+            if not isinstance(each, QvlError)
+            and known.get(each[0].id) != each[0].digest
+            and self.seen[each[0].id][1] == line.index
         ]
         vectors = await self._embedded(fresh)
         return [
-            each if isinstance(each, QvlError) else vectors.get(each[0].id, Made(entry=each[0], vector=None))
+            each if isinstance(each, QvlError) else vectors.pop(each[0].id, Made(entry=each[0], vector=None))
             for each in read
         ]
 
@@ -84,7 +87,7 @@ class Indexing:
             said = orjson.dumps([item, fields, self.instruction], option=orjson.OPT_SORT_KEYS)
             digest = hashlib.sha256(said).hexdigest()
             id = digest[:32] if line.own is None else str(line.own)
-            if self.seen.setdefault(id, digest) != digest:
+            if self.seen.setdefault(id, (digest, line.index))[0] != digest:
                 raise BadRequest(f"the id {id[:80]!r} came before with other content", param="id")
             return Entry(id=id, digest=digest, item=orjson.dumps(kept), metadata=fields), item
         except QvlError as error:

@@ -1,7 +1,7 @@
-"""The vectors in memory: which rows are near. A scan of all of them, or beyond EXACT_ROWS usearch's HNSW graph.
+"""The vectors in memory: a scan of all of them, or beyond EXACT_ROWS usearch's HNSW graph.
 
-Both are derived from the table of vectors. The graph's file only saves the building. Neither is safe for several
-threads at once.
+Both are derived from the table of vectors; the graph's file only saves the building. Neither is safe for
+several threads at once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ EXACT_ROWS = 50_000
 """Up to so many rows all are compared: a few milliseconds, nothing to build, and nothing is missed."""
 EXPANSION = 256
 """Candidates that a walk over the graph keeps at least; more of them find more and take longer."""
-FEW = 10_000
-"""Of so many rows that fit a filter, all are compared; of more, the graph's finds are sieved."""
 KINDS = {"int8": "i8", "float16": "f16", "float32": "f32"}
 
 
@@ -84,8 +82,9 @@ class Scan:
 
 
 class Graph:
-    def __init__(self, width: int, dtype: Dtype, path: Path) -> None:
-        self._path = path
+    def __init__(self, width: int, dtype: Dtype, path: Path, few: int = EXACT_ROWS // 5) -> None:
+        """Of up to `few` rows that fit a filter all are compared; of more, what a walk finds is sieved."""
+        self._path, self._few = path, few
         self._graph = _empty(width, dtype)
         if path.exists():
             try:
@@ -110,7 +109,7 @@ class Graph:
     def nearest(self, code: Codes, count: int, among: Rows | None = None) -> Rows:
         if among is None:
             return self._walked(code, count)
-        if len(among) > FEW:
+        if len(among) > self._few:
             return self._sieved(among, code, count)
         if not len(rows := self._held(among)):
             return rows

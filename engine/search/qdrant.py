@@ -1,8 +1,8 @@
 """The index as a collection of a Qdrant server: `http(s)://HOST:PORT/COLLECTION`.
 
 Each point has the vector that decides (`whole`) and, where the layout says so, a shorter one that recalls
-(`prefix`). int8 is Qdrant's scalar quantisation in memory, with the numbers themselves as float16 on disk. The
-layout is in the collection's metadata, which Qdrant has since 1.16.
+(`prefix`). int8 is Qdrant's scalar quantisation in memory, with the numbers themselves as float16 on disk.
+The layout is in the collection's metadata, which Qdrant has since 1.16.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Searcher:
         return NOT_SERVED
 
     async def _recalled(self, request: SearchRequest) -> tuple[str, list[Hit], Usage]:
-        layout = self.index.layout
+        layout = await asyncio.to_thread(lambda: self.index.layout)
         wanted = EmbedRequest(
             input=(request.query,),
             model=request.model,

@@ -23,20 +23,20 @@ APPLICATION = 0x71766C31  # "qvl1": the file's kind and the version of its table
 # A row's number is never used again, so that whoever has seen row n has only to read on from there; `gone`
 # tells it what was taken away behind it. Vectors have a table of their own, to be read without the items.
 SCHEMA = """
-CREATE TABLE made (name TEXT NOT NULL, layout TEXT NOT NULL);
-CREATE TABLE entries (
+CREATE TABLE IF NOT EXISTS made (name TEXT NOT NULL, layout TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS entries (
   row INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
   digest TEXT NOT NULL,
   item BLOB NOT NULL,
   metadata BLOB NOT NULL
 );
-CREATE TABLE vectors (row INTEGER PRIMARY KEY, code BLOB NOT NULL);
-CREATE TABLE facets (
+CREATE TABLE IF NOT EXISTS vectors (row INTEGER PRIMARY KEY, code BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS facets (
   key TEXT, kind INTEGER, value, row INTEGER, PRIMARY KEY (key, kind, value, row)
 ) WITHOUT ROWID;
-CREATE INDEX facets_of ON facets (row);
-CREATE TABLE gone (change INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS facets_of ON facets (row);
+CREATE TABLE IF NOT EXISTS gone (change INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL);
 """
 TABLES = ("made", "entries", "vectors", "facets", "gone")
 
@@ -68,7 +68,8 @@ def connect(folder: Path, busy_seconds: float) -> sqlite3.Connection:
 
 def create(db: sqlite3.Connection) -> None:
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-        db.executescript(f"BEGIN; {SCHEMA} PRAGMA application_id={APPLICATION}; COMMIT;")
+        # Several servers may find nothing at once.
+        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id={APPLICATION}; COMMIT;")
 
 
 def check(db: sqlite3.Connection, folder: Path) -> None:
