@@ -1,8 +1,8 @@
 """`python -m benchmarks.search`: the drawn world through `qvl search add`, then asked, by the real server.
 
-Rows of `results/DATE-search.jsonl`: the rate of the ingestion and of a run that finds everything there, and the
-latencies of recall, recall through a filter, and recall with rerank. `recall_at_20` is how much of the best 20 of
-a float32 brute force is among the index's best 20.
+Rows of `results/DATE-search.jsonl`: the rate of the ingestion, and of one that finds everything there;
+latencies of recall, of recall through a filter, and of recall with rerank. `recall_at_20` is how much of a
+float32 brute force's best 20 is among the index's best 20.
 """
 
 from __future__ import annotations

@@ -97,16 +97,19 @@ class Searcher:
     async def _reranked(
         self, request: SearchRequest, hits: Sequence[Hit], recalled: SearchResult
     ) -> SearchResult:
-        ranked = await self.models.rerank(
-            RerankRequest(
-                query=request.query,
-                documents=await asyncio.to_thread(contents, [hit.item for hit in hits]),
-                model=request.reranker,
-                instruction=request.instruction,
-                on_error="skip",
-                priority=request.priority,
-            )
+        asked = RerankRequest(
+            query=request.query,
+            documents=await asyncio.to_thread(contents, [hit.item for hit in hits]),
+            model=request.reranker,
+            instruction=request.instruction,
+            on_error="skip",
+            priority=request.priority,
         )
+        try:
+            ranked = await self.models.rerank(asked)
+        except NotFound as error:
+            error.param = "rerank_model"
+            raise
         scores = ranked.scores.tolist()
         # By logits, which differ where scores are both 1.0; failed ones are -inf, so they come last.
         order = np.argsort(-ranked.logits, kind="stable").tolist()[: request.top_n]
