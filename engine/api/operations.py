@@ -118,7 +118,8 @@ async def find(backend: Backend, raw: bytes) -> bytes:
         )
     if backend.index is None:
         raise NotFound("nothing to search: start the server with --index", code="no_index")
-    result = await Searcher(service, backend.index).search(request)
+    recalling = partial(service.metrics.stage, "recall")
+    result = await Searcher(service, backend.index, recalling).search(request)
     with service.metrics.stage("render"):
         return dump(search.render(body, result))
 

@@ -179,7 +179,9 @@ def _item_of(path: Path) -> dict[str, str] | None:
 
 def _parted(value: Any) -> tuple[Any, dict[str, Any]]:
     """The item and its metadata."""
-    if not isinstance(value, Mapping):
+    if isinstance(value, str):
         return value, {}
+    if not isinstance(value, Mapping):  # token ids could be embedded, but not shown to a reranker
+        raise BadRequest("an item is a text, or an object with text, image or video")
     item = {key: each for key, each in value.items() if key != "metadata"}
     return item, dialect.metadata(value.get("metadata"))

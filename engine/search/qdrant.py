@@ -155,7 +155,8 @@ class Qdrant:
             told = self._client.get_collection(self._collection).config.metadata or {}
         if "qvl" not in told:
             raise ConfigError(
-                f"the collection {self._collection!r} was not made by `qvl search add`; name another"
+                f"the collection {self._collection!r} was not made by `qvl search add` on Qdrant 1.16 or "
+                "newer; name another"
             )
         return Layout(**told["qvl"])
 

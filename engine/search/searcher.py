@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -40,6 +41,8 @@ class Models(Protocol):
 class Searcher:
     models: Models
     index: Index
+    timed: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around the look into the index."""
 
     async def search(self, request: SearchRequest) -> SearchResult:
         """Raises QvlError; an item that the reranker cannot read has its error in the result."""
@@ -86,7 +89,10 @@ class Searcher:
                 "serve that model, or make the index again",
                 code="index_mismatch",
             )
-        hits = await asyncio.to_thread(self.index.find, embedded.vectors[0], request.recall, request.where)
+        with self.timed():
+            hits = await asyncio.to_thread(
+                self.index.find, embedded.vectors[0], request.recall, request.where
+            )
         return embedded.model, hits, embedded.usage
 
     def _dimensions(self, kept: int | None) -> int | None:

@@ -79,7 +79,7 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
         '"fine"',
         "not json",
         '{"id": "a", "text": "BAD"}',
-        "7",
+        "[7, 8]",
         '{"id": "b", "text": "x"}',
         '{"id": "b", "text": "y"}',
         '{"text": "x", "metadata": {"no such name": 1}}',
