@@ -57,25 +57,22 @@ class Seen:
     version: int = -1
 
 
-def connect(folder: Path, busy_seconds: float) -> sqlite3.Connection:
-    """For use under a lock, in any thread; transactions are begun and ended by hand."""
+def connect(folder: Path, busy_seconds: float, *, make: bool) -> sqlite3.Connection:
+    """For use under a lock, in any thread; transactions are begun and ended by hand. Raises ConfigError."""
     db = sqlite3.connect(folder / FILE, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-    # A commit is on disk when it returns, and readers do not wait for writers.
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    return db
-
-
-def create(db: sqlite3.Connection) -> None:
-    if db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-        # Several servers may find nothing at once.
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id={APPLICATION}; COMMIT;")
-
-
-def check(db: sqlite3.Connection, folder: Path) -> None:
-    if db.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
+    try:
+        # A commit is on disk when it returns, and readers do not wait for writers.
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        if make and db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            # Several servers may find nothing at once.
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id={APPLICATION}; COMMIT;")
+        if db.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
+            raise ConfigError(f"{folder} is not an index that this version of qvl made")
+    except BaseException:
         db.close()
-        raise ConfigError(f"{folder} is not an index that this version of qvl made")
+        raise
+    return db
 
 
 def version(db: sqlite3.Connection) -> int:
