@@ -46,6 +46,21 @@ def add(
 
 
 @search.command
+def drop(*id: str, place: Place = Place(), config: ConfigFile = None) -> int:  # noqa: B008 - frozen
+    """Take items out of an index.
+
+    Parameters
+    ----------
+    id
+        As the lines had them, or as `ask` shows them; of a folder's files their paths in it.
+    """
+    del config
+    from qvl.engine.search.commands import drop as remove
+
+    return remove(id, place)
+
+
+@search.command
 def ask(
     text: str | None = None,
     /,

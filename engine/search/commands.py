@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,12 +95,22 @@ async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int)
 def _tell(order: Order, intake: Intake, held: int) -> None:
     new = intake.mark.rows - intake.unchanged
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
-    path = order.source.with_name(f"{order.source.name}.errors.jsonl")
+    source = order.source.resolve()
+    path = source.with_name(f"{source.name}.errors.jsonl")
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
         say(f"{len(intake.errors):,} bad lines left out; what was wrong with them: {path}")
     else:
         path.unlink(missing_ok=True)
+
+
+def drop(ids: Sequence[str], place: Place) -> int:
+    place.open().close()  # it must be there: to write would make it
+    with closing(place.open(writable=True)) as index:
+        gone = index.remove(ids)
+        index.settle()
+        say(f"{place.index}: {gone:,} of {len(ids):,} taken out; {len(index):,} in all")
+    return 0
 
 
 def question(text: str | None, image: str | None, video: str | None) -> dict[str, Any]:

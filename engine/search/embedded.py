@@ -89,6 +89,10 @@ class Embedded:
             for entry, code in zip(entries, codes, strict=True):
                 tables.replace(self._db, entry, code.tobytes())
 
+    def remove(self, ids: Sequence[str]) -> int:
+        with self._changing():
+            return sum(tables.remove(self._db, id) for id in set(ids))
+
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
         with self._lock, self._told(), self._snapshot():
             near = self._caught_up()

@@ -61,6 +61,10 @@ class Index(Protocol):
         """All of them or none, on disk when this returns; an id that was there is replaced."""
         ...
 
+    def remove(self, ids: Sequence[str]) -> int:
+        """Take them out; how many were there."""
+        ...
+
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
         """The `count` most similar entries that fit, best first; `vector` has `dimensions` numbers."""
         ...

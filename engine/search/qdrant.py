@@ -102,6 +102,13 @@ class Qdrant:
             size += len(entry.item)
         self._upsert(batch)
 
+    def remove(self, ids: Sequence[str]) -> int:
+        there = [_point_id(id) for id in self.known(ids)]
+        if there:
+            with _told():
+                self._client.delete(self._collection, models.PointIdsList(points=list(there)), wait=True)
+        return len(there)
+
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
         if (layout := self.layout) is None:
             return []

@@ -97,12 +97,18 @@ def begin(db: sqlite3.Connection, layout: Layout) -> Made:
     return new
 
 
+def remove(db: sqlite3.Connection, id: str) -> bool:
+    old = db.execute("SELECT row FROM entries WHERE id = ?", (id,)).fetchone()
+    if not old:
+        return False
+    for table in ("entries", "vectors", "facets"):
+        db.execute(f"DELETE FROM {table} WHERE row = ?", old)
+    db.execute("INSERT INTO gone (row) VALUES (?)", old)
+    return True
+
+
 def replace(db: sqlite3.Connection, entry: Entry, code: bytes) -> None:
-    old = db.execute("SELECT row FROM entries WHERE id = ?", (entry.id,)).fetchone()
-    if old:
-        for table in ("entries", "vectors", "facets"):
-            db.execute(f"DELETE FROM {table} WHERE row = ?", old)
-        db.execute("INSERT INTO gone (row) VALUES (?)", old)
+    remove(db, entry.id)
     row = db.execute(
         "INSERT INTO entries (id, digest, item, metadata) VALUES (?, ?, ?, ?)",
         (entry.id, entry.digest, entry.item, orjson.dumps(entry.metadata)),

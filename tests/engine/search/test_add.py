@@ -155,6 +155,9 @@ def test_a_folder_is_referred_to(qvl: Run, fake: Start, tmp_path: Path) -> None:
     command = ("search", "add", source, "--index", tmp_path / "index", "--url", server.url)
     assert "2 put" in qvl(*command)
     assert "0 put, 2 were there before" in qvl(*command)
+    said = qvl("search", "drop", "note.txt", "nobody", "--index", tmp_path / "index")
+    assert "1 of 2 taken out; 1 in all" in said
+    assert "1 put, 1 were there before" in qvl(*command)
     index = Embedded(tmp_path / "index")
     hits = {hit.id: (orjson.loads(hit.item), hit.metadata) for hit in index.find(_unit("x"), 9, ())}
     index.close()
@@ -186,6 +189,7 @@ def test_mistakes_are_one_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
         (("add", tmp_path / "no.jsonl", "--index", tmp_path / "index", "--url", url), "No such file"),
         (("add", source, "--url", url), "no index: give --index"),
         (("ask", "x", "--index", tmp_path / "none", "--url", url), "there is no index at"),
+        (("drop", "x", "--index", tmp_path / "none"), "there is no index at"),
         (("ask", "--url", url), "give a text, --image or --video"),
         (("ask", "x", "--url", url, "--filter", "{"), "--filter is not JSON"),
         (("ask", "x", "--url", url, "--top-n", "0"), "top_n must be at least 1"),

@@ -59,6 +59,19 @@ def test_an_id_is_there_once(index: Index) -> None:
     assert [hit.id for hit in index.find(rows[0], 9, conditions({"colour": "red"}))] == ["d1"]
 
 
+def test_what_is_taken_out_is_gone(index: Index) -> None:
+    rows = unit_rows(5)
+    assert index.remove(["d1"]) == 0
+    index.prepare(layout())
+    index.put([entry(i, even=i % 2 == 0) for i in range(5)], rows)
+    assert index.remove(["d1", "d2", "nobody", "d2"]) == 2
+    assert {hit.id for hit in index.find(rows[1], 9, ())} == {"d0", "d3", "d4"}
+    assert {hit.id for hit in index.find(rows[1], 9, conditions({"even": True}))} == {"d0", "d4"}
+    assert (len(index), index.known(["d1"])) == (3, {})
+    index.put([entry(1)], rows[1:2])
+    assert [hit.id for hit in index.find(rows[1], 1, ())] == ["d1"]
+
+
 def test_vectors_of_another_kind_are_refused(index: Index) -> None:
     index.prepare(layout())
     index.put([entry(0)], unit_rows(1))
