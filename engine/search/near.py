@@ -97,7 +97,7 @@ class Graph:
 
     @property
     def last(self) -> int:
-        return int(max(self._graph.keys)) if len(self) else 0
+        return int(np.max(self._graph.keys[:])) if len(self) else 0
 
     def add(self, rows: Rows, codes: Codes) -> None:
         self._graph.add(rows, np.ascontiguousarray(codes))
