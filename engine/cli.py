@@ -15,7 +15,8 @@ from cyclopts import App, CycloptsError, Parameter
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.options import SOURCES, flat, shown_default, with_bundled
+from qvl.engine.options import SOURCES, ConfigFile, Source, flat, shown_default, with_bundled
+from qvl.engine.search.cli import search
 from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas
 
 USAGE_ERROR = 2
@@ -42,12 +43,9 @@ app = App(
     default_parameter=Parameter(negative_iterable=(), show_default=shown_default),
     result_action="return_value",
 )
+app.command(search)
 
 Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
-ConfigFile: TypeAlias = Annotated[
-    Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
-]
-Source: TypeAlias = Annotated[Path, Parameter(name="IN")]
 Out: TypeAlias = Annotated[Path, Parameter(alias="-o")]
 
 

@@ -136,6 +136,10 @@ class ServerConfig:
     """How long requests in flight may take to finish after SIGTERM."""
     request_seconds: float = 120.0
     """Deadline of one request; over it: 504."""
+    index: str | None = None
+    """What /v1/search looks in: a folder that `qvl search add` fills, or Qdrant's http://HOST:6333/COLLECTION."""
+    index_key: str | None = None
+    """API key of that Qdrant."""
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -48,6 +48,8 @@ class Client:
     embed_result = _blocking(calls.embed_result)
     rerank = _blocking(calls.rerank)
     rerank_result = _blocking(calls.rerank_result)
+    search = _blocking(calls.search)
+    search_reply = _blocking(calls.search_reply)
     models = _blocking(calls.models)
 
     def __init__(
@@ -110,6 +112,8 @@ class AsyncClient:
     embed_result = _awaiting(calls.embed_result)
     rerank = _awaiting(calls.rerank)
     rerank_result = _awaiting(calls.rerank_result)
+    search = _awaiting(calls.search)
+    search_reply = _awaiting(calls.search_reply)
     models = _awaiting(calls.models)
 
     def __init__(

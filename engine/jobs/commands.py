@@ -19,7 +19,7 @@ from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import duration, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.tasks import Embedding, Ranking, Task
+from qvl.engine.jobs.tasks import Embedding, Ranking, Row, Task
 from qvl.engine.jobs.work import Work
 
 
@@ -34,7 +34,7 @@ class Order:
     role: str
     asked: dict[str, Any]
     """What goes with every line, e.g. the instruction; another value is another job."""
-    task: Callable[[Answers], Task]
+    task: Callable[[Answers], Task[Row]]
     files: tuple[str, ...]
     writer: Writer
 
@@ -87,7 +87,7 @@ def _until_stopped(order: Order) -> int:
 
 
 async def carry_out(order: Order) -> int:
-    _stop_politely()
+    stop_politely()
     if not order.out.parent.is_dir():
         raise JobError(f"cannot write {order.out}: there is no folder {order.out.parent}")
     given = await asyncio.to_thread(fingerprint, order.source)
@@ -131,7 +131,7 @@ def _told(summary: dict[str, Any]) -> str:
     return f"{summary['rows']:,} rows{bad}"
 
 
-def _stop_politely() -> None:
+def stop_politely() -> None:
     """SIGTERM as Ctrl-C: what is answered gets committed, and the engine stopped."""
     task = asyncio.current_task()
     assert task is not None
