@@ -93,7 +93,9 @@ def engine_args(
         "tensor_parallel_size": config.tensor_parallel,
         "gpu_memory_utilization": share or (SHARE / 2 if shared else SHARE),
         # An embedder's shared prefix is shorter than a block; a reranker's holds the whole query.
-        "enable_prefix_caching": checkpoint.role == "reranker",
+        "enable_prefix_caching": (
+            checkpoint.role == "reranker" if config.prefix_caching is None else config.prefix_caching
+        ),
         "limit_mm_per_prompt": {"image": media[0], "video": media[1]},
         # Ours are the only inputs and they are hashed by content; a second cache can only disagree.
         "mm_processor_cache_gb": 0,

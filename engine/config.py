@@ -86,6 +86,8 @@ class EngineConfig:
     """GPUs that one model is split over."""
     max_batched_tokens: int | None = None
     """Tokens of one engine step (default: 16384 on a GPU, 8192 on a CPU)."""
+    prefix_caching: bool | None = None
+    """Keep the KV blocks of shared prefixes (default: the reranker's only; an embedder's prefix is short)."""
     enforce_eager: bool | None = None
     """No torch.compile and no CUDA graphs (default: only on a CPU)."""
     limits: Limits = field(default_factory=Limits)
