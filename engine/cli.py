@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name == "ray":
             return _fail("Ray Serve is not installed: pip install 'qvl[ray]'", USAGE_ERROR)
-        if error.name not in {"vllm", "torch"}:
+        if error.name not in {"vllm", "torch", "compressed_tensors"}:
             raise
         return _fail(
             "vLLM is not installed: pip install 'qvl[gpu]', or 'qvl[cpu]' without a GPU", USAGE_ERROR

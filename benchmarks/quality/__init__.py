@@ -1,7 +1,7 @@
 """What each shortcut costs in answers: a row for each, against the Hugging Face code in float32.
 
     python -m benchmarks.quality                       # the bundled pair on this CPU (`make quality`)
-    python -m benchmarks.quality --task NAME           # a task of the `mteb` package, if it and its data are here
+    python -m benchmarks.quality --task NAME           # a task of `mteb`, where it and its data are
     python -m benchmarks.quality --gpu --embedder DIR  # also the rows that a CPU has no kernel for
 
 Exit code 1 where a row is under its floor (`variants.py`).

@@ -17,6 +17,7 @@ from qvl.engine import EmbedRequest, Engine, EngineConfig
 from qvl.engine.demo.samples import png
 from qvl.engine.demo.tasks import Item
 from qvl.engine.protocol import Content, RerankRequest
+from qvl.engine.quantize.quality import threads
 
 Rankings = Sequence[tuple[Item, Sequence[Item]]]
 _BATCH = 32
@@ -42,7 +43,9 @@ class Answers:
 
 
 def reference_vectors(model: HuggingFace, items: Sequence[Item]) -> Scores:
-    return _unit([model.embed_inputs(_opened(item)) for item in items], model)
+    inputs = [model.embed_inputs(_opened(item)) for item in items]
+    rows: Scores = torch.nn.functional.normalize(_hidden(model, inputs), dim=-1).cpu().numpy()
+    return rows
 
 
 def reference_logits(model: HuggingFace, rankings: Rankings) -> Scores:
@@ -50,8 +53,7 @@ def reference_logits(model: HuggingFace, rankings: Rankings) -> Scores:
     for query, documents in rankings:
         asked = _opened(query)
         inputs = [model.rerank_inputs(asked, _opened(each), query.instruction) for each in documents]
-        hidden = torch.cat([model.hidden(inputs[at : at + _BATCH]) for at in range(0, len(inputs), _BATCH)])
-        rows.append((hidden @ model.direction).cpu().numpy())
+        rows.append((_hidden(model, inputs) @ model.direction).cpu().numpy())
     return np.stack(rows)
 
 
@@ -126,10 +128,9 @@ def _opened(item: Item) -> dict[str, Any]:
     }
 
 
-def _unit(inputs: Sequence[dict[str, torch.Tensor]], model: HuggingFace) -> Scores:
-    hidden = torch.cat([model.hidden(inputs[at : at + _BATCH]) for at in range(0, len(inputs), _BATCH)])
-    rows: Scores = torch.nn.functional.normalize(hidden, dim=-1).cpu().numpy()
-    return rows
+def _hidden(model: HuggingFace, inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+    with threads(model.model):
+        return torch.cat([model.hidden(inputs[at : at + _BATCH]) for at in range(0, len(inputs), _BATCH)])
 
 
 def reference_model(folder: Path) -> HuggingFace:

@@ -37,6 +37,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Of a vector with the reference's; none for vectors that were made smaller."""
     score_error: float | None = None
     """The reranker's largest, of scores in (0, 1)."""
+    score_spread: tuple[float, float] | None = None
+    """The reranker's 10th and 90th percentile: both near a half, or one of them at 0.5 and the other at 1, is
+    a head or a template that is broken."""
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:

@@ -108,7 +108,9 @@ class Grid:
         if role == "reranker":
             scores, wanted = _sigmoid(got.logits), _sigmoid(true.logits)
             row = self._row(role, name, bench.task, scores, wanted, bench.ranked)
-            return replace(row, score_error=float(np.abs(scores - wanted).max()))
+            low, high = np.quantile(scores, (0.1, 0.9))
+            error = float(np.abs(scores - wanted).max())
+            return replace(row, score_error=error, score_spread=(float(low), float(high)))
         scores, wanted = got.queries @ got.documents.T, true.queries @ true.documents.T
         row = self._row(role, name, bench.task, scores, wanted, bench.grades)
         sides = (got.queries, true.queries), (got.documents, true.documents)

@@ -5,7 +5,8 @@ Another reader of the same files: what vLLM's kernels make of them is for `pytho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from qvl.engine.checkpoint import Role, TextSide
 from qvl.engine.prepare import Ready
 from qvl.engine.quantize.examples import tensors
+
+_SMALL = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,22 @@ def load(folder: Path) -> Any:
     return model
 
 
+@contextmanager
+def threads(model: Any) -> Iterator[None]:
+    """One for a small model: on a busy machine, cores that wait for each other cost more than they add."""
+    before = torch.get_num_threads()
+    if sum(each.numel() for each in model.parameters()) < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def last_states(model: Any, examples: Sequence[Ready]) -> torch.Tensor:
     """(examples, hidden) in float32."""
     config = model.config.to_dict()
-    with torch.inference_mode():
+    with torch.inference_mode(), threads(model):
         rows = [
             model.model(
                 **{name: each.to(model.device) for name, each in tensors(ready, config).items()},

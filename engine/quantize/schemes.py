@@ -52,7 +52,7 @@ def parameters(weight: torch.Tensor, scheme: Any) -> dict[str, torch.Tensor]:
     from compressed_tensors.quantization.utils import calculate_qparams
 
     group = scheme.weights.group_size
-    parts = weight.unflatten(1, (-1, group or weight.shape[1]))
+    parts = weight.reshape(len(weight), -1, group or weight.shape[1])
     scale, zero = calculate_qparams(parts.amin(2), parts.amax(2), scheme.weights)
     return {"weight_scale": scale, "weight_zero_point": zero}
 
