@@ -9,11 +9,13 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from qvl.engine.adapters import Adapter
 from qvl.engine.arena import Place
 from qvl.engine.checkpoint import Checkpoint, TextSide
 from qvl.engine.config import EngineConfig
+from qvl.engine.errors import CheckpointError
 from qvl.engine.hardware import SHARE
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.tokens import Prompt, Span
@@ -60,7 +62,13 @@ def prepare_environment() -> None:
 
 
 def engine_args(
-    config: EngineConfig, checkpoint: Checkpoint, text: TextSide, *, pixels: str, shared: bool
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    text: TextSide,
+    *,
+    pixels: str,
+    shared: bool,
+    adapters: Sequence[Adapter] = (),
 ) -> Any:
     """Every right setting for one role.
 
@@ -110,8 +118,33 @@ def engine_args(
         "seed": 0,
     }
     settings |= _cpu_settings(config, checkpoint) if on_cpu() else {"async_scheduling": True}
+    settings |= _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
+
+
+def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """All adapters stay loaded: one that had to be fetched during a step would hold up everybody's."""
+    if not adapters:
+        return {}
+    from vllm.config.lora import MaxLoRARanks
+
+    most = max(each.rank for each in adapters)
+    ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= most]
+    if not ranks:
+        raise CheckpointError(f"--lora: vLLM takes ranks up to {max(get_args(MaxLoRARanks))}, not {most}")
+    # Requests without an adapter have slot -1, which the CPU's kernels read as the last: it stays empty.
+    slots = len(adapters) + on_cpu()
+    return {"enable_lora": True, "max_loras": slots, "max_lora_rank": ranks[0]}
+
+
+def lora_requests(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """vLLM's own requests by name; none without adapters."""
+    from vllm.lora.request import LoRARequest
+
+    return {
+        each.name: LoRARequest(each.name, place, str(each.path)) for place, each in enumerate(adapters, 1)
+    }
 
 
 def _cpu_settings(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:

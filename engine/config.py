@@ -78,6 +78,8 @@ class EngineConfig:
     """Weights and activations; auto is the checkpoint's own."""
     quantization: str | None = None
     """Passed to vLLM, e.g. fp8_per_channel."""
+    lora: tuple[str, ...] = ()
+    """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None
     """Share of the GPU's memory for the embedder (default: 0.9 alone, 0.45 beside a reranker)."""
     reranker_memory: float | None = None

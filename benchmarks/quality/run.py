@@ -23,7 +23,7 @@ from benchmarks.quality.rows import Row, under
 from benchmarks.quality.tasks import Task
 from benchmarks.quality.variants import PLAIN, SERVED, STORED, Served
 from qvl.engine import EngineConfig
-from qvl.engine.errors import QvlError
+from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.quantize.command import quantize
 
 
@@ -74,8 +74,8 @@ class Grid:
             return
         try:
             found = self._served(variant, roles, folder)
-        except QvlError as error:
-            self.failures.append(f"{variant.name}: {error.message}")
+        except (ConfigError, QvlError) as error:
+            self.failures.append(f"{variant.name}: {error}")
             return
         for role in roles:
             yield [self._own(role, variant.name, each, found[each.task.name]) for each in self.benches]
