@@ -14,6 +14,10 @@ from benchmarks.quality.variants import SERVED, STORED, Floor
 
 FLOORS: dict[str, Floor] = {each.name: each.floor for each in (*SERVED, *STORED)}
 
+USEFUL = 0.6
+"""nDCG@10 of a reranker that has learnt something; one right of twenty gives 0.23 by chance. Below this there
+is nothing to lose, and a floor would be on noise."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     hardware: str
@@ -55,7 +59,8 @@ def under(rows: Sequence[Row]) -> str:
     lost, least = loss(rows), min(row.correlation for row in rows)
     wanted = floor.correlation if rows[0].role == "embedder" else floor.scores
     reasons = []
-    if not lost <= floor.loss:
+    ranks = rows[0].role == "embedder" or np.mean([row.reference_ndcg for row in rows]) >= USEFUL
+    if ranks and not lost <= floor.loss:
         reasons.append(f"nDCG@10 lost {lost:.3f}, {floor.loss:g} is allowed")
     if not least >= wanted:
         reasons.append(f"correlation {least:.4f}, {wanted:g} is the least")
