@@ -56,7 +56,7 @@ def quality(
     rankings
         Queries of a task that are reranked.
     gpu
-        Also what no CPU build of vLLM can.
+        The engines and the reference are on a GPU; the rows say which.
     out
         Results file (default: results/quality/DATE-cpu.jsonl or -gpu.jsonl).
     """
@@ -87,8 +87,6 @@ def show(grid: Grid, console: Console, path: Path | None) -> int:
     wide = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     for role in grid.options.models:
         wide.print(table(made, role))
-    for line in grid.absent:
-        wide.print(f"not run: {line}", highlight=False)
     for line in grid.failures:
         wide.print(f"under its floor: {line}", highlight=False, style="red")
     return 1 if grid.failures else 0

@@ -35,25 +35,22 @@ class Options:
     """Queries of each task that are reranked."""
     variants: Sequence[Served] = SERVED
     gpu: bool = False
+    """Where it runs; the rows say so."""
 
 
 class Grid:
-    """After `rows`, `failures` says what was under its floor, and `absent` what this machine cannot run."""
+    """After `rows`, `failures` says what was under its floor or did not run."""
 
     def __init__(self, options: Options, console: Console) -> None:
         self.options = options
         self.console = console
         self.failures: list[str] = []
-        self.absent: list[str] = []
         self._date = runs.now()
 
     def rows(self) -> Iterator[list[Row]]:
         """Of one shortcut and role at a time, as soon as they are made."""
         with tempfile.TemporaryDirectory(prefix="qvl-quality-") as folder:
             for variant in self.options.variants:
-                if variant.gpu and not self.options.gpu:
-                    self.absent.append(f"{variant.name}: {variant.gpu}")
-                    continue
                 for group in self._of(variant, Path(folder)):
                     if why := under(group):
                         self.failures.append(f"{group[0].role}, {group[0].variant}: {why}")

@@ -39,8 +39,6 @@ class Served:
     half: bool = False
     """Pictures at half their pixels."""
     roles: tuple[Role, ...] = ROLES
-    gpu: str = ""
-    """Why no CPU build of vLLM can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +82,7 @@ SERVED = (
     Served(name="W4A16 AWQ", floor=Floor(loss=0.02, correlation=0.98, scores=0.5), scheme="awq"),
     Served(name="FP8 W8A8", floor=EIGHT, scheme="fp8"),
     Served(name="FP8 W8A8, vision too", floor=EIGHT, scheme="fp8", vision=True),
-    Served(
-        name="FP8 online",
-        floor=EIGHT,
-        engine={"quantization": "fp8_per_channel"},
-        gpu="vLLM quantises while it loads on a GPU only",
-    ),
+    Served(name="FP8 while loading", floor=EIGHT, engine={"quantization": "fp8_per_channel"}),
 )
 PLAIN = "bfloat16"
 """The row whose vectors are stored."""
