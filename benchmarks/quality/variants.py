@@ -76,10 +76,10 @@ SERVED = (
         engine={"prefix_caching": False},
         roles=("reranker",),
     ),
-    Served(name="half the pixels", floor=Floor(loss=0.5, correlation=0.5), half=True),
+    Served(name="half the pixels", floor=Floor(loss=0.1, correlation=0.8), half=True),
     Served(name="INT8 W8A8", floor=EIGHT, scheme="int8"),
     Served(name="INT8 W8A8, vision too", floor=EIGHT, scheme="int8", vision=True),
-    Served(name="W4A16 AWQ", floor=Floor(loss=0.02, correlation=0.98, scores=0.5), scheme="awq"),
+    Served(name="W4A16 AWQ", floor=Floor(loss=0.02, correlation=0.98, scores=0.4), scheme="awq"),
     Served(name="FP8 W8A8", floor=EIGHT, scheme="fp8"),
     Served(name="FP8 W8A8, vision too", floor=EIGHT, scheme="fp8", vision=True),
     Served(name="FP8 while loading", floor=EIGHT, engine={"quantization": "fp8_per_channel"}),
@@ -88,7 +88,7 @@ PLAIN = "bfloat16"
 """The row whose vectors are stored."""
 
 TIGHT = Floor(loss=0.01, correlation=0.998)
-BITS = Floor(loss=0.25, correlation=0.8)
+BITS = Floor(loss=0.06, correlation=0.85)
 STORED = (
     Stored(name="float16 vectors", floor=TIGHT, query="float16", document="float16"),
     Stored(name="int8 vectors", floor=TIGHT, query="int8", document="int8"),
@@ -97,13 +97,13 @@ STORED = (
     Stored(name="binary vectors", floor=BITS, query="binary", document="binary"),
     Stored(name="ubinary vectors", floor=BITS, query="ubinary", document="ubinary"),
     Stored(name="binary documents, float queries", floor=BITS, document="binary"),
-    Stored(name="1/2 of the dimensions", floor=Floor(loss=0.02, correlation=0.95), share=1 / 2),
-    Stored(name="1/4 of the dimensions", floor=Floor(loss=0.05, correlation=0.85), share=1 / 4),
-    Stored(name="1/8 of the dimensions", floor=Floor(loss=0.3, correlation=0.7), share=1 / 8),
-    Stored(name="1/16 of the dimensions", floor=Floor(loss=0.6, correlation=0.5), share=1 / 16),
+    Stored(name="1/2 of the dimensions", floor=Floor(loss=0.02, correlation=0.94), share=1 / 2),
+    Stored(name="1/4 of the dimensions", floor=Floor(loss=0.03, correlation=0.85), share=1 / 4),
+    Stored(name="1/8 of the dimensions", floor=Floor(loss=0.06, correlation=0.65), share=1 / 8),
+    Stored(name="1/16 of the dimensions", floor=Floor(loss=0.15, correlation=0.5), share=1 / 16),
     Stored(
         name="1/2 of the dimensions, int8",
-        floor=Floor(loss=0.02, correlation=0.95),
+        floor=Floor(loss=0.02, correlation=0.94),
         query="int8",
         document="int8",
         share=1 / 2,
