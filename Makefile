@@ -1,5 +1,5 @@
 # Needs Linux x86-64 and Python 3.11 to 3.13 with venv; PYTHON=... picks another interpreter.
-.PHONY: help setup demo test test-oldest bench soak check manifests fix lock audit clean
+.PHONY: help setup demo test test-oldest bench quality soak check manifests fix lock audit clean
 export PYTHON
 
 help:  ## this list
@@ -20,6 +20,9 @@ test-oldest:  ## the engine's tests on the oldest vLLM that is supported
 
 bench: setup  ## qvl beside stock vLLM on this CPU, tiny model: ratios, and where the aims stand (10 minutes)
 	@.venv/bin/python -m benchmarks
+
+quality: setup  ## what each shortcut costs in answers, against float32; fails under the floors (10 minutes)
+	@.venv/bin/python -m benchmarks.quality
 
 soak: setup  ## twice the load the server can take, with faults, SECONDS=900; what was promised and what was seen
 	@.venv/bin/python -m benchmarks.soak --seconds $(or $(SECONDS),900)

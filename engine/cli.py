@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -152,6 +152,43 @@ def rerank(
 
 
 @app.command
+def quantize(
+    model: Model,
+    /,
+    *,
+    scheme: Literal["fp8", "int8", "awq"],
+    out: Out,
+    role: Literal["embedder", "reranker"] | None = None,
+    vision: bool = False,
+    calibration: Path | None = None,
+    config: ConfigFile = None,
+) -> int:
+    """Write a checkpoint in fewer bits; `qvl serve OUT` needs no option for it.
+
+    Parameters
+    ----------
+    model
+        Checkpoint folder or hub name, not quantised yet.
+    scheme
+        fp8 and int8: weights and activations in 8 bits. awq: weights in 4, with scales found on examples.
+    out
+        The folder to make.
+    role
+        Where the checkpoint does not tell it.
+    vision
+        The vision tower too (fp8, int8); the token embedding and lm_head always stay.
+    calibration
+        JSON lines as `qvl embed` (a reranker: `qvl rerank`) takes them, the first 128 of which AWQ and the
+        report use (default: the demo's drawn pictures and texts).
+    """
+    del config
+    from qvl.engine.quantize.command import quantize
+
+    quantize(model, out, scheme, role=role, vision=vision, calibration=calibration)
+    return 0
+
+
+@app.command
 def models(*, config: ConfigFile = None) -> int:
     """Show which published models fit the GPUs of this machine."""
     del config
@@ -197,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name == "ray":
             return _fail("Ray Serve is not installed: pip install 'qvl[ray]'", USAGE_ERROR)
-        if error.name not in {"vllm", "torch"}:
+        if error.name not in {"vllm", "torch", "compressed_tensors"}:
             raise
         return _fail(
             "vLLM is not installed: pip install 'qvl[gpu]', or 'qvl[cpu]' without a GPU", USAGE_ERROR

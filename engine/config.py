@@ -82,6 +82,8 @@ class EngineConfig:
     """Weights and activations; auto is the checkpoint's own."""
     quantization: str | None = None
     """Passed to vLLM, e.g. fp8_per_channel."""
+    lora: tuple[str, ...] = ()
+    """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None
     """Share of the GPU's memory for the embedder (default: 0.9 alone, 0.45 beside a reranker)."""
     reranker_memory: float | None = None
@@ -90,6 +92,8 @@ class EngineConfig:
     """GPUs that one model is split over."""
     max_batched_tokens: int | None = None
     """Tokens of one engine step (default: 16384 on a GPU, 8192 on a CPU)."""
+    prefix_caching: bool | None = None
+    """Keep the KV blocks of shared prefixes (default: the reranker's only; an embedder's prefix is short)."""
     enforce_eager: bool | None = None
     """No torch.compile and no CUDA graphs (default: only on a CPU)."""
     stall_seconds: float = 120.0

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qvl.engine import compat
+from qvl.engine.adapters import Adapter
 from qvl.engine.arena import Arena
 from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
 from qvl.engine.config import EngineConfig
@@ -32,11 +33,18 @@ class LLM:
     """Owns an `AsyncLLM` and its engine process."""
 
     def __init__(
-        self, checkpoint: Checkpoint, text: TextSide, engine: Any, arena: Arena, stall_seconds: float
+        self,
+        checkpoint: Checkpoint,
+        text: TextSide,
+        engine: Any,
+        arena: Arena,
+        adapters: Sequence[Adapter],
+        stall_seconds: float,
     ) -> None:
         from vllm import PoolingParams
 
         self.checkpoint = checkpoint
+        self._adapters = compat.lora_requests(adapters)
         self.text = text
         self._engine = engine
         self._arena = arena
@@ -48,46 +56,80 @@ class LLM:
         self._stopped = False
 
     @classmethod
-    def load(cls, config: EngineConfig, checkpoint: Checkpoint, arena: Arena, *, shared: bool) -> LLM:
+    def load(
+        cls,
+        config: EngineConfig,
+        checkpoint: Checkpoint,
+        arena: Arena,
+        *,
+        shared: bool,
+        adapters: Sequence[Adapter] = (),
+    ) -> LLM:
         """Blocks for the start-up (tens of seconds). Raises CheckpointError when vLLM cannot load it."""
         from vllm.v1.engine.async_llm import AsyncLLM
 
         text = load_text_side(checkpoint)
-        args = compat.engine_args(config, checkpoint, text, pixels=str(arena.path), shared=shared)
+        args = compat.engine_args(
+            config, checkpoint, text, pixels=str(arena.path), shared=shared, adapters=adapters
+        )
         try:
-            return cls(checkpoint, text, AsyncLLM.from_engine_args(args), arena, config.stall_seconds)
+            engine = AsyncLLM.from_engine_args(args)
+            return cls(checkpoint, text, engine, arena, adapters, config.stall_seconds)
         except (RuntimeError, ValueError, OSError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
 
-    @property
-    def card(self) -> ModelCard:
-        return ModelCard(
-            id=self.checkpoint.name,
-            role=self.checkpoint.role,
-            dimensions=self.checkpoint.dimensions,
-            max_length=self.text.tokenizer.max_length,
-            dtype=self._dtype,
-        )
+    async def load_adapters(self) -> None:
+        """Now, since one that does not load would end the engine. Raises CheckpointError."""
+        for name, adapter in self._adapters.items():
+            try:
+                await self._engine.add_lora(adapter)
+            except Exception as error:  # the engine process names its own errors in its own words
+                raise CheckpointError(f"--lora {name}: the engine refused it: {_reason(error)}") from error
 
-    async def run(self, inputs: Sequence[Ready], priority: Priority = "interactive") -> list[Row | QvlError]:
-        """A row of float32 for each input, in order, or what is wrong with that one.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a request may call it: the checkpoint, then its adapters."""
+        return (self.checkpoint.name, *self._adapters)
+
+    def called(self, name: str | None) -> str:
+        """What answers a request for `name`."""
+        return name if name in self._adapters else self.checkpoint.name
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        return [
+            ModelCard(
+                id=name,
+                role=self.checkpoint.role,
+                dimensions=self.checkpoint.dimensions,
+                max_length=self.text.tokenizer.max_length,
+                dtype=self._dtype,
+            )
+            for name in self.names
+        ]
+
+    async def run(
+        self, inputs: Sequence[Ready], priority: Priority = "interactive", name: str | None = None
+    ) -> list[Row | QvlError]:
+        """A row of float32 for each input, in order, or what is wrong with that one; by the adapter `name`.
 
         They enter the scheduler in order, so that later ones hit the KV blocks of the first. The engine
         failing, or the caller going away, ends them all.
         """
         if len(inputs) == 1:  # a task of its own would be a tenth of a short text's work
-            return [await self._one(inputs[0], _RANKS[priority])]
+            return [await self._one(inputs[0], _RANKS[priority], name)]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(item, _RANKS[priority])) for item in inputs]
+                tasks = [group.create_task(self._one(item, _RANKS[priority], name)) for item in inputs]
         except* QvlError as errors:
             raise _first(errors) from None
         return [task.result() for task in tasks]
 
-    async def _one(self, item: Ready, rank: int) -> Row | QvlError:
+    async def _one(self, item: Ready, rank: int, name: str | None) -> Row | QvlError:
         try:
             async with self._arena.hold(item.visuals) as places:
-                output = await self._encode(compat.engine_input(item.prompt, item.visuals, places), rank)
+                prompt = compat.engine_input(item.prompt, item.visuals, places)
+                output = await self._encode(prompt, rank, self._adapters.get(name or ""))
         except TooLarge as error:
             return error
         row: Row = output.float().numpy().reshape(-1)
@@ -95,13 +137,14 @@ class LLM:
             return QvlError("the model gave a number that is not finite; try bfloat16", code="not_finite")
         return row
 
-    async def _encode(self, prompt: Any, rank: int) -> Any:
+    async def _encode(self, prompt: Any, rank: int, adapter: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if self._stopped:
             raise Unavailable("the engine is stopping", code="draining")
         try:
-            encoded = self._engine.encode(prompt, self._params, str(next(self._ids)), priority=rank)
+            own = str(next(self._ids))
+            encoded = self._engine.encode(prompt, self._params, own, lora_request=adapter, priority=rank)
             outputs = [each async for each in encoded]
         except EngineDeadError as error:
             raise Unavailable("the model's engine process has died", code="engine_dead") from error
