@@ -7,15 +7,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import App, CycloptsError, Parameter
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.options import SOURCES, ConfigFile, Source, flat, shown_default, with_bundled
+from qvl.engine.options import SOURCES, ConfigFile, Model, Out, Source, flat, shown_default, with_bundled
+from qvl.engine.quantize.cli import quantize
 from qvl.engine.search.cli import search
 from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas
 
@@ -44,9 +43,7 @@ app = App(
     result_action="return_value",
 )
 app.command(search)
-
-Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
-Out: TypeAlias = Annotated[Path, Parameter(alias="-o")]
+app.command(quantize)
 
 
 @app.command
@@ -149,43 +146,6 @@ def rerank(
     from qvl.engine.jobs.commands import rerank_file
 
     return rerank_file(source, out, job, engine and with_bundled(engine), instruction)
-
-
-@app.command
-def quantize(
-    model: Model,
-    /,
-    *,
-    scheme: Literal["fp8", "int8", "awq"],
-    out: Out,
-    role: Literal["embedder", "reranker"] | None = None,
-    vision: bool = False,
-    calibration: Path | None = None,
-    config: ConfigFile = None,
-) -> int:
-    """Write a checkpoint in fewer bits; `qvl serve OUT` needs no option for it.
-
-    Parameters
-    ----------
-    model
-        Checkpoint folder or hub name, not quantised yet.
-    scheme
-        fp8 and int8: weights and activations in 8 bits. awq: weights in 4, with scales found on examples.
-    out
-        The folder to make.
-    role
-        Where the checkpoint does not tell it.
-    vision
-        The vision tower too (fp8, int8); the token embedding and lm_head always stay.
-    calibration
-        JSON lines as `qvl embed` (a reranker: `qvl rerank`) takes them, the first 128 of which AWQ and the
-        report use (default: the demo's drawn pictures and texts).
-    """
-    del config
-    from qvl.engine.quantize.command import quantize
-
-    quantize(model, out, scheme, role=role, vision=vision, calibration=calibration)
-    return 0
 
 
 @app.command

@@ -36,6 +36,8 @@ ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
 ]
 Source: TypeAlias = Annotated[Path, Parameter(name="IN")]
+Out: TypeAlias = Annotated[Path, Parameter(alias="-o")]
+Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
 
 T = TypeVar("T")
 
