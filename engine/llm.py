@@ -73,8 +73,11 @@ class LLM:
             config, checkpoint, text, pixels=str(arena.path), shared=shared, adapters=adapters
         )
         try:
-            engine = AsyncLLM.from_engine_args(args)
-            return cls(checkpoint, text, engine, arena, adapters, config.stall_seconds)
+            # Not through a name of this frame: a failed import inside vLLM, which keeps its traceback, would
+            # keep the engine with it beyond the interpreter's modules.
+            return cls(
+                checkpoint, text, AsyncLLM.from_engine_args(args), arena, adapters, config.stall_seconds
+            )
         except (RuntimeError, ValueError, OSError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
 
