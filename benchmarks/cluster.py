@@ -14,7 +14,8 @@ import httpx
 import numpy as np
 
 from benchmarks import load, paced
-from benchmarks.fleet import Fleet, by_tokens, simulate
+from benchmarks.delays import by_tokens
+from benchmarks.fleet import Fleet, simulate
 from benchmarks.load import Shot
 from benchmarks.tally import WITHIN_SECONDS, Tally
 from benchmarks.trace import bursty

@@ -12,22 +12,19 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.delays import Delays, Policy
 from benchmarks.trace import Trace
-from qvl.ray_serve.policy import QUEUED, QueuedTokens
+from qvl.ray_serve.policy import QUEUED
 
 ANSWERED, REFUSED, LATE, UNSERVED = range(4)
 """What became of a request; 200, 429, 504, and 503 for want of any replica."""
 _LEAVE, _READY, _TICK, _GONE = range(4)
-
-Policy: TypeAlias = Callable[[Any], tuple[float, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,32 +46,6 @@ class Fleet:
     drain_window: float = 3.0
     look_back: float = 12.0
     report_seconds: float = 2.0
-
-
-def by_tokens(replica_tokens: float) -> Policy:
-    return QueuedTokens(replica_tokens)
-
-
-def by_requests(target: float) -> Policy:
-    """Ray's default: a number of requests in progress for each replica."""
-    return lambda context: (context.total_num_requests / target, None)
-
-
-class Delays:
-    """Ray's: a wish must last before it is followed, and a contrary one starts the wait again."""
-
-    def __init__(self, up: float, down: float) -> None:
-        self._seconds = {1: up, -1: down}
-        self._direction, self._since = 0, 0.0
-
-    def decide(self, wished: int, target: int, now: float) -> int:
-        direction = (wished > target) - (wished < target)
-        if direction != self._direction:
-            self._direction, self._since = direction, now
-        if not direction or now - self._since + 1e-6 < self._seconds[direction]:
-            return target
-        self._direction = 0
-        return wished
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import rows
-from benchmarks.fleet import Fleet, Policy, by_requests, by_tokens, simulate
+from benchmarks.delays import Policy, by_requests, by_tokens
+from benchmarks.fleet import Fleet, simulate
 from benchmarks.rows import Row
 from benchmarks.tally import WITHIN_SECONDS, Tally, mean
 from benchmarks.trace import Trace, bursty

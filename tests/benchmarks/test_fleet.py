@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.delays import Delays, by_requests, by_tokens
 from benchmarks.fleet import (
     ANSWERED,
     LATE,
     REFUSED,
     UNSERVED,
-    Delays,
     Fleet,
     Outcome,
     Policy,
-    by_requests,
-    by_tokens,
     simulate,
 )
 from benchmarks.trace import Trace, bursty
