@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.conftest import Server
+from tests.engine.media.test_decoders import is_ours
 from tests.parity import cases
 from tests.system.test_http_parity import url
 from tests.system.test_lifecycle import gone
@@ -25,8 +26,7 @@ KILLS = 8
 def decoders(server: Server) -> list[psutil.Process]:
     """Those that decode; the one that forks them is their parent."""
     family = psutil.Process(server.process.pid).children(recursive=True)
-    forks = [each for each in family if "qvl.engine.media.worker" in " ".join(each.cmdline())]
-    return [each for each in forks if each.ppid() != server.process.pid]
+    return [each for each in family if is_ours(each) and each.ppid() != server.process.pid]
 
 
 def embed(server: Server, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -34,12 +34,24 @@ def own() -> Iterator[ForkServer]:
 
 
 def fork_servers() -> list[psutil.Process]:
-    mine = psutil.Process().children()
-    return [each for each in mine if "qvl.engine.media.worker" in each.cmdline()]
+    return [each for each in psutil.Process().children() if is_ours(each)]
+
+
+def is_ours(process: psutil.Process) -> bool:
+    """Other tests' children may be zombies, which have no command line."""
+    try:
+        return "qvl.engine.media.worker" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def decoders() -> list[psutil.Process]:
-    return [child for server in fork_servers() for child in server.children()]
+    """A fork server may be gone by the time it is asked."""
+    found: list[psutil.Process] = []
+    for server in fork_servers():
+        with suppress(psutil.NoSuchProcess):
+            found += server.children()
+    return found
 
 
 def run(loader_of: Callable[[], MediaLoader], *rounds: list[Content]) -> list[list[object]]:
@@ -62,10 +74,11 @@ def killing(most: int) -> Iterator[list[int]]:
     def work() -> None:
         while not over.is_set() and len(killed) < most:
             for each in decoders():
-                if each.status() != psutil.STATUS_ZOMBIE and each.pid not in killed:
-                    killed.append(each.pid)
-                    each.kill()
-                    break
+                with suppress(psutil.NoSuchProcess):
+                    if each.status() != psutil.STATUS_ZOMBIE and each.pid not in killed:
+                        each.kill()
+                        killed.append(each.pid)
+                        break
             time.sleep(0.005)
 
     thread = threading.Thread(target=work)
