@@ -82,6 +82,8 @@ def test_a_burst_adds_replicas_and_their_end_loses_nothing(cluster: Cluster) -> 
 
 
 def test_a_killed_proxy_comes_back_and_the_replicas_stay(cluster: Cluster) -> None:
+    # One of each pool and the gateway: those that the burst brought may still be leaving.
+    cluster.wait(lambda: len(cluster.replicas()) == 3, SCALE_SECONDS)
     replicas = {each.pid for each in cluster.replicas()}
     proxies = [each for each in cluster.family() if re.search(r"haproxy|ray::\w*Proxy", title(each))]
     assert len(proxies) >= 2, "HAProxy, and the actor of Ray's that looks after it"
