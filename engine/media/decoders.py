@@ -117,7 +117,10 @@ class ForkServer:
     def wait(self) -> None:
         """Until it can fork: some seconds after the start. Raises Unavailable when it has died."""
         with self._lock:
-            self._wait()
+            try:
+                self._wait()
+            except (Closed, OSError) as error:
+                raise _none_to_be_had(error) from error
 
     def fork(self) -> Worker:
         """Raises Unavailable when it cannot be started again either."""
@@ -130,9 +133,7 @@ class ForkServer:
             try:
                 return self._fork()
             except (Closed, OSError) as error:
-                raise Unavailable(
-                    f"no decoding process can be started ({error}); see the log", code="decoders_died"
-                ) from error
+                raise _none_to_be_had(error) from error
 
     def close(self) -> None:
         self._control.close()
@@ -173,6 +174,10 @@ class ForkServer:
         except BaseException:
             ours.close()
             raise
+
+
+def _none_to_be_had(error: Exception) -> Unavailable:
+    return Unavailable(f"no decoding process can be started ({error}); see the log", code="decoders_died")
 
 
 class Worker:

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def _become_decoder(handle: int, memory: int) -> None:
             work(sock)
     except (Closed, OSError):
         os._exit(0)
+    except Exception:  # noqa: BLE001 - the process's edge; the server only sees it end
+        traceback.print_exc()
     finally:
         os._exit(1)
 
