@@ -26,8 +26,10 @@ from qvl.engine.protocol import Content, Source, Video
 T = TypeVar("T")
 Task: TypeAlias = asyncio.Task[T | QvlError]
 
-FETCHES = 32
+FETCHES = 48
 """URLs of one loader in flight; each holds its bytes until they are decoded."""
+REQUEST_FETCHES = 24
+"""Of one request: whose hosts hang must not have them all."""
 
 
 class MediaLoader:
@@ -77,11 +79,11 @@ class MediaLoader:
         if self._owned:
             self._forks.close()
 
-    async def decoded(self, source: Source, decode: Callable[[bytes], T]) -> T:
-        """The bytes of `source`, decoded in a worker."""
+    async def decoded(self, source: Source, decode: Callable[[bytes], T], turn: asyncio.Semaphore) -> T:
+        """The bytes of `source`, decoded in a worker; `turn` is that of its request to fetch."""
         if not is_remote(source):
             return await self.work(lambda: decode(read(source, self._config, self._limits)))
-        async with self._fetching:
+        async with turn, self._fetching:
             data = await self._fetcher.fetch(str(source))
             return await self.work(lambda: decode(data))
 
@@ -99,6 +101,7 @@ class _Batch:
         self._limits = limits
         self._group = group
         self._stop = stop
+        self._turn = asyncio.Semaphore(REQUEST_FETCHES)
         self._tasks: dict[Key, asyncio.Task[Any]] = {}
         self._held = 0
 
@@ -129,7 +132,8 @@ class _Batch:
 
     def _file(self, source: Source, settings: Key, job: Job) -> Task[Visual]:
         cached = partial(self._loader.cache.decoded, settings=settings, decode=partial(self._visual, job))
-        return self._once((source, *settings), lambda: self._counted(self._loader.decoded(source, cached)))
+        load = partial(self._loader.decoded, source, cached, self._turn)
+        return self._once((source, *settings), lambda: self._counted(load()))
 
     def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
         kind: Kind = "image" if job.kind == "image" else "video"
@@ -162,7 +166,7 @@ class _Batch:
             done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
             return Frame(pixels, done.rounded, fingerprint(data))
 
-        return self._once(("frame", frame, count), lambda: self._loader.decoded(frame, decode))
+        return self._once(("frame", frame, count), lambda: self._loader.decoded(frame, decode, self._turn))
 
     def _once(self, key: Key, load: Callable[[], Coroutine[Any, Any, T]]) -> Task[T]:
         if key not in self._tasks:

@@ -158,7 +158,7 @@ def test_a_process_with_many_handles(own, encoded, picture) -> None:  # type: ig
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     with ExitStack() as held:
         for _ in range(1100):
-            held.enter_context(open(os.devnull))
+            held.enter_context(Path(os.devnull).open())
         ((outcome,),) = run(lambda: MediaLoader(ONE, Limits(), forks=own), [good(encoded, picture)])
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not isinstance(outcome, QvlError), outcome

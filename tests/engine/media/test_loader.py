@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError
 from qvl.engine.media import MediaLoader
+from qvl.engine.media.loader import FETCHES
 from qvl.engine.protocol import Content
 
 LOCAL = MediaConfig(workers=2, allow_hosts=("127.0.0.1",))
@@ -168,6 +170,46 @@ def test_more_urls_than_fetch_slots(server, load, picture, encoded):
     assert all(
         type(outcome) is tuple for outcome in load(*(Content(images=(url,)) for url in urls), config=LOCAL)
     )
+
+
+@pytest.mark.parametrize("what", ["server", "name server"])
+def test_a_host_that_hangs_holds_up_nobody_else(forks, server, picture, encoded, monkeypatch, what):
+    """One request asks it for all that may be fetched at once; another wants one picture of another host."""
+    look_up = socket.getaddrinfo
+
+    def looked_up(name, *rest, **options):
+        if not name.endswith(".test"):
+            return look_up(name, *rest, **options)
+        server.asked.set()
+        server.released.wait()
+        raise OSError("unknown name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    good = server.add("/good.png", encoded(picture(32, 32))).replace("127.0.0.1", "localhost")
+    bad = [
+        server.route(f"/{i}", lambda handler: server.released.wait())
+        if what == "server"
+        else f"http://{i}.test/"
+        for i in range(FETCHES)
+    ]
+    config = MediaConfig(workers=2, allow_hosts=("127.0.0.1", "localhost"))
+
+    async def main():
+        loader = MediaLoader(config, Limits(fetch_seconds=60), forks=forks)
+        stuck = asyncio.create_task(loader.load([Content(images=(url,)) for url in bad]))
+        await asyncio.to_thread(server.asked.wait)
+        try:
+            async with asyncio.timeout(10):
+                (outcome,) = await loader.load([Content(images=(good,))])
+            assert not stuck.done()
+        finally:
+            server.released.set()
+            stuck.cancel()
+            await asyncio.wait([stuck])
+            await loader.close()
+        return outcome
+
+    assert not isinstance(asyncio.run(main()), QvlError)
 
 
 def test_uvloop(forks, picture, encoded):
