@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from litestar.types import ASGIApp
 from ray import serve
 from ray.serve import Application
 
 from qvl.engine.api import create_app
+from qvl.engine.api.cors import shared
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import ServerConfig
 from qvl.engine.metrics import Metrics
@@ -131,8 +133,9 @@ class GatewayReplica:
         environment.require(os.environ)
         self._server = config.server
 
-    async def __serve_build_asgi_app__(self) -> Gateway:
-        return Gateway(front(self._server), self._server.request_seconds)
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        gateway = Gateway(front(self._server), self._server.request_seconds)
+        return shared(gateway, self._server.cors_origin)
 
 
 def front(server: ServerConfig) -> str:

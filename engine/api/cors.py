@@ -18,6 +18,8 @@ _TOLD = ("retry-after", "x-request-id")
 
 def shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     """The app for pages of these origins too; cookies are not among what it reads."""
+    if not origins:
+        return app
     made = CORSMiddleware(
         app,  # type: ignore[arg-type]
         allow_origins=origins,

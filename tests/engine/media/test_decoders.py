@@ -30,8 +30,10 @@ LITTLE = 128 << 20
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[ForkServer]:
-    """To be killed, and with little memory; the last test ends it."""
-    yield ForkServer(LITTLE)
+    """To be killed, and with little memory."""
+    server = ForkServer(LITTLE)
+    yield server
+    server.close()
 
 
 def fork_servers() -> list[psutil.Process]:
@@ -196,4 +198,3 @@ def test_a_dead_parent_takes_them_with_it(own) -> None:  # type: ignore[no-untyp
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     os.close(worker._process)
-    own.close()
