@@ -23,11 +23,11 @@ from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding
 from qvl.engine.jobs.work import Mark, Work
 from qvl.ray_serve.config import BulkConfig
+from qvl.ray_serve.join import join
 
 ATTEMPTS = 3
 """Workers that one block may cost: after that it is the block's fault."""
 _LOOK_SECONDS = 1.0
-_OBJECT_STORE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,15 +159,7 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
-    if address is None:
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None
-    # After Ray's: it takes SIGTERM for itself when it is initialised.
+    join(address or os.environ.get("RAY_ADDRESS"), log_to_driver=False)
     signal.signal(signal.SIGTERM, _stop)
     try:
         yield
