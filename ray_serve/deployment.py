@@ -140,9 +140,7 @@ class GatewayReplica:
 
 def front(server: ServerConfig) -> str:
     """The URL of all replicas: a proxy runs on every node that has one, so on this one too."""
-    host = server.host if server.host not in ("0.0.0.0", "::") else "127.0.0.1"
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{server.port}"
+    return environment.here(server.host, server.port)
 
 
 def application(config: DeployConfig, pool: Pool, start: Starter = start_engine) -> Application:

@@ -12,7 +12,7 @@ from typing import Any
 
 from qvl.engine import checkpoint
 from qvl.engine.errors import ConfigError
-from qvl.engine.port import bind
+from qvl.engine.port import bind, url
 from qvl.engine.server import Starter, start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.config import PREFIXES, DeployConfig
@@ -109,9 +109,8 @@ def _targets(config: DeployConfig, start: Starter) -> list[Any]:
 
 
 def _announce(config: DeployConfig) -> None:
-    host, port = config.server.host, config.server.port
-    shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"qvl is ready on http://{shown}:{port} (Ray Serve, {config.cluster.layout})\n")
+    where = url(config.server.host, config.server.port)
+    sys.stdout.write(f"qvl is ready on {where} (Ray Serve, {config.cluster.layout})\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""The dashboard and the pages name what there is: every metric, every label, every test."""
+"""The dashboard and the pages name what there is: every metric, every label, every test, every option."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 from prometheus_client.parser import text_string_to_metric_families
 
+from qvl.engine.cli import app
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Usage
 from tests.tools import promtool
@@ -100,3 +102,17 @@ def test_every_rule_has_its_test(page: str) -> None:
         path, _, name = each.partition("::")
         assert (ROOT / path).exists(), each
         assert not name or re.search(rf"(def|class) {name}\b", (ROOT / path).read_text()), each
+
+
+def options(command: App) -> set[str]:
+    """Of a command and of those below it."""
+    own = command.assemble_argument_collection() if command.default_command else ()
+    below = (options(command[name]) for name in command if not name.startswith("-"))
+    return {name for argument in own for name in argument.names}.union(*below)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_every_option_is_there(page: Path) -> None:
+    lines = [line for line in page.read_text().splitlines() if "python -m" not in line]
+    named = set(re.findall(r"--[a-z][a-z-]+", "\n".join(lines)))
+    assert named <= options(app) | {"--help"}
