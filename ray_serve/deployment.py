@@ -66,14 +66,15 @@ class EngineReplica:
         """Serve calls this before it lets requests in: the time to load the models."""
         self._replica = Replica(Metrics())
         self._metered = Metered(self._replica)
+        most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
+        self._split = Split(self._metered, front(self._server), tokens, most)
+        app = create_app(self._split, self._server)  # its mistakes are told before the models are loaded
         async with _alone_on_the_gpu(self._replicas):
             self._engine = await self._start(self._server.engine, self._replica.metrics)
         self._replica.serve(self._engine)
         await warm_up(self._engine)
         self._watch = asyncio.create_task(self._exit_with(self._engine))
-        most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
-        self._split = Split(self._metered, front(self._server), tokens, most)
-        return Mounted(create_app(self._split, self._server), self._prefix)
+        return Mounted(app, self._prefix)
 
     async def check_health(self) -> None:
         """Raises when this replica should be replaced."""

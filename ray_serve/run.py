@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from qvl.engine import checkpoint
+from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
 from qvl.engine.port import bind, url
 from qvl.engine.server import Starter, start_engine
@@ -67,6 +68,7 @@ def _check(config: DeployConfig, *, here: bool) -> None:
     ):
         bind(host, port).close()
     if here:
+        load_keys(config.server)
         checkpoint.find(config.server.engine)
 
 

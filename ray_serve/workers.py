@@ -111,11 +111,7 @@ def drive(
             try:
                 summary = ray.get(answer)
             except ray.exceptions.RayActorError:
-                lost[block.number if block else -1] += 1
-                _give_up(lost, block)
-                if block:
-                    say(f"a worker was lost; block {block.number} is begun again by another")
-                    waiting.appendleft(block)
+                _lose(block, lost, waiting)
                 begin()
                 continue
             except ray.exceptions.RayTaskError as error:
@@ -136,15 +132,21 @@ def _room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
     return gpus, bulk.ray_workers or max(1, int(cards // gpus) if gpus else 1)
 
 
-def _give_up(lost: Counter[int], block: Block | None) -> None:
-    if block and lost[block.number] == ATTEMPTS:
-        raise JobError(
-            f"block {block.number} has cost {ATTEMPTS} workers; look at {block.path} from item {block.first}"
-        )
+def _lose(block: Block | None, lost: Counter[int], waiting: deque[Block]) -> None:
+    """The block is another's to begin again, unless it has cost too many workers."""
+    lost[block.number if block else -1] += 1
     if lost[-1] == ATTEMPTS:
         raise JobError(
             f"{ATTEMPTS} workers ended before they were ready; their logs are in /tmp/ray/session_latest"
         )
+    if block is None:
+        return
+    if lost[block.number] == ATTEMPTS:
+        raise JobError(
+            f"block {block.number} has cost {ATTEMPTS} workers; look at {block.path} from item {block.first}"
+        )
+    say(f"a worker was lost; block {block.number} is begun again by another")
+    waiting.appendleft(block)
 
 
 def _told(error: Any) -> Exception:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import BadRequest, QvlError, TooLarge
+from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unavailable
 from qvl.engine.media.cache import Key, Lookup, VisualCache
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
@@ -54,13 +54,17 @@ class MediaLoader:
         self._pool = ThreadPoolExecutor(config.workers or os.cpu_count() or 1, thread_name_prefix="qvl-media")
         self._fetcher = Fetcher(config, limits)
         self._fetching = asyncio.Semaphore(FETCHES)
+        self._closed = False
 
     async def ready(self) -> None:
         """Until the decoding processes can be had; they start by themselves meanwhile."""
         await asyncio.to_thread(self._forks.wait)
 
     async def load(self, contents: Sequence[Content]) -> list[tuple[Visual, ...] | QvlError]:
-        """Per content, in prompt order: its videos, then its images. An error concerns that content only."""
+        """Per content, in prompt order: its videos, then its images. An error concerns that content only.
+
+        Raises Unavailable when it is closed meanwhile.
+        """
         if not any(content.videos or content.images for content in contents):
             return [() for _ in contents]
         stop = threading.Event()
@@ -68,11 +72,17 @@ class MediaLoader:
             async with asyncio.TaskGroup() as group:
                 batch = _Batch(self, self._limits, group, stop)
                 items = [group.create_task(batch.item(content)) for content in contents]
+        except* RuntimeError:  # of the client and the threads, which take no more
+            if not self._closed:
+                raise
         finally:
             stop.set()  # a long video still decoding for a request that was cancelled
+        if self._closed:
+            raise Unavailable("the engine is stopping", code="draining")
         return [item.result() for item in items]
 
     async def close(self) -> None:
+        self._closed = True
         await self._fetcher.close()
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
         self.decoders.close()

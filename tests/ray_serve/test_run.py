@@ -44,6 +44,7 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         (("--layout", "separate"), "separate pools need both"),
         (("--min-replicas", "0"), "at least 1"),
         (("--replica-gpus", "1.5"), "replica_gpus"),
+        (("--api-key-file", "/no/such", "--port", "18099"), "cannot read api_key_file"),
     ],
 )
 def test_settings_that_cannot_work(

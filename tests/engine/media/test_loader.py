@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import QvlError
+from qvl.engine.errors import QvlError, Unavailable
 from qvl.engine.media import MediaLoader
 from qvl.engine.media.loader import FETCHES
 from qvl.engine.protocol import Content
@@ -170,6 +170,28 @@ def test_more_urls_than_fetch_slots(server, load, picture, encoded):
     assert all(
         type(outcome) is tuple for outcome in load(*(Content(images=(url,)) for url in urls), config=LOCAL)
     )
+
+
+def test_what_is_closed_meanwhile_is_unavailable(forks, server, picture, encoded, film):
+    """One that decodes, one that waits for a thread, one that fetches and one that is yet to fetch."""
+    hanging = server.route("/hang", lambda handler: server.released.wait())
+    long = Content(videos=(film(count=500, size=(320, 240), codec="mpeg4", still=True),))
+    good = Content(images=(encoded(picture(64, 64)),))
+    config = MediaConfig(workers=1, allow_hosts=("127.0.0.1",))
+
+    async def main():
+        loader = MediaLoader(config, Limits(), forks=forks)
+        urls = [Content(images=(f"{hanging}?{i}",)) for i in range(FETCHES)]
+        for i in range(FETCHES):
+            server.route(f"/hang?{i}", lambda handler: server.released.wait())
+        asked = [asyncio.create_task(loader.load(each)) for each in ([long], [good], urls)]
+        await asyncio.to_thread(server.asked.wait)
+        await loader.close()
+        server.released.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    failures = asyncio.run(main())
+    assert [(type(each), each.code) for each in failures] == [(Unavailable, "draining")] * 3
 
 
 @pytest.mark.parametrize("what", ["server", "name server"])
