@@ -6,7 +6,7 @@ A query is loaded once for all its documents. An item that fails becomes its err
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -80,8 +80,10 @@ class Preparer:
 
     async def rerank(self, request: RerankRequest, side: TextSide) -> list[Outcome]:
         """One outcome per document. The query's error is raised in any case."""
-        query, most = request.query, request.max_tokens_per_document
-        documents = [_clipped(each, side, most) if most else each for each in request.documents]
+        query, documents = request.query, request.documents
+        if most := request.max_tokens_per_document:
+            texts = [text for each in documents for text in each.texts]
+            documents = await _beside(texts, lambda: _clipped(documents, side, most))
         query_seen, *seen_all = await self._load([query, *documents], request.on_error)
         if isinstance(query_seen, QvlError):
             raise query_seen
@@ -110,10 +112,7 @@ class Preparer:
     ) -> list[Outcome]:
         texts = [s.source for s in spelled if isinstance(s, _Spelled) and isinstance(s.source, str)]
         with self._metrics.stage("tokenize"):
-            if sum(map(len, texts)) > _INLINE_CHARACTERS:
-                encoded = iter(await asyncio.to_thread(side.tokenizer.encode, texts))
-            else:
-                encoded = iter(side.tokenizer.encode(texts))
+            encoded = iter(await _beside(texts, lambda: side.tokenizer.encode(texts)))
             outcomes = []
             for each in spelled:
                 if isinstance(each, _Spelled):
@@ -138,8 +137,16 @@ def _finish(
         return error
 
 
-def _clipped(document: Content, side: TextSide, tokens: int) -> Content:
-    return replace(document, texts=tuple(side.tokenizer.clip(text, tokens) for text in document.texts))
+async def _beside(texts: Sequence[str], tokenise: Callable[[], T]) -> T:
+    """Off the event loop where there is much to read."""
+    if sum(map(len, texts)) > _INLINE_CHARACTERS:
+        return await asyncio.to_thread(tokenise)
+    return tokenise()
+
+
+def _clipped(documents: Sequence[Content], side: TextSide, tokens: int) -> tuple[Content, ...]:
+    clip = side.tokenizer.clip
+    return tuple(replace(each, texts=tuple(clip(text, tokens) for text in each.texts)) for each in documents)
 
 
 def settled(outcomes: list[T | QvlError], on_error: OnError) -> list[T | QvlError]:
