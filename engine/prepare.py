@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from qvl.engine import prompt
 from qvl.engine.checkpoint import TextSide
-from qvl.engine.errors import QvlError
+from qvl.engine.errors import QvlError, TooLarge
 from qvl.engine.media import MediaLoader, Visual
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, OnError, RerankRequest, Tokens, Usage
@@ -21,6 +21,9 @@ from qvl.engine.tokens import Prompt
 T = TypeVar("T")
 _INLINE_CHARACTERS = 20_000
 """Text beyond this is tokenised off the event loop."""
+
+MOST_CHARACTERS = 128 << 20
+"""Of all prompts of one request: an instruction stands in each of them, a query in each pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Preparer:
     async def embed(self, request: EmbedRequest, side: TextSide) -> list[Outcome]:
         """One outcome per item. Raises the first error unless `on_error="skip"`."""
         items = [Content() if isinstance(item, Tokens) else item for item in request.input]
+        written = (item for item in request.input if isinstance(item, Content))
+        _check_length(sum(_length(item, request.instruction) for item in written))
         spelled: list[_Spelled | QvlError] = []
         for item, seen in zip(request.input, await self._load(items, request.on_error), strict=True):
             if isinstance(seen, QvlError):
@@ -81,6 +86,8 @@ class Preparer:
     async def rerank(self, request: RerankRequest, side: TextSide) -> list[Outcome]:
         """One outcome per document. The query's error is raised in any case."""
         query, documents = request.query, request.documents
+        before = len(documents) * _length(query, request.instruction)
+        _check_length(before + sum(_length(each, None) for each in documents))
         if most := request.max_tokens_per_document:
             texts = [text for each in documents for text in each.texts]
             documents = await _beside(texts, lambda: _clipped(documents, side, most))
@@ -135,6 +142,20 @@ def _finish(
         return Ready(found, item.visuals)
     except QvlError as error:
         return error
+
+
+def _length(item: Content, instruction: str | None) -> int:
+    return sum(map(len, item.texts)) + len(item.instruction or instruction or "")
+
+
+def _check_length(characters: int) -> None:
+    """What a small body can grow to."""
+    if characters > MOST_CHARACTERS:
+        raise TooLarge(
+            f"the prompts of this request have {characters:,} characters, its instruction and query counted "
+            f"in each; at most {MOST_CHARACTERS:,}: shorten them, or send fewer items at once",
+            code="prompts_too_large",
+        )
 
 
 async def _beside(texts: Sequence[str], tokenise: Callable[[], T]) -> T:
