@@ -84,8 +84,14 @@ def test_prometheus_takes_the_queries_and_the_alerts(tmp_path: Path, exposed: st
 
 def test_panels_do_not_overlap() -> None:
     panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
-    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
-    assert len(places) == len(panels) == len({panel["id"] for panel in panels})
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells)) and {x for x, _ in cells} <= set(range(24))
+    assert len(panels) == len({panel["id"] for panel in panels}) > 10
 
 
 def test_the_table_lists_every_metric(exposed: str) -> None:
