@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 import threading
@@ -11,9 +10,8 @@ import threading
 import pytest
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import QvlError, Unavailable
+from qvl.engine.errors import QvlError
 from qvl.engine.media import MediaLoader
-from qvl.engine.media.loader import FETCHES
 from qvl.engine.protocol import Content
 
 LOCAL = MediaConfig(workers=2, allow_hosts=("127.0.0.1",))
@@ -170,68 +168,6 @@ def test_more_urls_than_fetch_slots(server, load, picture, encoded):
     assert all(
         type(outcome) is tuple for outcome in load(*(Content(images=(url,)) for url in urls), config=LOCAL)
     )
-
-
-def test_what_is_closed_meanwhile_is_unavailable(forks, server, picture, encoded, film):
-    """One that decodes, one that waits for a thread, one that fetches and one that is yet to fetch."""
-    hanging = server.route("/hang", lambda handler: server.released.wait())
-    long = Content(videos=(film(count=500, size=(320, 240), codec="mpeg4", still=True),))
-    good = Content(images=(encoded(picture(64, 64)),))
-    config = MediaConfig(workers=1, allow_hosts=("127.0.0.1",))
-
-    async def main():
-        loader = MediaLoader(config, Limits(), forks=forks)
-        urls = [Content(images=(f"{hanging}?{i}",)) for i in range(FETCHES)]
-        for i in range(FETCHES):
-            server.route(f"/hang?{i}", lambda handler: server.released.wait())
-        asked = [asyncio.create_task(loader.load(each)) for each in ([long], [good], urls)]
-        await asyncio.to_thread(server.asked.wait)
-        await loader.close()
-        server.released.set()
-        return await asyncio.gather(*asked, return_exceptions=True)
-
-    failures = asyncio.run(main())
-    assert [(type(each), each.code) for each in failures] == [(Unavailable, "draining")] * 3
-
-
-@pytest.mark.parametrize("what", ["server", "name server"])
-def test_a_host_that_hangs_holds_up_nobody_else(forks, server, picture, encoded, monkeypatch, what):
-    """One request asks it for all that may be fetched at once; another wants one picture of another host."""
-    look_up = socket.getaddrinfo
-
-    def looked_up(name, *rest, **options):
-        if not name.endswith(".test"):
-            return look_up(name, *rest, **options)
-        server.asked.set()
-        server.released.wait()
-        raise OSError("unknown name")
-
-    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
-    good = server.add("/good.png", encoded(picture(32, 32))).replace("127.0.0.1", "localhost")
-    bad = [
-        server.route(f"/{i}", lambda handler: server.released.wait())
-        if what == "server"
-        else f"http://{i}.test/"
-        for i in range(FETCHES)
-    ]
-    config = MediaConfig(workers=2, allow_hosts=("127.0.0.1", "localhost"))
-
-    async def main():
-        loader = MediaLoader(config, Limits(fetch_seconds=60), forks=forks)
-        stuck = asyncio.create_task(loader.load([Content(images=(url,)) for url in bad]))
-        await asyncio.to_thread(server.asked.wait)
-        try:
-            async with asyncio.timeout(10):
-                (outcome,) = await loader.load([Content(images=(good,))])
-            assert not stuck.done()
-        finally:
-            server.released.set()
-            stuck.cancel()
-            await asyncio.wait([stuck])
-            await loader.close()
-        return outcome
-
-    assert not isinstance(asyncio.run(main()), QvlError)
 
 
 def test_uvloop(forks, picture, encoded):
