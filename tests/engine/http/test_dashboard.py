@@ -95,9 +95,17 @@ def test_panels_do_not_overlap() -> None:
 
 
 def test_the_table_lists_every_metric(exposed: str) -> None:
-    listed = set(re.findall(r"^\| `(qvl_\w+)` \|", (DOCS / "METRICS.md").read_text(), re.MULTILINE))
-    types = re.findall(r"^# TYPE (qvl_\w+) (\w+)$", exposed, re.MULTILINE)
-    assert listed == {name for name, kind in types if not name.endswith("_created")}
+    """With its kind and its labels."""
+    page = (DOCS / "METRICS.md").read_text()
+    rows = re.findall(r"^\| `(qvl_\w+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
+    found = {
+        (family.name + "_total" * (family.type == "counter"), family.type): {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
+        for family in text_string_to_metric_families(exposed)
+        if family.name.startswith("qvl_") and not family.name.endswith("_created")
+    }
+    assert {(name, kind): {*labels.replace(",", " ").split()} for name, kind, labels in rows} == found
 
 
 @pytest.mark.parametrize("page", ["THREATS.md", "FAULTS.md"])
