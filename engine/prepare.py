@@ -6,13 +6,13 @@ A query is loaded once for all its documents. An item that fails becomes its err
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from qvl.engine import prompt
 from qvl.engine.checkpoint import TextSide
-from qvl.engine.errors import QvlError
+from qvl.engine.errors import QvlError, TooLarge
 from qvl.engine.media import MediaLoader, Visual
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, OnError, RerankRequest, Tokens, Usage
@@ -21,6 +21,9 @@ from qvl.engine.tokens import Prompt
 T = TypeVar("T")
 _INLINE_CHARACTERS = 20_000
 """Text beyond this is tokenised off the event loop."""
+
+MOST_CHARACTERS = 128 << 20
+"""Of all prompts of one request: an instruction stands in each of them, a query in each pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Preparer:
     async def embed(self, request: EmbedRequest, side: TextSide) -> list[Outcome]:
         """One outcome per item. Raises the first error unless `on_error="skip"`."""
         items = [Content() if isinstance(item, Tokens) else item for item in request.input]
+        written = (item for item in request.input if isinstance(item, Content))
+        _check_length(sum(_length(item, request.instruction) for item in written))
         spelled: list[_Spelled | QvlError] = []
         for item, seen in zip(request.input, await self._load(items, request.on_error), strict=True):
             if isinstance(seen, QvlError):
@@ -80,8 +85,12 @@ class Preparer:
 
     async def rerank(self, request: RerankRequest, side: TextSide) -> list[Outcome]:
         """One outcome per document. The query's error is raised in any case."""
-        query, most = request.query, request.max_tokens_per_document
-        documents = [_clipped(each, side, most) if most else each for each in request.documents]
+        query, documents = request.query, request.documents
+        before = len(documents) * _length(query, request.instruction)
+        _check_length(before + sum(_length(each, None) for each in documents))
+        if most := request.max_tokens_per_document:
+            texts = [text for each in documents for text in each.texts]
+            documents = await _beside(texts, lambda: _clipped(documents, side, most))
         query_seen, *seen_all = await self._load([query, *documents], request.on_error)
         if isinstance(query_seen, QvlError):
             raise query_seen
@@ -110,10 +119,7 @@ class Preparer:
     ) -> list[Outcome]:
         texts = [s.source for s in spelled if isinstance(s, _Spelled) and isinstance(s.source, str)]
         with self._metrics.stage("tokenize"):
-            if sum(map(len, texts)) > _INLINE_CHARACTERS:
-                encoded = iter(await asyncio.to_thread(side.tokenizer.encode, texts))
-            else:
-                encoded = iter(side.tokenizer.encode(texts))
+            encoded = iter(await _beside(texts, lambda: side.tokenizer.encode(texts)))
             outcomes = []
             for each in spelled:
                 if isinstance(each, _Spelled):
@@ -138,8 +144,30 @@ def _finish(
         return error
 
 
-def _clipped(document: Content, side: TextSide, tokens: int) -> Content:
-    return replace(document, texts=tuple(side.tokenizer.clip(text, tokens) for text in document.texts))
+def _length(item: Content, instruction: str | None) -> int:
+    return sum(map(len, item.texts)) + len(item.instruction or instruction or "")
+
+
+def _check_length(characters: int) -> None:
+    """What a small body can grow to."""
+    if characters > MOST_CHARACTERS:
+        raise TooLarge(
+            f"the prompts of this request have {characters:,} characters, its instruction and query counted "
+            f"in each; at most {MOST_CHARACTERS:,}: shorten them, or send fewer items at once",
+            code="prompts_too_large",
+        )
+
+
+async def _beside(texts: Sequence[str], tokenise: Callable[[], T]) -> T:
+    """Off the event loop where there is much to read."""
+    if sum(map(len, texts)) > _INLINE_CHARACTERS:
+        return await asyncio.to_thread(tokenise)
+    return tokenise()
+
+
+def _clipped(documents: Sequence[Content], side: TextSide, tokens: int) -> tuple[Content, ...]:
+    clip = side.tokenizer.clip
+    return tuple(replace(each, texts=tuple(clip(text, tokens) for text in each.texts)) for each in documents)
 
 
 def settled(outcomes: list[T | QvlError], on_error: OnError) -> list[T | QvlError]:

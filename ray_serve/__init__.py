@@ -4,5 +4,5 @@
     serve run qvl.ray_serve.app:build embedder=MODEL reranker=MODEL
     serve deploy ray_serve/deploy.yaml
 
-Ray itself is imported by `deployment`, `run` and `app` only; `config` and `policy` are plain Python.
+Ray itself is imported by `deployment` and `app`, elsewhere inside functions; `config` and `policy` are plain.
 """

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from litestar.types import ASGIApp
 from ray import serve
 from ray.serve import Application
 
 from qvl.engine.api import create_app
+from qvl.engine.api.cors import shared
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import ServerConfig
 from qvl.engine.metrics import Metrics
@@ -64,14 +66,15 @@ class EngineReplica:
         """Serve calls this before it lets requests in: the time to load the models."""
         self._replica = Replica(Metrics())
         self._metered = Metered(self._replica)
+        most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
+        self._split = Split(self._metered, front(self._server), tokens, most)
+        app = create_app(self._split, self._server)  # its mistakes are told before the models are loaded
         async with _alone_on_the_gpu(self._replicas):
             self._engine = await self._start(self._server.engine, self._replica.metrics)
         self._replica.serve(self._engine)
         await warm_up(self._engine)
         self._watch = asyncio.create_task(self._exit_with(self._engine))
-        most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
-        self._split = Split(self._metered, front(self._server), tokens, most)
-        return Mounted(create_app(self._split, self._server), self._prefix)
+        return Mounted(app, self._prefix)
 
     async def check_health(self) -> None:
         """Raises when this replica should be replaced."""
@@ -131,15 +134,14 @@ class GatewayReplica:
         environment.require(os.environ)
         self._server = config.server
 
-    async def __serve_build_asgi_app__(self) -> Gateway:
-        return Gateway(front(self._server), self._server.request_seconds)
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        gateway = Gateway(front(self._server), self._server.request_seconds)
+        return shared(gateway, self._server.cors_origin)
 
 
 def front(server: ServerConfig) -> str:
     """The URL of all replicas: a proxy runs on every node that has one, so on this one too."""
-    host = server.host if server.host not in ("0.0.0.0", "::") else "127.0.0.1"
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{server.port}"
+    return environment.here(server.host, server.port)
 
 
 def application(config: DeployConfig, pool: Pool, start: Starter = start_engine) -> Application:

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 
 from qvl.engine.errors import ConfigError
+from qvl.engine.port import url
 from qvl.ray_serve import haproxy
 from qvl.ray_serve.config import DeployConfig
 
@@ -83,16 +84,20 @@ def require(found: Mapping[str, str]) -> None:
 
 def check(config: DeployConfig) -> None:
     """On a node with a proxy: HAProxy itself must answer, with this deployment behind it."""
-    host = config.cluster.stats_host
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{config.cluster.stats_port}/stats;csv"
+    page = here(config.cluster.stats_host, config.cluster.stats_port) + "/stats;csv"
     try:
-        found = httpx.get(url, timeout=_PROBE_SECONDS, trust_env=False)
+        found = httpx.get(page, timeout=_PROBE_SECONDS, trust_env=False)
     except httpx.HTTPError as error:
         raise ConfigError(
-            f"HAProxy is not in front of the replicas ({url}: {error}); see RUNBOOK.md"
+            f"HAProxy is not in front of the replicas ({page}: {error}); see RUNBOOK.md"
         ) from None
     if found.status_code != 200 or "http_frontend" not in found.text:
-        raise ConfigError(f"HAProxy is not in front of the replicas: {url} answers {found.status_code}")
+        raise ConfigError(f"HAProxy is not in front of the replicas: {page} answers {found.status_code}")
+
+
+def here(host: str, port: int) -> str:
+    """The URL, on its own node, of what listens at `host`, which may be every interface."""
+    return url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
 
 
 def _folder(port: int) -> Path:

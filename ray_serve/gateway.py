@@ -7,7 +7,8 @@ knows prefixes only, routes such as `/v2/embed` or `/score` come here; their bod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -16,9 +17,11 @@ from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from qvl.engine.api import failures
-from qvl.engine.errors import Unavailable
+from qvl.engine.errors import ClientClosed, QvlError, Unavailable
 from qvl.engine.response import dump
 from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS
+
+T = TypeVar("T")
 
 _HOP = frozenset(
     {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"host"}
@@ -47,31 +50,29 @@ class Gateway:
         else:
             try:
                 await self._answer(scope, receive, send)
-            except httpx.HTTPError as error:
-                gone = Unavailable(
-                    f"the pool did not answer ({type(error).__name__}); ask again", code="pool_unreachable"
-                )
-                for message in failures.response(gone):
+            except QvlError as error:
+                for message in failures.response(error):
                     await send(message)
 
     async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path == "/health/live":
             await _send_json(send, 200, dump({"status": "live"}))
-        elif path in ("/health/ready", "/v1/models"):
+        elif scope["method"] == "GET" and path in ("/health/ready", "/v1/models"):
             await self._both(scope, send)
         else:
             await self._forward(scope, receive, send)
 
     async def _both(self, scope: HTTPScope, send: Send) -> None:
         """What the embedders answer, unless the rerankers have an error; lists of models joined."""
-        path, headers = scope["path"], list(_passed(scope["headers"]))
-        first, second = await asyncio.gather(
-            *(
-                self._client.get(self._url + prefix + path, headers=headers, timeout=_CHECK_SECONDS)
-                for prefix in (EMBEDDERS, RERANKERS)
-            )
-        )
+        path = scope["path"]
+        # No body goes with it, whatever came with one.
+        headers = [each for each in _passed(scope["headers"]) if each[0] != b"content-length"]
+        requests = [
+            self._client.get(self._url + prefix + path, headers=headers, timeout=_CHECK_SECONDS)
+            for prefix in (EMBEDDERS, RERANKERS)
+        ]
+        first, second = await _answered(asyncio.gather(*requests))
         chosen = first if first.is_error else second
         if chosen.is_error or path != "/v1/models":
             await _send_json(send, chosen.status_code, chosen.content)
@@ -87,9 +88,9 @@ class Gateway:
             headers=list(_passed(scope["headers"])),
             content=_body(receive),
         )
-        answer = await self._client.send(request, stream=True)
+        answer = await _answered(self._client.send(request, stream=True))
         try:
-            headers = [each for each in _passed(answer.headers.raw) if each[0].lower() not in _RAYS]
+            headers = [each for each in _passed(answer.headers.raw) if each[0] not in _RAYS]
             await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
             async for chunk in answer.aiter_raw():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -104,14 +105,24 @@ def pool(path: str) -> str:
 
 
 def _passed(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    return ((name, value) for name, value in headers if name.lower() not in _HOP)
+    return ((lower, value) for name, value in headers if (lower := name.lower()) not in _HOP)
+
+
+async def _answered(asked: Awaitable[T]) -> T:
+    """An answer's head. One that breaks off later is not made up for: its first half has been passed on."""
+    try:
+        return await asked
+    except httpx.HTTPError as error:
+        raise Unavailable(
+            f"the pool did not answer ({type(error).__name__}); ask again", code="pool_unreachable"
+        ) from error
 
 
 async def _body(receive: Receive) -> AsyncIterator[bytes]:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return
+            raise ClientClosed("the client closed the connection")
         yield message["body"]
         if not message["more_body"]:
             return

@@ -11,18 +11,21 @@ from contextlib import suppress
 from typing import Any
 
 from qvl.engine import checkpoint
+from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
-from qvl.engine.port import bind
+from qvl.engine.port import bind, url
 from qvl.engine.server import Starter, start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.config import PREFIXES, DeployConfig
+from qvl.ray_serve.join import join
 
 STOPPED = 0
 NAME = "qvl"
+NAMES = {NAME, *(f"{NAME}-{part}" for part in ("embedder", "reranker", "gateway"))}
+"""What is deployed here: other applications of a cluster that was joined are not ours to delete."""
 
 _POLL_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 45.0
-_OBJECT_STORE_BYTES = 128 << 20
 _NAMESPACE, _CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
 
 
@@ -32,9 +35,13 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
     _check(config, here=address is None and start is start_engine)
     with environment.private_folder(config):
         os.environ.update(environment.variables(config))
-        _connect(config, address)
+        join(
+            address,
+            namespace=_NAMESPACE,
+            log_to_driver=config.server.log_level == "debug",
+            runtime_env={"env_vars": environment.variables(config)},
+        )
         stop = threading.Event()
-        # After Ray's: it takes SIGTERM for itself when it is initialised.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         try:
@@ -61,27 +68,8 @@ def _check(config: DeployConfig, *, here: bool) -> None:
     ):
         bind(host, port).close()
     if here:
+        load_keys(config.server)
         checkpoint.find(config.server.engine)
-
-
-def _connect(config: DeployConfig, address: str | None) -> None:
-    """Join a cluster, or start one on this machine."""
-    import ray
-
-    options: dict[str, Any] = {
-        "namespace": _NAMESPACE,
-        "log_to_driver": config.server.log_level == "debug",
-        "logging_level": "WARNING",
-        "runtime_env": {"env_vars": environment.variables(config)},
-    }
-    if address is None:
-        # Ray's dashboard runs code for whoever reaches it, and takes 1 GB: nothing here needs it. Bodies
-        # never pass the object store.
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None
 
 
 def _deploy(config: DeployConfig, start: Starter, stop: threading.Event) -> bool:
@@ -123,9 +111,8 @@ def _targets(config: DeployConfig, start: Starter) -> list[Any]:
 
 
 def _announce(config: DeployConfig) -> None:
-    host, port = config.server.host, config.server.port
-    shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"qvl is ready on http://{shown}:{port} (Ray Serve, {config.cluster.layout})\n")
+    where = url(config.server.host, config.server.port)
+    sys.stdout.write(f"qvl is ready on {where} (Ray Serve, {config.cluster.layout})\n")
     sys.stdout.flush()
 
 
@@ -147,9 +134,11 @@ def _remove(ours: bool) -> None:
     import ray
     from ray import serve
 
-    for name in serve.status().applications:
-        if name.partition("-")[0] == NAME:
-            serve.delete(name)
+    mine = NAMES & serve.status().applications.keys()
+    for name in mine:  # all at once: a long drain of the first would leave the others in a cluster that stays
+        serve.delete(name, _blocking=False)
+    while mine & serve.status().applications.keys():
+        time.sleep(_POLL_SECONDS / 4)
     if not ours:
         return
     # It returns 30 s late: Ray retries the call that ended the controller. That actor's end is the end.

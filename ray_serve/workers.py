@@ -23,11 +23,11 @@ from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding
 from qvl.engine.jobs.work import Mark, Work
 from qvl.ray_serve.config import BulkConfig
+from qvl.ray_serve.join import join
 
 ATTEMPTS = 3
 """Workers that one block may cost: after that it is the block's fault."""
 _LOOK_SECONDS = 1.0
-_OBJECT_STORE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +111,7 @@ def drive(
             try:
                 summary = ray.get(answer)
             except ray.exceptions.RayActorError:
-                lost[block.number if block else -1] += 1
-                _give_up(lost, block)
-                if block:
-                    say(f"a worker was lost; block {block.number} is begun again by another")
-                    waiting.appendleft(block)
+                _lose(block, lost, waiting)
                 begin()
                 continue
             except ray.exceptions.RayTaskError as error:
@@ -136,15 +132,21 @@ def _room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
     return gpus, bulk.ray_workers or max(1, int(cards // gpus) if gpus else 1)
 
 
-def _give_up(lost: Counter[int], block: Block | None) -> None:
-    if block and lost[block.number] == ATTEMPTS:
-        raise JobError(
-            f"block {block.number} has cost {ATTEMPTS} workers; look at {block.path} from item {block.first}"
-        )
+def _lose(block: Block | None, lost: Counter[int], waiting: deque[Block]) -> None:
+    """The block is another's to begin again, unless it has cost too many workers."""
+    lost[block.number if block else -1] += 1
     if lost[-1] == ATTEMPTS:
         raise JobError(
             f"{ATTEMPTS} workers ended before they were ready; their logs are in /tmp/ray/session_latest"
         )
+    if block is None:
+        return
+    if lost[block.number] == ATTEMPTS:
+        raise JobError(
+            f"block {block.number} has cost {ATTEMPTS} workers; look at {block.path} from item {block.first}"
+        )
+    say(f"a worker was lost; block {block.number} is begun again by another")
+    waiting.appendleft(block)
 
 
 def _told(error: Any) -> Exception:
@@ -159,15 +161,7 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
-    if address is None:
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None
-    # After Ray's: it takes SIGTERM for itself when it is initialised.
+    join(address or os.environ.get("RAY_ADDRESS"), log_to_driver=False)
     signal.signal(signal.SIGTERM, _stop)
     try:
         yield

@@ -58,7 +58,7 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
         engine.metrics,
         Bodies(limits.bodies_bytes),
     )
-    app.asgi_handler = shared(edge, config.cors_origin) if config.cors_origin else edge
+    app.asgi_handler = shared(edge, config.cors_origin)
     return app
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TypeAlias
 
 import httpcore
@@ -27,10 +29,31 @@ FIRST_FREE_PORT = 1024
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Addresses by the system's resolver, in its order; numbers in any spelling (2130706433, 0x7f.1) too."""
+    """Addresses by the system's resolver, in its order; numbers in any spelling (2130706433, 0x7f.1) too.
+
+    In a thread of its own: no call can be stopped, and the loop has so few threads for them (uvloop two) that
+    name servers that hang would hold up everybody's. Nor does the exit wait for one.
+    """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(addresses: list[str], error: Exception | None) -> None:
+        if not found.done():
+            found.set_exception(error) if error else found.set_result(addresses)
+
+    def look_up() -> None:
+        addresses: list[str] = []
+        failure: Exception | None = None
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        except (OSError, UnicodeError) as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, addresses, failure)
+
+    threading.Thread(target=look_up, name="qvl-names", daemon=True).start()
+    return await found
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):

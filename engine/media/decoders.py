@@ -33,7 +33,7 @@ MEMORY = 1 << 30
 """Bytes that a decoder may take beyond what an image of the most pixels needs."""
 BYTES_PER_PIXEL = 16
 """Of the largest image while it is decoded and converted: RGBA and what Pillow makes of it."""
-_POLL_SECONDS = 0.05
+_POLL_MILLISECONDS = 50
 _PATIENCE_SECONDS = 0.5
 """For a job that nobody waits for: an image is done by then, and a new process costs more."""
 _START_SECONDS = 120.0
@@ -65,7 +65,7 @@ class Decoders:
                 answer, body = worker.ask(job, data, stopped)
             except (Closed, OSError):
                 self._drop(worker)
-            except Unprocessable:
+            except BaseException:  # its answer may still come, and would be taken for the next file's
                 self._drop(worker)
                 raise
             else:
@@ -129,8 +129,8 @@ class ForkServer:
                 return self._fork()
             except (Closed, OSError):
                 self.close()
-                self._start()
             try:
+                self._start()
                 return self._fork()
             except (Closed, OSError) as error:
                 raise _none_to_be_had(error) from error
@@ -192,7 +192,9 @@ class Worker:
         """Raises Closed or OSError when the process has died, Unprocessable when it is to be killed."""
         wire.send(self._sock, job, data)
         started, given_up = time.monotonic(), 0.0
-        while not select.select([self._sock], [], [], _POLL_SECONDS)[0]:
+        answered = select.poll()  # select() knows no handle above 1023, and a busy server has more
+        answered.register(self._sock, select.POLLIN)
+        while not answered.poll(_POLL_MILLISECONDS):
             now = time.monotonic()
             if now - started > job.limits.decode_seconds:
                 raise Unprocessable(

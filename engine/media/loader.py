@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import BadRequest, QvlError, TooLarge
+from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unavailable
 from qvl.engine.media.cache import Key, Lookup, VisualCache
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
@@ -26,8 +26,10 @@ from qvl.engine.protocol import Content, Source, Video
 T = TypeVar("T")
 Task: TypeAlias = asyncio.Task[T | QvlError]
 
-FETCHES = 32
+FETCHES = 48
 """URLs of one loader in flight; each holds its bytes until they are decoded."""
+REQUEST_FETCHES = 24
+"""Of one request: whose hosts hang must not have them all."""
 
 
 class MediaLoader:
@@ -52,13 +54,17 @@ class MediaLoader:
         self._pool = ThreadPoolExecutor(config.workers or os.cpu_count() or 1, thread_name_prefix="qvl-media")
         self._fetcher = Fetcher(config, limits)
         self._fetching = asyncio.Semaphore(FETCHES)
+        self._closed = False
 
     async def ready(self) -> None:
         """Until the decoding processes can be had; they start by themselves meanwhile."""
         await asyncio.to_thread(self._forks.wait)
 
     async def load(self, contents: Sequence[Content]) -> list[tuple[Visual, ...] | QvlError]:
-        """Per content, in prompt order: its videos, then its images. An error concerns that content only."""
+        """Per content, in prompt order: its videos, then its images. An error concerns that content only.
+
+        Raises Unavailable when it is closed meanwhile.
+        """
         if not any(content.videos or content.images for content in contents):
             return [() for _ in contents]
         stop = threading.Event()
@@ -66,22 +72,28 @@ class MediaLoader:
             async with asyncio.TaskGroup() as group:
                 batch = _Batch(self, self._limits, group, stop)
                 items = [group.create_task(batch.item(content)) for content in contents]
+        except* RuntimeError:  # of the client and the threads, which take no more
+            if not self._closed:
+                raise
         finally:
             stop.set()  # a long video still decoding for a request that was cancelled
+        if self._closed:
+            raise Unavailable("the engine is stopping", code="draining")
         return [item.result() for item in items]
 
     async def close(self) -> None:
+        self._closed = True
         await self._fetcher.close()
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
         self.decoders.close()
         if self._owned:
             self._forks.close()
 
-    async def decoded(self, source: Source, decode: Callable[[bytes], T]) -> T:
-        """The bytes of `source`, decoded in a worker."""
+    async def decoded(self, source: Source, decode: Callable[[bytes], T], turn: asyncio.Semaphore) -> T:
+        """The bytes of `source`, decoded in a worker; `turn` is that of its request to fetch."""
         if not is_remote(source):
             return await self.work(lambda: decode(read(source, self._config, self._limits)))
-        async with self._fetching:
+        async with turn, self._fetching:
             data = await self._fetcher.fetch(str(source))
             return await self.work(lambda: decode(data))
 
@@ -99,6 +111,7 @@ class _Batch:
         self._limits = limits
         self._group = group
         self._stop = stop
+        self._turn = asyncio.Semaphore(REQUEST_FETCHES)
         self._tasks: dict[Key, asyncio.Task[Any]] = {}
         self._held = 0
 
@@ -129,7 +142,8 @@ class _Batch:
 
     def _file(self, source: Source, settings: Key, job: Job) -> Task[Visual]:
         cached = partial(self._loader.cache.decoded, settings=settings, decode=partial(self._visual, job))
-        return self._once((source, *settings), lambda: self._counted(self._loader.decoded(source, cached)))
+        load = partial(self._loader.decoded, source, cached, self._turn)
+        return self._once((source, *settings), lambda: self._counted(load()))
 
     def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
         kind: Kind = "image" if job.kind == "image" else "video"
@@ -162,7 +176,7 @@ class _Batch:
             done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
             return Frame(pixels, done.rounded, fingerprint(data))
 
-        return self._once(("frame", frame, count), lambda: self._loader.decoded(frame, decode))
+        return self._once(("frame", frame, count), lambda: self._loader.decoded(frame, decode, self._turn))
 
     def _once(self, key: Key, load: Callable[[], Coroutine[Any, Any, T]]) -> Task[T]:
         if key not in self._tasks:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -38,15 +38,25 @@ class Child:
         self._gone.set()
 
     def start(self) -> None:
+        """A process that cannot be had now, for want of memory or handles, is one that has ended."""
         self._settled, self._gone = asyncio.Event(), asyncio.Event()
         self._handed = self._closed = 0
         self._ready_since = self.error = None
+        try:
+            self._begin()
+        except OSError as error:
+            self.error = f"cannot start a process: {error.strerror or error}"
+            self._settled.set()
+            self._gone.set()
+
+    def _begin(self) -> None:
         self._channel, theirs = Channel.pair()
-        self._channel.order(self._orders)
         environment = os.environ | {FOLDER: str(self._orders.metrics)}
         if self.gpus:
             environment[VISIBLE] = ",".join(self.gpus)
-        with theirs:
+        with theirs, ExitStack() as in_vain:
+            in_vain.callback(self._channel.close)
+            self._channel.order(self._orders)
             # -P: whatever lies in the working folder is not ours to import.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "qvl.engine.replicas.member", str(theirs.fileno())],
@@ -55,6 +65,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            in_vain.pop_all()
         loop = asyncio.get_running_loop()
         loop.add_reader(self._channel.fileno(), self._hear)
         threading.Thread(target=self._wait, args=(self._process, loop), daemon=True).start()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import httpx
 import pytest
 import uvicorn
 from litestar.testing import TestClient
-from litestar.types import Receive, Scope, Send
+from litestar.types import Message, Receive, Scope, Send
 
 from qvl.engine.api import create_app
+from qvl.engine.api.cors import shared
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.protocol import Health
 from qvl.ray_serve.config import PREFIXES
@@ -21,6 +22,8 @@ from qvl.ray_serve.gateway import Gateway, pool
 from qvl.ray_serve.ingress import Mounted
 from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
+
+Pool = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 KEY = {"authorization": "Bearer k"}
 
@@ -130,6 +133,84 @@ def test_what_both_know_is_joined(client: TestClient, pools: tuple[Pools, str]) 
         assert client.get("/health/ready").status_code == 503
     finally:
         pools[0].engines[1].ready = Health(ready=True)
+
+
+def test_a_question_with_a_body(client: TestClient) -> None:
+    """Its length must not go on without it: the pools would wait for the rest."""
+    assert client.request("GET", "/v1/models", content=b"{}").status_code == 200
+    assert client.post("/v1/models").status_code == 405
+
+
+def test_pages_of_named_origins_may_read_every_answer(pools: tuple[Pools, str]) -> None:
+    origin = "https://app.example"
+    asks = {"origin": origin, "access-control-request-method": "GET"}
+    with TestClient(shared(Gateway(pools[1], 10), (origin,))) as client:
+        answers = [
+            client.get(path, headers={**KEY, "origin": origin})
+            for path in ("/v1/models", "/health/ready", "/health/live", "/openapi.json")
+        ]
+        answers.append(client.options("/v1/models", headers=asks))
+        refused = client.get("/v1/models", headers={"origin": origin})
+    assert {each.status_code for each in answers} == {200}
+    assert refused.status_code == 401
+    for each in (*answers, refused):
+        assert each.headers.get_list("access-control-allow-origin") == [origin]
+
+
+def asked(pool: Pool, body: list[Message], *headers: tuple[bytes, bytes]) -> list[Message]:
+    """What the gateway sends for these messages of a client, in front of a pool of raw bytes."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return body.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        over = asyncio.Event()
+
+        async def until_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await pool(reader, writer)
+            over.set()
+
+        async with await asyncio.start_server(until_over, "127.0.0.1") as server:
+            gateway = Gateway(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", 5)
+            scope = {"type": "http", "method": "POST", "path": "/score", "query_string": b""}
+            try:
+                await gateway({**scope, "headers": headers}, receive, send)
+            except httpx.HTTPError:
+                sent.append({"type": "broken off"})
+            await gateway._client.aclose()
+            await over.wait()
+
+    asyncio.run(main())
+    return sent
+
+
+def test_an_answer_that_breaks_off_is_not_begun_again() -> None:
+    async def pool(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+        writer.close()
+
+    sent = asked(pool, [{"type": "http.request", "body": b"", "more_body": False}])
+    assert [each["type"] for each in sent] == ["http.response.start", "http.response.body", "broken off"]
+
+
+@pytest.mark.parametrize("headers", [[(b"content-length", b"9")], []])
+def test_half_a_body_is_no_request(headers: list[tuple[bytes, bytes]]) -> None:
+    """A client that leaves while it sends: a pool must not take what has come for all there is."""
+    seen: list[bytes] = []
+
+    async def pool(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read())
+        writer.close()
+
+    half = {"type": "http.request", "body": b"half", "more_body": True}
+    sent = asked(pool, [half, {"type": "http.disconnect"}], *headers)
+    assert [each.get("status") for each in sent] == [499, None]
+    assert seen and b"half" in seen[0] and not seen[0].endswith(b"0\r\n\r\n")
 
 
 def test_a_pool_that_is_not_there() -> None:

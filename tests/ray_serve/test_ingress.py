@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from pathlib import Path
 
@@ -72,9 +73,13 @@ def test_haproxy_is_asked_for_and_required() -> None:
         environment.require({"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"})
 
 
-def test_nothing_that_answers_is_not_haproxy() -> None:
-    with pytest.raises(ConfigError, match="HAProxy is not in front"):
-        environment.check(load({"embedder": "a", "stats_port": 1}))
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],
+)
+def test_nothing_that_answers_is_not_haproxy(host: str, shown: str) -> None:
+    with pytest.raises(ConfigError, match=rf"HAProxy is not in front .*http://{re.escape(shown)}:1/"):
+        environment.check(load({"embedder": "a", "stats_host": host, "stats_port": 1}))
 
 
 def test_the_admin_socket_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:

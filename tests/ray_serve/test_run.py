@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from qvl.engine import cli
+from qvl.ray_serve import run
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +44,32 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         (("--layout", "separate"), "separate pools need both"),
         (("--min-replicas", "0"), "at least 1"),
         (("--replica-gpus", "1.5"), "replica_gpus"),
+        (("--api-key-file", "/no/such", "--port", "18099"), "cannot read api_key_file"),
     ],
 )
 def test_settings_that_cannot_work(
     capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
 ) -> None:
     assert said in told(capsys, "--embedder", "a", *options)
+
+
+def test_all_applications_of_ours_are_told_to_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cluster that stays, one that drains must not leave the others to nobody, nor take a stranger's."""
+    found, told = {*run.NAMES, "other", "qvl-of-others"}, set()
+
+    def delete(name: str, _blocking: bool = True) -> None:
+        assert not _blocking
+        told.add(name)
+
+    def status() -> SimpleNamespace:
+        left = found - told if told >= run.NAMES else found
+        return SimpleNamespace(applications=dict.fromkeys(left))
+
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(serve=SimpleNamespace(delete=delete, status=status))
+    )
+    run._remove(ours=False)
+    assert told == run.NAMES
 
 
 def test_ray_is_not_installed(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:

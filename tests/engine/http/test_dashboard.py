@@ -1,4 +1,4 @@
-"""The dashboard and the pages name what there is: every metric, every label, every test."""
+"""The dashboard and the pages name what there is: every metric, every label, every test, every option."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 from prometheus_client.parser import text_string_to_metric_families
 
+from qvl.engine.cli import app
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Usage
 from tests.tools import promtool
@@ -82,14 +84,28 @@ def test_prometheus_takes_the_queries_and_the_alerts(tmp_path: Path, exposed: st
 
 def test_panels_do_not_overlap() -> None:
     panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
-    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
-    assert len(places) == len(panels) == len({panel["id"] for panel in panels})
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells)) and {x for x, _ in cells} <= set(range(24))
+    assert len(panels) == len({panel["id"] for panel in panels}) > 10
 
 
 def test_the_table_lists_every_metric(exposed: str) -> None:
-    listed = set(re.findall(r"^\| `(qvl_\w+)` \|", (DOCS / "METRICS.md").read_text(), re.MULTILINE))
-    types = re.findall(r"^# TYPE (qvl_\w+) (\w+)$", exposed, re.MULTILINE)
-    assert listed == {name for name, kind in types if not name.endswith("_created")}
+    """With its kind and its labels."""
+    page = (DOCS / "METRICS.md").read_text()
+    rows = re.findall(r"^\| `(qvl_\w+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
+    found = {
+        (family.name + "_total" * (family.type == "counter"), family.type): {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
+        for family in text_string_to_metric_families(exposed)
+        if family.name.startswith("qvl_") and not family.name.endswith("_created")
+    }
+    assert {(name, kind): {*labels.replace(",", " ").split()} for name, kind, labels in rows} == found
 
 
 @pytest.mark.parametrize("page", ["THREATS.md", "FAULTS.md"])
@@ -100,3 +116,17 @@ def test_every_rule_has_its_test(page: str) -> None:
         path, _, name = each.partition("::")
         assert (ROOT / path).exists(), each
         assert not name or re.search(rf"(def|class) {name}\b", (ROOT / path).read_text()), each
+
+
+def options(command: App) -> set[str]:
+    """Of a command and of those below it."""
+    own = command.assemble_argument_collection() if command.default_command else ()
+    below = (options(command[name]) for name in command if not name.startswith("-"))
+    return {name for argument in own for name in argument.names}.union(*below)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_every_option_is_there(page: Path) -> None:
+    lines = [line for line in page.read_text().splitlines() if "python -m" not in line]
+    named = set(re.findall(r"--[a-z][a-z-]+", "\n".join(lines)))
+    assert named <= options(app) | {"--help"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -15,6 +16,9 @@ import httpx
 import pytest
 
 from qvl.engine import cli
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.replicas.channel import Orders
+from qvl.engine.replicas.child import Child
 from tests.conftest import free_port
 from tests.engine.http.test_server import ROOT, E, Running, in_flight, probe, until
 from tests.replicas import CLIENTS, connections, gone, load, metric, replicas
@@ -179,6 +183,19 @@ def test_a_port_in_use_is_told_before_anything_is_started(start: Start) -> None:
     second = start(port=int(server.url.rpartition(":")[2]))
     assert second.wait(60) == 2
     assert "is in use" in second.process.communicate()[1]
+
+
+def test_a_process_that_cannot_be_had_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For want of memory, say: it is tried again after a pause, and the others go on."""
+    config = ServerConfig(engine=EngineConfig(embedder="x"))
+
+    async def started() -> tuple[bool, bool, str | None]:
+        child = Child((), Orders(0, config, tmp_path, None))
+        child.start()
+        return child.alive, await child.settled(), child.error
+
+    monkeypatch.setattr("sys.executable", "/no/such")
+    assert asyncio.run(started()) == (False, False, "cannot start a process: No such file or directory")
 
 
 def test_the_command_line_takes_a_supervisor_for_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import QvlError
+from qvl.engine.errors import QvlError, Unavailable
 from qvl.engine.media import MediaLoader
 from qvl.engine.media.decoders import ForkServer
 from qvl.engine.protocol import Content
@@ -29,8 +30,10 @@ LITTLE = 128 << 20
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[ForkServer]:
-    """To be killed, and with little memory; the last test ends it."""
-    yield ForkServer(LITTLE)
+    """To be killed, and with little memory."""
+    server = ForkServer(LITTLE)
+    yield server
+    server.close()
 
 
 def fork_servers() -> list[psutil.Process]:
@@ -137,13 +140,30 @@ def test_memory_is_bounded(own, encoded, picture) -> None:  # type: ignore[no-un
     assert not isinstance(second[0], QvlError)
 
 
-def test_a_killed_fork_server_is_started_again(own, encoded, picture) -> None:  # type: ignore[no-untyped-def]
+def test_a_killed_fork_server_is_started_again(own, encoded, picture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The first time in vain: a machine may have no memory, or no handle, for it."""
     (found,) = [each for each in fork_servers() if each.pid == own.pid]
     found.kill()
     found.wait()
+    with monkeypatch.context() as broken, pytest.raises(Unavailable) as refused:
+        broken.setattr("sys.executable", "/no/such")
+        own.fork()
+    assert refused.value.code == "decoders_died"
     ((outcome,),) = run(lambda: MediaLoader(ONE, Limits(), forks=own), [good(encoded, picture)])
     assert not isinstance(outcome, QvlError)
     assert own.pid != found.pid
+
+
+def test_a_process_with_many_handles(own, encoded, picture) -> None:  # type: ignore[no-untyped-def]
+    """As a server has with a thousand connections; select() takes none above 1 023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    with ExitStack() as held:
+        for _ in range(1100):
+            held.enter_context(Path(os.devnull).open())
+        ((outcome,),) = run(lambda: MediaLoader(ONE, Limits(), forks=own), [good(encoded, picture)])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not isinstance(outcome, QvlError), outcome
 
 
 def test_nothing_stays_behind_and_no_key_goes_in(monkeypatch, encoded, picture) -> None:  # type: ignore[no-untyped-def]
@@ -178,4 +198,3 @@ def test_a_dead_parent_takes_them_with_it(own) -> None:  # type: ignore[no-untyp
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     os.close(worker._process)
-    own.close()

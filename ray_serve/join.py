@@ -1,0 +1,23 @@
+"""The Ray cluster that a command works in: one that is there, or one of its own on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qvl.engine.errors import ConfigError
+
+_OBJECT_STORE_BYTES = 128 << 20
+"""Bodies and vectors never pass it."""
+
+
+def join(address: str | None, **options: Any) -> None:
+    """None: one of its own. Raises ConfigError. It takes SIGTERM for itself: set handlers afterwards."""
+    import ray
+
+    if address is None:
+        # Ray's dashboard runs code for whoever reaches it, and takes 1 GB: nothing here needs it.
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=address or "local", logging_level="WARNING", **options)
+    except (ConnectionError, RuntimeError) as error:
+        raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None

@@ -1,0 +1,80 @@
+"""Long texts are read beside the event loop, and what they grow to is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qvl.engine.checkpoint import TextSide
+from qvl.engine.errors import TooLarge
+from qvl.engine.metrics import Metrics
+from qvl.engine.prepare import MOST_CHARACTERS, Preparer, Ready
+from qvl.engine.prompt import Template
+from qvl.engine.protocol import Content, EmbedRequest, RerankRequest, Tokens
+from qvl.engine.tokens import PromptTokenizer
+from tests.engine.test_tokens import build
+
+
+class NoMedia:
+    async def load(self, contents: Sequence[Content]) -> list[tuple[()]]:
+        return [() for _ in contents]
+
+
+def made(folder: Path) -> TextSide:
+    return TextSide(Template("", "", ""), build(folder, reranker=True), 0, 1)
+
+
+@pytest.mark.parametrize("words", [10, 100_000])
+def test_documents_are_cut_where_they_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: int
+) -> None:
+    on_the_loop: list[bool] = []
+    clip = PromptTokenizer.clip
+
+    def noted(self: PromptTokenizer, text: str, tokens: int) -> str:
+        on_the_loop.append(threading.current_thread() is threading.main_thread())
+        return clip(self, text, tokens)
+
+    monkeypatch.setattr(PromptTokenizer, "clip", noted)
+    side = made(tmp_path)
+    request = RerankRequest(
+        query=Content(texts=("a",)),
+        documents=(Content(texts=("a b " * words, "c")), Content()),
+        max_tokens_per_document=3,
+    )
+    outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).rerank(request, side))
+    assert all(isinstance(each, Ready) for each in outcomes)
+    assert on_the_loop == [words == 10] * 2
+
+
+LONG = "a" * (MOST_CHARACTERS // 1000)
+"""A body of 130 kB may repeat it a thousand times."""
+SHORT = (Content(texts=("a",)),) * 999
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda last: RerankRequest(query=Content(texts=(LONG,)), documents=(*SHORT, *last)),
+        lambda last: RerankRequest(query=Content(), instruction=LONG, documents=(*SHORT, *last)),
+        lambda last: EmbedRequest(input=(*SHORT, *last), instruction=LONG),
+    ],
+)
+def test_what_stands_in_every_prompt_is_bounded(request_of: Any) -> None:
+    """Refused before anything is loaded: their texts would fill the memory, and take hours to tokenise."""
+    request = request_of([Content(), Content(texts=("a" * 1000,))])
+    prepare = Preparer(NoMedia(), Metrics())
+    with pytest.raises(TooLarge, match="characters") as refused:
+        asyncio.run((prepare.embed if isinstance(request, EmbedRequest) else prepare.rerank)(request, None))
+    assert refused.value.code == "prompts_too_large"
+
+
+def test_token_ids_have_no_instruction(tmp_path: Path) -> None:
+    request = EmbedRequest(input=(Tokens(ids=(1, 2)),) * 1001, instruction=LONG)
+    outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).embed(request, made(tmp_path)))
+    assert all(isinstance(each, Ready) for each in outcomes)
