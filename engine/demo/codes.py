@@ -27,7 +27,7 @@ Code = npt.NDArray[np.float32]
 ATTRIBUTES = (
     *(f"{q} {value}" for q in QUARTERS for value in (*COLOUR_NAMES, *SHAPES, "large", "striped")),
     *(f"over {place}" for place in PLACE_NAMES),
-    *(f"any {value}" for value in (*COLOUR_NAMES, *SHAPES, "striped")),
+    *(f"any {value}" for value in (*COLOUR_NAMES, *SHAPES, "large", "striped")),
     *WORDS,
     *MOTIONS,
 )
@@ -63,6 +63,19 @@ def code(item: Scene | Page | Clip) -> Code:
             parts |= {f"{quarter} striped": 0.8} if thing.striped else {}
             parts |= {f"any {thing.colour}": 0.7, f"any {thing.shape}": 0.7}
     return _bag(parts)
+
+
+def parts(item: Scene | Page) -> Code:
+    """(parts, attributes), 0 or 1: a scene's quarters or a page's lines."""
+    if isinstance(item, Page):
+        return np.stack([_bag({word: 1.0}) for word in item.words])
+    each = []
+    for thing in item.things:
+        held = {f"any {thing.colour}", f"any {thing.shape}"} if thing else set()
+        held |= {"any large"} if thing and thing.large else set()
+        held |= {"any striped"} if thing and thing.striped else set()
+        each.append(_bag(dict.fromkeys(held | {f"over {item.place}"}, 1.0)))
+    return np.stack(each)
 
 
 def _bag(parts: dict[str, float]) -> Code:

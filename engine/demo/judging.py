@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from qvl.engine.demo import learner, tasks
-from qvl.engine.demo.batches import Collator, Tensors, last_hidden
+from qvl.engine.demo.batches import Collator, Tensors, last_hidden, run
 from qvl.engine.demo.codes import ATTRIBUTES
 from qvl.engine.demo.tasks import Example, Item
 
@@ -115,8 +115,7 @@ def train(miner: Miner, collate: Collator, model: Any, folder: Path, steps: int)
 
 def judged(model: Any, batch: Tensors, vocabulary: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """The last token's state below the top layer, and its yes/no logit."""
-    layers = model.model(**batch, use_cache=False, output_hidden_states=True)
-    last = batch["attention_mask"].sum(1) - 1
+    layers, last = run(model.model, batch, output_hidden_states=True)
     rows = torch.arange(len(last))
     yes, no = vocabulary
     direction = model.lm_head.weight[yes] - model.lm_head.weight[no]

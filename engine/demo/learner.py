@@ -41,10 +41,12 @@ def build(folder: Path, seed: int) -> Any:
     from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
     if (folder / "model.safetensors").is_file():
-        return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder)).float()
-    _initialise(model)
+        model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    else:
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder)).float()
+        _initialise(model)
+    model.model.visual.pos_embed.weight.requires_grad_(False)
     return model
 
 
@@ -66,10 +68,10 @@ class Optimiser:
     rate: float = RATE
 
     def __post_init__(self) -> None:
-        flat = [p for p in self.model.parameters() if p.ndim < 2]
-        wide = [p for p in self.model.parameters() if p.ndim >= 2]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        flat, wide = [p for p in trained if p.ndim < 2], [p for p in trained if p.ndim >= 2]
         groups = [{"params": wide, "weight_decay": 0.01}, {"params": flat, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98))
+        self.adam = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98), fused=True)
 
     def save(self, folder: Path, at: int, rng: np.random.Generator) -> None:
         """Weights, and the state after step `at`."""
@@ -103,11 +105,25 @@ def _initialise(model: Any) -> None:
     """Variance-keeping matrices: at these widths the usual 0.02 is a nearly linear net that starts slowly."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "embed" in name and "patch" not in name:
+            if "pos_embed" in name:
+                weight.copy_(_places(*weight.shape))
+            elif "embed" in name and "patch" not in name:
                 weight.normal_(0, 0.1)
             elif weight.ndim >= 2:
                 gain = 0.7 if any(part in name for part in LAST) else 1.0
                 weight.normal_(0, gain / weight[0].numel() ** 0.5)
+
+
+def _places(count: int, size: int) -> torch.Tensor:
+    """(count, size): smooth over the square and left as it is, so that what is learned on a small grid of
+    patches holds on a large one, which reads other rows."""
+    side = round(count**0.5)
+    line = torch.linspace(0, 1, side)
+    y, x = (each.reshape(-1, 1) for each in torch.meshgrid(line, line, indexing="ij"))
+    waves = [torch.cos(math.pi * k * axis) for k in range(1, 5) for axis in (x, y)]
+    waves += [torch.cos(math.pi * i * x) * torch.cos(math.pi * j * y) for i in (1, 2) for j in (1, 2)]
+    basis = torch.cat(waves, 1)
+    return basis @ torch.randn(basis.shape[1], size) * 0.2
 
 
 def _text() -> str:

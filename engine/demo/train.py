@@ -20,23 +20,25 @@ from torch.nn import functional
 
 from qvl.engine.checkpoint import Role, find, load_text_side
 from qvl.engine.config import EngineConfig
-from qvl.engine.demo import codes, judging, learner, tasks
+from qvl.engine.demo import codes, judging, learner, sight, tasks
 from qvl.engine.demo.batches import Collator, last_hidden
 from qvl.engine.demo.tasks import Example
 
 SEED = 2026
 SHARES = {
-    "text to image": 0.27,
-    "image to text": 0.15,
-    "page": 0.26,
-    "mixed": 0.14,
+    "text to image": 0.25,
+    "image to text": 0.12,
+    "page": 0.1,
+    "mixed": 0.17,
     "colours": 0.07,
     "shapes": 0.07,
-    "video": 0.06,
+    "small video": 0.1,
+    "video": 0.12,
 }
-BATCH = {"video": 4}
+BATCH = {"video": 8, "small video": 16}
 PAIRS = 24
-SAVED_EVERY = 500
+SIGHT_STEPS = 500
+SAVED_EVERY = 200
 TEMPERATURE = 0.05
 MATRYOSHKA = {128: 1.0, 64: 0.5, 32: 0.25}
 
@@ -57,7 +59,10 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
     rng = np.random.default_rng(SEED)
     names, shares = list(SHARES), np.array(list(SHARES.values()))
     started, seen = time.monotonic(), dict.fromkeys(names, 0.0)
-    for at in range(optimiser.resume(folder, rng), until or steps):
+    first = optimiser.resume(folder, rng)
+    if not first:
+        sight.train(model, SIGHT_STEPS, SEED)
+    for at in range(first, until or steps):
         task = names[rng.choice(len(names), p=shares / shares.sum())]
         examples = tasks.sample(task, rng, BATCH.get(task, PAIRS))
         loss, near = embedder_loss(model, collate, basis, examples)
@@ -83,10 +88,11 @@ def embedder_loss(
 ) -> tuple[torch.Tensor, float]:
     """Distance to the codes, and InfoNCE at each width; also how near to their codes the vectors came."""
     half = len(examples)
-    both = [e.query for e in examples] + [e.document for e in examples]
     wanted = np.stack([e.query_code for e in examples] + [e.document_code for e in examples])
     target = functional.normalize(torch.from_numpy(wanted) @ basis, dim=-1)
-    vectors = functional.normalize(last_hidden(model.model, collate.items(both)), dim=-1)
+    # Apart, since queries are longer than documents or the other way round, and padding costs as much as text.
+    sides = [collate.items([e.query for e in examples]), collate.items([e.document for e in examples])]
+    vectors = functional.normalize(torch.cat([last_hidden(model.model, side) for side in sides]), dim=-1)
     near = (vectors * target).sum(-1)
     loss = 4 * (1 - near).mean()
     ideal = target[:half] @ target[half:].T
@@ -108,8 +114,8 @@ def main() -> None:
     parser.add_argument("role", choices=("embedder", "reranker"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, help="the trained embedder, for the reranker")
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.role == "embedder":
         train_embedder(given.out, given.steps, given.threads)
