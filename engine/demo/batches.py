@@ -79,7 +79,7 @@ def last_hidden(model: Any, batch: Tensors) -> torch.Tensor:
 def run(model: Any, batch: Tensors, **asked: bool) -> tuple[Any, torch.Tensor]:
     """The model's output, and where in it each row's last token is.
 
-    Tokens that all rows begin with (the system message, the instruction) are run once and not once a row: they
+    Tokens that all rows begin with (the system message, the instruction) are run once, not once a row: they
     are half of all, and the gradient goes through their keys and values as it would through each row's own.
     """
     ids, kinds, mask = (batch[name] for name in ("input_ids", "mm_token_type_ids", "attention_mask"))
@@ -90,7 +90,9 @@ def run(model: Any, batch: Tensors, **asked: bool) -> tuple[Any, torch.Tensor]:
         return model(**batch, use_cache=False, **asked), last
     grids = {name: batch.get(name) for name in ("image_grid_thw", "video_grid_thw")}
     places, _ = model.get_rope_index(ids, kinds, attention_mask=mask, **grids)
-    past = model(input_ids=ids[:1, :shared], position_ids=places[:, :1, :shared], use_cache=True).past_key_values
+    past = model(
+        input_ids=ids[:1, :shared], position_ids=places[:, :1, :shared], use_cache=True
+    ).past_key_values
     past.batch_repeat_interleave(len(ids))
     rest = batch | {"input_ids": ids[:, shared:], "position_ids": places[..., shared:]}
     del rest["mm_token_type_ids"]

@@ -23,9 +23,11 @@ from qvl.engine.demo.batches import Collator, Tensors, last_hidden, run
 from qvl.engine.demo.codes import ATTRIBUTES
 from qvl.engine.demo.tasks import Example, Item
 
-SHARES = {"text to image": 0.72, "image to text": 0.14, "page": 0.14}
-POOL = 192
-QUERIES = 12
+SHARES = {"text to image": 0.7, "image to text": 0.08, "page": 0.12, "video": 0.1}
+STEPS = 16
+"""That one pool of examples serves."""
+QUERIES = {"video": 4}
+MOST = 12
 RATE = 1.2e-3
 SEED = 77
 DIFFERENCE = 20.0
@@ -66,15 +68,16 @@ def lessons(miner: Miner, first: int) -> Iterator[tuple[int, Step]]:
     A pool of examples serves several steps and has a seed of its own, so that a resumed run sees the same.
     """
     names, shares = list(SHARES), list(SHARES.values())
-    labels = torch.tensor([1.0] * QUERIES + [0.0] * QUERIES)
-    each = POOL // QUERIES
-    for pool in count(first // each):
+    for pool in count(first // STEPS):
         rng = np.random.default_rng((SEED, pool))
-        examples = tasks.sample(names[rng.choice(len(names), p=shares)], rng, POOL)
+        task = names[rng.choice(len(names), p=shares)]
+        queries = QUERIES.get(task, MOST)
+        labels = torch.tensor([1.0] * queries + [0.0] * queries)
+        examples = tasks.sample(task, rng, queries * STEPS)
         wrong = miner.hardest(examples)
-        order = [int(place) for place in rng.permutation(POOL)]
-        for at in range(max(first, pool * each), (pool + 1) * each):
-            chosen = order[at % each * QUERIES : (at % each + 1) * QUERIES]
+        order = [int(place) for place in rng.permutation(len(examples))]
+        for at in range(max(first, pool * STEPS), (pool + 1) * STEPS):
+            chosen = order[at % STEPS * queries : (at % STEPS + 1) * queries]
             asked = [examples[i] for i in chosen * 2]
             shown = [examples[i] for i in (*chosen, *(wrong[i] for i in chosen))]
             both = list(zip(asked, shown, strict=True))

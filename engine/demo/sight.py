@@ -49,7 +49,7 @@ def sample(kind: str, rng: np.random.Generator, count: int) -> tuple[list[Item],
 
 
 def _clip(rng: np.random.Generator) -> tuple[Item, Code]:
-    """All there is to tell, asked of the tokens where the thing was and where it came to, and not of others."""
+    """Everything, asked of the tokens where the thing was and where it came to, and nothing of the others."""
     clip, (width, height) = random_clip(rng), SMALL
     path = clip.path(rng, SMALL)
     parts = np.zeros((width * height // 32**2, len(codes.ATTRIBUTES)), np.float32)

@@ -126,7 +126,7 @@ CLIPS: dict[str, Size] = {"video": WIDE, "small video": SMALL}
 def sample(task: str, rng: Rng, count: int) -> list[Example]:
     """All under one instruction, so that they begin alike."""
     if task == "page":
-        made = [page(rng, each) for each in _pages(rng, count)]
+        made = [page(rng, each) for each in pages(rng, count)]
     elif task in CLIPS:
         made = [video(rng, random_clip(rng), CLIPS[task]) for _ in range(count)]
     else:
@@ -137,11 +137,11 @@ def sample(task: str, rng: Rng, count: int) -> list[Example]:
     return [replace(each, query=replace(each.query, instruction=told)) for each in made]
 
 
-def _pages(rng: Rng, count: int) -> list[Page]:
+def pages(rng: Rng, count: int) -> list[Page]:
     """Every second one has two words of the one before."""
-    pages: list[Page] = []
-    while len(pages) < count:
+    made: list[Page] = []
+    while len(made) < count:
         first = random_page(rng)
         left = [word for word in WORDS if word not in first.words]
-        pages += [first, replace(first, words=(*first.words[:2], left[rng.integers(len(left))]))]
-    return pages[:count]
+        made += [first, replace(first, words=(*first.words[:2], left[rng.integers(len(left))]))]
+    return made[:count]

@@ -90,7 +90,7 @@ def embedder_loss(
     half = len(examples)
     wanted = np.stack([e.query_code for e in examples] + [e.document_code for e in examples])
     target = functional.normalize(torch.from_numpy(wanted) @ basis, dim=-1)
-    # Apart, since queries are longer than documents or the other way round, and padding costs as much as text.
+    # Apart, since one side is longer than the other, and padding costs as much as text.
     sides = [collate.items([e.query for e in examples]), collate.items([e.document for e in examples])]
     vectors = functional.normalize(torch.cat([last_hidden(model.model, side) for side in sides]), dim=-1)
     near = (vectors * target).sum(-1)
