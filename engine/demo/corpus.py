@@ -84,9 +84,9 @@ def _families(rng: np.random.Generator) -> tuple[list[Scene], list[tuple[int, st
 
 
 def strip(frames: list[Image.Image]) -> Image.Image:
-    """A video's frames side by side."""
-    width, height = frames[0].size
-    whole = Image.new("RGB", (width * len(frames), height))
+    """A video's frames one above the other, at half their size."""
+    width, height = (side // 2 for side in frames[0].size)
+    whole = Image.new("RGB", (width, height * len(frames) + 4 * (len(frames) - 1)), "white")
     for place, frame in enumerate(frames):
-        whole.paste(frame, (place * width, 0))
+        whole.paste(frame.resize((width, height), Image.Resampling.BOX), (0, (height + 4) * place))
     return whole

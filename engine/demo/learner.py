@@ -16,7 +16,7 @@ from qvl.engine.demo.vocabulary import TEXT, train_tokenizer
 
 HIDDEN, LAYERS, VISION_HIDDEN, VISION_DEPTH = 128, 3, 128, 2
 MERGED = 1000
-RATE, WARM_UP = 2e-3, 100
+RATE, WARM_UP, COOLING = 2e-3, 100, 0.3
 LAST = ("o_proj", "down_proj", "attn.proj", "mlp.linear_fc2")
 """Matrices whose output is added to what goes past them."""
 STATE = "training.pt"
@@ -61,11 +61,13 @@ def save(model: Any, folder: Path) -> None:
 
 @dataclass
 class Optimiser:
-    """AdamW with warm-up and cosine over a fixed number of steps."""
+    """AdamW with warm-up and a cosine over the number of steps, or over a longer `horizon`: then the rate falls
+    to nothing in the last three tenths, and what comes before is the same however long the run is to be."""
 
     model: Any
     steps: int
     rate: float = RATE
+    horizon: int | None = None
 
     def __post_init__(self) -> None:
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -93,8 +95,10 @@ class Optimiser:
 
     def step(self, loss: torch.Tensor, at: int) -> None:
         warm = min(1.0, (at + 1) / WARM_UP)
+        cool = min(1.0, (self.steps - at) / (COOLING * self.steps)) if self.horizon else 1.0
+        turn = math.pi * at / (self.horizon or self.steps)
         for group in self.adam.param_groups:
-            group["lr"] = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * at / self.steps)))
+            group["lr"] = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(turn))) * cool
         self.adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -16,7 +16,7 @@ from qvl.engine.demo.search import RECALLED, Found, Hit, Share
 
 SHOWN = 4
 WIDEST = 256
-"""Pixels of a picture on the page; a video's frames side by side are larger."""
+"""Pixels a side that a picture has on the page."""
 
 
 def page(about: str, entries: Sequence[Entry], found: Sequence[Found], shares: Sequence[Share]) -> str:

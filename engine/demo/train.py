@@ -38,6 +38,7 @@ SHARES = {
 BATCH = {"video": 8, "small video": 16}
 PAIRS = 24
 SIGHT_STEPS = 500
+HORIZON = 2600
 SAVED_EVERY = 200
 TEMPERATURE = 0.05
 MATRYOSHKA = {128: 1.0, 64: 0.5, 32: 0.25}
@@ -54,7 +55,7 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
     torch.set_num_threads(threads)
     learner.write_untrained(folder, append_end=True)
     model = learner.build(folder, SEED).train()
-    collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps)
+    collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
     basis = torch.from_numpy(codes.frame(learner.HIDDEN))
     rng = np.random.default_rng(SEED)
     names, shares = list(SHARES), np.array(list(SHARES.values()))
