@@ -87,7 +87,7 @@ def lessons(miner: Miner, first: int) -> Iterator[tuple[int, Step]]:
 
 def start(embedder: Path, folder: Path) -> Any:
     """The embedder's weights under a new layer that at first changes nothing much."""
-    learner.write_untrained(folder, append_end=False, layers=learner.LAYERS + 1)
+    learner.write_untrained(folder, append_end=True, layers=learner.LAYERS + 1)
     model = learner.build(folder, seed=5)
     model.load_state_dict(learner.build(embedder, seed=0).state_dict(), strict=False)
     return model.train()
@@ -108,7 +108,7 @@ def train(miner: Miner, collate: Collator, model: Any, folder: Path, steps: int)
         optimiser.step(wrong + DIFFERENCE * missed, at)
         right = ((logits > 0) == (labels > 0.5)).float().mean()
         kept = 0.95 * kept + 0.05 * np.array([wrong.detach(), missed.detach(), right])
-        if at % 50 == 49:
+        if at % 25 == 24:
             told = "BCE {:.3f}  gap {:.4f}  right {:.3f}".format(*kept)
             print(f"{at + 1} {time.monotonic() - started:.0f}s  {told}", flush=True)
         if at % 200 == 199 or at == steps - 1:

@@ -61,8 +61,11 @@ def save(model: Any, folder: Path) -> None:
 
 @dataclass
 class Optimiser:
-    """AdamW with warm-up and a cosine over the number of steps, or over a longer `horizon`: then the rate falls
-    to nothing in the last three tenths, and what comes before is the same however long the run is to be."""
+    """AdamW with warm-up and a cosine over the number of steps.
+
+    With a longer `horizon` the cosine is only begun, and the rate falls to nothing in the last three tenths:
+    what comes before them is the same however long the run is to be.
+    """
 
     model: Any
     steps: int

@@ -26,15 +26,17 @@ from qvl.engine.demo.tasks import Example
 
 SEED = 2026
 SHARES = {
-    "text to image": 0.25,
-    "image to text": 0.12,
-    "page": 0.1,
-    "mixed": 0.17,
-    "colours": 0.07,
-    "shapes": 0.07,
-    "small video": 0.1,
-    "video": 0.12,
+    "text to image": (0.25, 0.21),
+    "image to text": (0.12, 0.1),
+    "page": (0.1, 0.28),
+    "mixed": (0.17, 0.16),
+    "colours": (0.07, 0.06),
+    "shapes": (0.07, 0.06),
+    "small video": (0.1, 0.03),
+    "video": (0.12, 0.1),
 }
+"""Of the steps, before and from step `TURN` on: pages come once there is a space to put their words into."""
+TURN = 400
 BATCH = {"video": 8, "small video": 16}
 PAIRS = 24
 SIGHT_STEPS = 500
@@ -58,13 +60,13 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
     collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
     basis = torch.from_numpy(codes.frame(learner.HIDDEN))
     rng = np.random.default_rng(SEED)
-    names, shares = list(SHARES), np.array(list(SHARES.values()))
+    names, shares = list(SHARES), np.array(list(SHARES.values())).T
     started, seen = time.monotonic(), dict.fromkeys(names, 0.0)
     first = optimiser.resume(folder, rng)
     if not first:
         sight.train(model, SIGHT_STEPS, SEED)
     for at in range(first, until or steps):
-        task = names[rng.choice(len(names), p=shares / shares.sum())]
+        task = names[rng.choice(len(names), p=shares[int(at >= TURN)])]
         examples = tasks.sample(task, rng, BATCH.get(task, PAIRS))
         loss, near = embedder_loss(model, collate, basis, examples)
         optimiser.step(loss, at)
