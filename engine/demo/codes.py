@@ -58,10 +58,10 @@ def code(item: Scene | Page | Clip) -> Code:
         return _bag(parts | ({"any striped": 1.0} if item.thing.striped else {}))
     for quarter, thing in zip(QUARTERS, item.things, strict=True):
         if thing is not None:
-            parts |= {f"{quarter} {thing.colour}": 1.0, f"{quarter} {thing.shape}": 1.0}
-            parts |= {f"{quarter} large": 0.8} if thing.large else {}
-            parts |= {f"{quarter} striped": 0.8} if thing.striped else {}
-            parts |= {f"any {thing.colour}": 0.7, f"any {thing.shape}": 0.7}
+            parts |= {f"{quarter} {thing.colour}": 0.6, f"{quarter} {thing.shape}": 0.6}
+            parts |= {f"{quarter} large": 0.5} if thing.large else {}
+            parts |= {f"{quarter} striped": 0.5} if thing.striped else {}
+            parts |= {f"any {thing.colour}": 0.9, f"any {thing.shape}": 0.9}
     return _bag(parts)
 
 
@@ -69,13 +69,14 @@ def parts(item: Scene | Page) -> Code:
     """(parts, attributes), 0 or 1: a scene's quarters or a page's lines."""
     if isinstance(item, Page):
         return np.stack([_bag({word: 1.0}) for word in item.words])
-    each = []
-    for thing in item.things:
-        held = {f"any {thing.colour}", f"any {thing.shape}"} if thing else set()
-        held |= {"any large"} if thing and thing.large else set()
-        held |= {"any striped"} if thing and thing.striped else set()
-        each.append(_bag(dict.fromkeys(held | {f"over {item.place}"}, 1.0)))
-    return np.stack(each)
+    found = []
+    for quarter, thing in zip(QUARTERS, item.things, strict=True):
+        held = {thing.colour, thing.shape} if thing else set()
+        held |= {"large"} if thing and thing.large else set()
+        held |= {"striped"} if thing and thing.striped else set()
+        named = [f"{where} {each}" for each in held for where in (quarter, "any")]
+        found.append(_bag(dict.fromkeys([*named, f"over {item.place}"], 1.0)))
+    return np.stack(found)
 
 
 def _bag(parts: dict[str, float]) -> Code:

@@ -7,8 +7,15 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw
 
-from qvl.engine.demo.samples import COLOURS, PLACES
+from qvl.engine.demo import samples
+from qvl.engine.demo.samples import COLOURS
 
+PLACES = samples.PLACES | {
+    "a forest": ((30, 90, 50), (15, 50, 30)),
+    "the night": ((15, 15, 50), (50, 40, 90)),
+    "a sunset": ((90, 50, 110), (250, 160, 90)),
+    "a stage": ((120, 30, 40), (70, 45, 35)),
+}
 SIDE = 64
 Size: TypeAlias = tuple[int, int]
 """(width, height)."""

@@ -15,8 +15,10 @@ from qvl.engine.demo.tiny import model_config, text_config, vision_config, write
 from qvl.engine.demo.vocabulary import TEXT, train_tokenizer
 
 HIDDEN, LAYERS, VISION_HIDDEN, VISION_DEPTH = 128, 3, 128, 2
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
+"""Values as wide as the hidden state: narrower ones would be a bottleneck of each layer."""
 MERGED = 1000
-RATE, WARM_UP, COOLING = 2e-3, 100, 0.3
+RATE, WARM_UP, COOLING = 2.5e-3, 100, 0.3
 LAST = ("o_proj", "down_proj", "attn.proj", "mlp.linear_fc2")
 """Matrices whose output is added to what goes past them."""
 STATE = "training.pt"
@@ -29,9 +31,8 @@ def write_untrained(folder: Path, *, append_end: bool, layers: int = LAYERS) -> 
     tokenizer = train_tokenizer(append_end=append_end, text=_text(), merged=MERGED)
     ids = {str(token): index for index, token in tokenizer.get_added_tokens_decoder().items()}
     rows = -(-tokenizer.get_vocab_size() // 64) * 64
-    config = model_config(
-        ids, text_config(ids, rows, True, HIDDEN, layers), vision_config(HIDDEN, VISION_HIDDEN, VISION_DEPTH)
-    )
+    text = text_config(ids, rows, True, HIDDEN, layers) | HEADS
+    config = model_config(ids, text, vision_config(HIDDEN, VISION_HIDDEN, VISION_DEPTH))
     tokenizer.save(str(folder / "tokenizer.json"))
     write_texts(folder, config)
 

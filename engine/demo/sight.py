@@ -19,7 +19,7 @@ from qvl.engine.demo.codes import Code
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import random_clip, random_page, random_scene
 
-SHARES = {"scene": 0.35, "page": 0.2, "clip": 0.45}
+SHARES = {"scene": 0.4, "page": 0.2, "clip": 0.4}
 PICTURES = {"scene": 64, "page": 48, "clip": 64}
 SMALL = (64, 64)
 

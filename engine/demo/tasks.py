@@ -138,10 +138,10 @@ def sample(task: str, rng: Rng, count: int) -> list[Example]:
 
 
 def pages(rng: Rng, count: int) -> list[Page]:
-    """Every second one has two words of the one before."""
+    """Every second one has three words of the one before."""
     made: list[Page] = []
     while len(made) < count:
         first = random_page(rng)
         left = [word for word in WORDS if word not in first.words]
-        made += [first, replace(first, words=(*first.words[:2], left[rng.integers(len(left))]))]
+        made += [first, replace(first, words=(*first.words[:3], left[rng.integers(len(left))]))]
     return made[:count]

@@ -26,22 +26,20 @@ from qvl.engine.demo.tasks import Example
 
 SEED = 2026
 SHARES = {
-    "text to image": (0.25, 0.21),
-    "image to text": (0.12, 0.1),
-    "page": (0.1, 0.28),
-    "mixed": (0.17, 0.16),
-    "colours": (0.07, 0.06),
-    "shapes": (0.07, 0.06),
-    "small video": (0.1, 0.03),
-    "video": (0.12, 0.1),
+    "text to image": 0.2,
+    "image to text": 0.1,
+    "page": 0.25,
+    "mixed": 0.15,
+    "colours": 0.05,
+    "shapes": 0.07,
+    "small video": 0.06,
+    "video": 0.12,
 }
-"""Of the steps, before and from step `TURN` on: pages come once there is a space to put their words into."""
-TURN = 400
-BATCH = {"video": 8, "small video": 16}
+BATCH = {"video": 6, "small video": 16}
 PAIRS = 24
 SIGHT_STEPS = 500
-HORIZON = 2600
-SAVED_EVERY = 200
+HORIZON = 4000
+SAVED_EVERY = 100
 TEMPERATURE = 0.05
 MATRYOSHKA = {128: 1.0, 64: 0.5, 32: 0.25}
 
@@ -60,13 +58,13 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
     collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
     basis = torch.from_numpy(codes.frame(learner.HIDDEN))
     rng = np.random.default_rng(SEED)
-    names, shares = list(SHARES), np.array(list(SHARES.values())).T
+    names, shares = list(SHARES), list(SHARES.values())
     started, seen = time.monotonic(), dict.fromkeys(names, 0.0)
     first = optimiser.resume(folder, rng)
     if not first:
         sight.train(model, SIGHT_STEPS, SEED)
     for at in range(first, until or steps):
-        task = names[rng.choice(len(names), p=shares[int(at >= TURN)])]
+        task = names[rng.choice(len(names), p=shares)]
         examples = tasks.sample(task, rng, BATCH.get(task, PAIRS))
         loss, near = embedder_loss(model, collate, basis, examples)
         optimiser.step(loss, at)
@@ -117,7 +115,7 @@ def main() -> None:
     parser.add_argument("role", choices=("embedder", "reranker"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, help="the trained embedder, for the reranker")
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.role == "embedder":

@@ -118,7 +118,7 @@ def test_each_part_of_a_picture_is_asked_for_what_is_in_it(kind: str) -> None:
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "SHARES", {"text to image": (1.0, 1.0)})
+    monkeypatch.setattr(train, "SHARES", {"text to image": 1.0})
     monkeypatch.setattr(train, "PAIRS", 4)
     monkeypatch.setattr(train, "SAVED_EVERY", 2)
     monkeypatch.setattr(train, "SIGHT_STEPS", 2)
