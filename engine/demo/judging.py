@@ -97,7 +97,7 @@ def train(miner: Miner, collate: Collator, model: Any, folder: Path, steps: int)
     vocabulary = words(folder)
     head = torch.nn.Linear(learner.HIDDEN, len(ATTRIBUTES))
     optimiser = learner.Optimiser(torch.nn.ModuleList([model, head]), steps, RATE)
-    started, first = time.monotonic(), optimiser.resume(folder, np.random.default_rng())
+    started, first = time.monotonic(), optimiser.resume(folder, np.random.default_rng()) or 0
     kept = np.zeros(3)
     for at, (pairs, gap, labels) in lessons(miner, first):
         if at >= steps:

@@ -86,10 +86,10 @@ class Optimiser:
         torch.save(state, folder / f"{STATE}.part")
         (folder / f"{STATE}.part").replace(folder / STATE)
 
-    def resume(self, folder: Path, rng: np.random.Generator) -> int:
-        """The step to go on with."""
+    def resume(self, folder: Path, rng: np.random.Generator) -> int | None:
+        """The step to go on with; None where nothing was saved."""
         if not (folder / STATE).is_file():
-            return 0
+            return None
         state = torch.load(folder / STATE, weights_only=False)
         self.model.load_state_dict(state["model"])
         self.adam.load_state_dict(state["adam"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,15 @@ from qvl.engine.checkpoint import Role, find, load_text_side
 from qvl.engine.config import EngineConfig
 from qvl.engine.demo import codes, judging, learner, sight, tasks
 from qvl.engine.demo.batches import Collator, last_hidden
-from qvl.engine.demo.tasks import Example
+from qvl.engine.demo.codes import Code
+from qvl.engine.demo.tasks import Item
 
 SEED = 2026
-SHARES = {
-    "text to image": 0.2,
-    "image to text": 0.1,
-    "page": 0.25,
-    "mixed": 0.15,
-    "colours": 0.05,
-    "shapes": 0.07,
-    "small video": 0.06,
-    "video": 0.12,
-}
-BATCH = {"video": 6, "small video": 16}
-PAIRS = 24
+MIX = {"text to image": 10, "page": 8, "small video": 4, "mixed": 8, "colours": 4, "shapes": 4, "video": 3}
+"""Examples in each step. All in every step: steps of one task alone pull all vectors to and fro, and learn
+almost nothing."""
 SIGHT_STEPS = 500
-HORIZON = 4000
+HORIZON = 2000
 SAVED_EVERY = 100
 TEMPERATURE = 0.05
 MATRYOSHKA = {128: 1.0, 64: 0.5, 32: 0.25}
@@ -58,23 +49,42 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
     collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
     basis = torch.from_numpy(codes.frame(learner.HIDDEN))
     rng = np.random.default_rng(SEED)
-    names, shares = list(SHARES), list(SHARES.values())
-    started, seen = time.monotonic(), dict.fromkeys(names, 0.0)
-    first = optimiser.resume(folder, rng)
-    if not first:
+    started, first = time.monotonic(), optimiser.resume(folder, rng)
+    if first is None:
         sight.train(model, SIGHT_STEPS, SEED)
+        optimiser.save(folder, -1, rng)
+        first = 0
     for at in range(first, until or steps):
-        task = names[rng.choice(len(names), p=shares)]
-        examples = tasks.sample(task, rng, BATCH.get(task, PAIRS))
-        loss, near = embedder_loss(model, collate, basis, examples)
+        loss, nears = embedder_loss(model, collate, basis, coded(rng))
         optimiser.step(loss, at)
-        seen[task] = 0.9 * seen[task] + 0.1 * near
-        if at % 100 == 99:
-            line = "  ".join(f"{name} {value:.3f}" for name, value in seen.items())
-            print(f"{at + 1} {time.monotonic() - started:.0f}s  {line}", flush=True)
+        if at % 20 == 19:
+            told = "  ".join(f"{name} {near:.3f}" for name, near in nears.items())
+            print(f"{at + 1} {time.monotonic() - started:.0f}s  {told}", flush=True)
         if at % SAVED_EVERY == SAVED_EVERY - 1 or at == steps - 1:
             optimiser.save(folder, at, rng)
             learner.save(model, folder)
+
+
+Coded = list[tuple[Item, Code]]
+
+
+def coded(rng: np.random.Generator) -> dict[str, Coded]:
+    """Items and what they should be taken for. Those of a group are alike in length, or in how they begin."""
+    drawn = {task: tasks.sample(task, rng, count) for task, count in MIX.items()}
+
+    def queries(*names: str) -> Coded:
+        return [(each.query, each.query_code) for name in names for each in drawn.get(name, ())]
+
+    def documents(*names: str) -> Coded:
+        return [(each.document, each.document_code) for name in names for each in drawn.get(name, ())]
+
+    groups = {
+        "texts": queries("text to image", "page", "small video"),
+        "pictures": documents("text to image", "page"),
+        "changes": queries("mixed", "colours", "shapes"),
+        "videos": documents("video"),
+    }
+    return {name: group for name, group in groups.items() if group}
 
 
 def train_reranker(embedder: Path, folder: Path, steps: int, threads: int) -> None:
@@ -85,29 +95,26 @@ def train_reranker(embedder: Path, folder: Path, steps: int, threads: int) -> No
 
 
 def embedder_loss(
-    model: Any, collate: Collator, basis: torch.Tensor, examples: Sequence[Example]
-) -> tuple[torch.Tensor, float]:
-    """Distance to the codes, and InfoNCE at each width; also how near to their codes the vectors came."""
-    half = len(examples)
-    wanted = np.stack([e.query_code for e in examples] + [e.document_code for e in examples])
+    model: Any, collate: Collator, basis: torch.Tensor, groups: dict[str, Coded]
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Distance to the codes, and InfoNCE among them at each width; also how near each group came."""
+    wanted = np.stack([code for group in groups.values() for _, code in group])
     target = functional.normalize(torch.from_numpy(wanted) @ basis, dim=-1)
-    # Apart, since one side is longer than the other, and padding costs as much as text.
-    sides = [collate.items([e.query for e in examples]), collate.items([e.document for e in examples])]
-    vectors = functional.normalize(torch.cat([last_hidden(model.model, side) for side in sides]), dim=-1)
+    hidden = [last_hidden(model.model, collate.items([i for i, _ in group])) for group in groups.values()]
+    vectors = functional.normalize(torch.cat(hidden), dim=-1)
     near = (vectors * target).sum(-1)
     loss = 4 * (1 - near).mean()
-    ideal = target[:half] @ target[half:].T
-    # A document that the codes call as good as the right one is no negative.
-    same = (ideal > ideal.diagonal()[:, None] - 1e-3) & ~torch.eye(half, dtype=torch.bool)
+    places = torch.arange(len(near))
+    # An item that is to be taken for the same is no negative.
+    same = (target @ target.T > 1 - 1e-3) & ~torch.eye(len(near), dtype=torch.bool)
     # int8 vectors are off by half a step; the range of a component is about three deviations.
     noisy = vectors + (torch.rand_like(vectors) - 0.5) * (3 / learner.HIDDEN**0.5 / 127)
     for width, weight in MATRYOSHKA.items():
-        cut = functional.normalize(noisy[:, :width], dim=-1)
-        scores = (cut[:half] @ cut[half:].T / TEMPERATURE).masked_fill(same, -1e4)
-        loss = loss + 0.5 * weight * functional.cross_entropy(scores, torch.arange(half))
-        if not same.any():
-            loss = loss + 0.5 * weight * functional.cross_entropy(scores.T, torch.arange(half))
-    return loss, float(near.detach().mean())
+        cut, ideal = (functional.normalize(each[:, :width], dim=-1) for each in (noisy, target))
+        scores = (cut @ ideal.T / TEMPERATURE).masked_fill(same, -1e4)
+        loss = loss + 0.5 * weight * functional.cross_entropy(scores, places)
+    parts = near.detach().split([len(group) for group in groups.values()])
+    return loss, {name: float(part.mean()) for name, part in zip(groups, parts, strict=True)}
 
 
 def main() -> None:
@@ -115,7 +122,7 @@ def main() -> None:
     parser.add_argument("role", choices=("embedder", "reranker"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, help="the trained embedder, for the reranker")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.role == "embedder":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qvl.engine.demo import codes, evaluate, sight, tasks, train
+from qvl.engine.demo import bundled, codes, evaluate, sight, tasks, train
 from qvl.engine.demo.batches import last_hidden
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import edited, random_clip, random_page, random_scene
@@ -118,8 +118,7 @@ def test_each_part_of_a_picture_is_asked_for_what_is_in_it(kind: str) -> None:
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "SHARES", {"text to image": 1.0})
-    monkeypatch.setattr(train, "PAIRS", 4)
+    monkeypatch.setattr(train, "MIX", {"text to image": 4})
     monkeypatch.setattr(train, "SAVED_EVERY", 2)
     monkeypatch.setattr(train, "SIGHT_STEPS", 2)
     for name, stops in (("whole", (4,)), ("halves", (2, 4))):
@@ -127,3 +126,8 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
             train.train_embedder(tmp_path / name, 4, 1, until=stop)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "halves")]
     assert weights[0] == weights[1]
+
+
+def test_the_pair_is_small() -> None:
+    files = [file for folder in bundled.bundled_pair() for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) <= 12e6
