@@ -20,14 +20,13 @@ from torch.nn import functional
 
 from qvl.engine.demo import learner, tasks
 from qvl.engine.demo.batches import Collator, Tensors, last_hidden, run
-from qvl.engine.demo.codes import ATTRIBUTES
+from qvl.engine.demo.codes import ATTRIBUTES, frame
 from qvl.engine.demo.tasks import Example, Item
 
-SHARES = {"text to image": 0.7, "image to text": 0.08, "page": 0.12, "video": 0.1}
+GROUPS: tuple[dict[str, int], ...] = ({"text to image": 8, "page": 3, "image to text": 2}, {"video": 1})
+"""Queries in each step; a video is as long as ten of the others, and would have them padded."""
 STEPS = 16
 """That one pool of examples serves."""
-QUERIES = {"video": 4}
-MOST = 12
 RATE = 1.2e-3
 SEED = 77
 DIFFERENCE = 20.0
@@ -59,30 +58,36 @@ class Miner:
         return [int(row[place % 5]) for place, row in enumerate(top)]
 
 
-Step = tuple[list[tuple[Item, Item]], np.ndarray[Any, Any], torch.Tensor]
+Pairs = list[tuple[Example, Example]]
 
 
-def lessons(miner: Miner, first: int) -> Iterator[tuple[int, Step]]:
-    """From step `first` on, endlessly: pairs, what query and document differ in, and the labels.
+def lessons(miner: Miner, first: int) -> Iterator[tuple[int, list[Pairs]]]:
+    """From step `first` on, endlessly: groups of pairs, whose first half fits and whose second does not.
 
     A pool of examples serves several steps and has a seed of its own, so that a resumed run sees the same.
     """
-    names, shares = list(SHARES), list(SHARES.values())
     for pool in count(first // STEPS):
         rng = np.random.default_rng((SEED, pool))
-        task = names[rng.choice(len(names), p=shares)]
-        queries = QUERIES.get(task, MOST)
-        labels = torch.tensor([1.0] * queries + [0.0] * queries)
-        examples = tasks.sample(task, rng, queries * STEPS)
-        wrong = miner.hardest(examples)
-        order = [int(place) for place in rng.permutation(len(examples))]
+        drawn = [_pairs(miner, rng, task, each) for group in GROUPS for task, each in group.items()]
+        kinds = [place for place, group in enumerate(GROUPS) for _ in group]
         for at in range(max(first, pool * STEPS), (pool + 1) * STEPS):
-            chosen = order[at % STEPS * queries : (at % STEPS + 1) * queries]
-            asked = [examples[i] for i in chosen * 2]
-            shown = [examples[i] for i in (*chosen, *(wrong[i] for i in chosen))]
-            both = list(zip(asked, shown, strict=True))
-            gap = np.stack([q.query_code - d.document_code for q, d in both])
-            yield at, ([(q.query, d.document) for q, d in both], gap, labels)
+            groups: list[Pairs] = [[] for _ in GROUPS]
+            for half in range(2):
+                for place, steps in zip(kinds, drawn, strict=True):
+                    groups[place] += steps[at % STEPS][half]
+            yield at, groups
+
+
+def _pairs(miner: Miner, rng: np.random.Generator, task: str, each: int) -> list[tuple[Pairs, Pairs]]:
+    """For each step of a pool, `each` pairs that fit and as many that do not."""
+    examples = tasks.sample(task, rng, each * STEPS)
+    wrong = miner.hardest(examples)
+    order = [int(place) for place in rng.permutation(len(examples))]
+    chosen = [order[at * each : (at + 1) * each] for at in range(STEPS)]
+    return [
+        ([(examples[i], examples[i]) for i in some], [(examples[i], examples[wrong[i]]) for i in some])
+        for some in chosen
+    ]
 
 
 def start(embedder: Path, folder: Path) -> Any:
@@ -96,24 +101,37 @@ def start(embedder: Path, folder: Path) -> Any:
 def train(miner: Miner, collate: Collator, model: Any, folder: Path, steps: int) -> None:
     vocabulary = words(folder)
     head = torch.nn.Linear(learner.HIDDEN, len(ATTRIBUTES))
-    optimiser = learner.Optimiser(torch.nn.ModuleList([model, head]), steps, RATE)
+    with torch.no_grad():  # as the embedder's vectors have them
+        head.weight.copy_(torch.from_numpy(frame(learner.HIDDEN)) / 4)
+        head.bias.zero_()
+    optimiser = learner.Optimiser(torch.nn.ModuleList([model, head]), steps, RATE, horizon=2 * steps)
     started, first = time.monotonic(), optimiser.resume(folder, np.random.default_rng()) or 0
     kept = np.zeros(3)
-    for at, (pairs, gap, labels) in lessons(miner, first):
+    for at, groups in lessons(miner, first):
         if at >= steps:
             break
-        below, logits = judged(model, collate.pairs(pairs), vocabulary)
-        missed = (head(below) - torch.from_numpy(gap)).square().mean()
-        wrong = functional.binary_cross_entropy_with_logits(logits, labels)
-        optimiser.step(wrong + DIFFERENCE * missed, at)
-        right = ((logits > 0) == (labels > 0.5)).float().mean()
-        kept = 0.95 * kept + 0.05 * np.array([wrong.detach(), missed.detach(), right])
+        told = loss(model, head, collate, groups, vocabulary)
+        optimiser.step(told[0] + DIFFERENCE * told[1], at)
+        kept = 0.95 * kept + 0.05 * np.array([float(each) for each in told])
         if at % 25 == 24:
-            told = "BCE {:.3f}  gap {:.4f}  right {:.3f}".format(*kept)
-            print(f"{at + 1} {time.monotonic() - started:.0f}s  {told}", flush=True)
-        if at % 200 == 199 or at == steps - 1:
+            line = "BCE {:.3f}  gap {:.4f}  right {:.3f}".format(*kept)
+            print(f"{at + 1} {time.monotonic() - started:.0f}s  {line}", flush=True)
+        if at % 100 == 99 or at == steps - 1:
             optimiser.save(folder, at, np.random.default_rng())
             learner.save(model, folder)
+
+
+def loss(
+    model: Any, head: torch.nn.Module, collate: Collator, groups: list[Pairs], vocabulary: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Yes or no, what query and document differ in, and the share of right answers."""
+    seen = [judged(model, collate.pairs([(q.query, d.document) for q, d in g]), vocabulary) for g in groups]
+    below, logits = (torch.cat(each) for each in zip(*seen, strict=True))
+    gap = np.stack([q.query_code - d.document_code for group in groups for q, d in group])
+    labels = torch.tensor([float(q is d) for group in groups for q, d in group])
+    missed = (head(below) - torch.from_numpy(gap)).square().mean()
+    wrong = functional.binary_cross_entropy_with_logits(logits, labels)
+    return wrong, missed, ((logits > 0) == (labels > 0.5)).float().mean()
 
 
 def judged(model: Any, batch: Tensors, vocabulary: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -113,7 +113,7 @@ def embedder_loss(
         cut, ideal = (functional.normalize(each[:, :width], dim=-1) for each in (noisy, target))
         scores = (cut @ ideal.T / TEMPERATURE).masked_fill(same, -1e4)
         loss = loss + 0.5 * weight * functional.cross_entropy(scores, places)
-    parts = near.detach().split([len(group) for group in groups.values()])
+    parts = torch.split(near.detach(), [len(group) for group in groups.values()])
     return loss, {name: float(part.mean()) for name, part in zip(groups, parts, strict=True)}
 
 
