@@ -28,6 +28,8 @@ SEED = 2026
 MIX = {"text to image": 10, "page": 8, "small video": 4, "mixed": 8, "colours": 4, "shapes": 4, "video": 3}
 """Examples in each step. All in every step: steps of one task alone pull all vectors to and fro, and learn
 almost nothing."""
+PRINTED, TURN = 14, 300
+"""Further pages in each step from step `TURN` on: they are learned last."""
 SIGHT_STEPS = 500
 HORIZON = 2000
 SAVED_EVERY = 100
@@ -55,7 +57,7 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
         optimiser.save(folder, -1, rng)
         first = 0
     for at in range(first, until or steps):
-        loss, nears = embedder_loss(model, collate, basis, coded(rng))
+        loss, nears = embedder_loss(model, collate, basis, coded(rng, PRINTED * (at >= TURN)))
         optimiser.step(loss, at)
         if at % 20 == 19:
             told = "  ".join(f"{name} {near:.3f}" for name, near in nears.items())
@@ -68,9 +70,11 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
 Coded = list[tuple[Item, Code]]
 
 
-def coded(rng: np.random.Generator) -> dict[str, Coded]:
+def coded(rng: np.random.Generator, printed: int) -> dict[str, Coded]:
     """Items and what they should be taken for. Those of a group are alike in length, or in how they begin."""
     drawn = {task: tasks.sample(task, rng, count) for task, count in MIX.items()}
+    if printed:
+        drawn["more pages"] = tasks.sample("page", rng, printed)
 
     def queries(*names: str) -> Coded:
         return [(each.query, each.query_code) for name in names for each in drawn.get(name, ())]
@@ -80,7 +84,7 @@ def coded(rng: np.random.Generator) -> dict[str, Coded]:
 
     groups = {
         "texts": queries("text to image", "page", "small video"),
-        "pictures": documents("text to image", "page"),
+        "pictures": documents("text to image", "page", "more pages"),
         "changes": queries("mixed", "colours", "shapes"),
         "videos": documents("video"),
     }
@@ -122,13 +126,13 @@ def main() -> None:
     parser.add_argument("role", choices=("embedder", "reranker"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, help="the trained embedder, for the reranker")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, help="1000 for the embedder, 2000 for the reranker")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.role == "embedder":
-        train_embedder(given.out, given.steps, given.threads)
+        train_embedder(given.out, given.steps or 1000, given.threads)
     else:
-        train_reranker(given.embedder, given.out, given.steps, given.threads)
+        train_reranker(given.embedder, given.out, given.steps or 2000, given.threads)
 
 
 if __name__ == "__main__":
