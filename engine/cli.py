@@ -7,21 +7,30 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, TypeAlias
 
 from cyclopts import App, CycloptsError, Parameter
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.options import SOURCES, flat, shown_default, with_bundled
-from qvl.ray_serve.config import ClusterConfig, DeployConfig, Replicas
+from qvl.engine.options import SOURCES, ConfigFile, Model, Out, Source, flat, shown_default, with_bundled
+from qvl.engine.quantize.cli import quantize
+from qvl.engine.search.cli import search
+from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas
 
 USAGE_ERROR = 2
 EPILOGUE = "Every option can also come from the environment (`QVL_PORT` for `--port`) or from `--config`."
 
-for settings in (ServerConfig, EngineConfig, Limits, MediaConfig, JobConfig, ClusterConfig, Replicas):
+for settings in (
+    ServerConfig,
+    EngineConfig,
+    Limits,
+    MediaConfig,
+    JobConfig,
+    ClusterConfig,
+    Replicas,
+    BulkConfig,
+):
     flat(settings)
 
 app = App(
@@ -33,13 +42,8 @@ app = App(
     default_parameter=Parameter(negative_iterable=(), show_default=shown_default),
     result_action="return_value",
 )
-
-Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
-ConfigFile: TypeAlias = Annotated[
-    Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
-]
-Source: TypeAlias = Annotated[Path, Parameter(name="IN")]
-Out: TypeAlias = Annotated[Path, Parameter(alias="-o")]
+app.command(search)
+app.command(quantize)
 
 
 @app.command
@@ -84,6 +88,8 @@ def embed(
     out: Out,
     instruction: str | None = None,
     dimensions: int | None = None,
+    ray: bool = False,
+    bulk: BulkConfig = BulkConfig(),  # noqa: B008 - frozen
     job: JobConfig = JobConfig(),  # noqa: B008 - frozen
     engine: EngineConfig | None = None,
     config: ConfigFile = None,
@@ -93,15 +99,22 @@ def embed(
     Parameters
     ----------
     source
-        JSON lines: strings, or items like {"id", "text", "image", "video", "instruction"}.
+        JSON lines: strings, or items like {"id", "text", "image", "video", "instruction"}. With --ray also
+        parquet with these as columns, or a folder of such files, pictures, videos and texts.
     out
-        OUT.jsonl, OUT.npz or OUT.parquet.
+        OUT.jsonl, OUT.npz or OUT.parquet; with --ray a folder, a parquet file for each block.
     instruction
         What the vectors are for (default: the model's own).
     dimensions
         Matryoshka prefix of the vectors (default: all).
+    ray
+        Spread the work over a Ray cluster: joins one, or starts one here.
     """
     del config
+    if ray:
+        from qvl.ray_serve.bulk import embed_corpus
+
+        return embed_corpus(source, out, job, engine and with_bundled(engine), instruction, dimensions, bulk)
     from qvl.engine.jobs.commands import embed_file
 
     return embed_file(source, out, job, engine and with_bundled(engine), instruction, dimensions)
@@ -191,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name == "ray":
             return _fail("Ray Serve is not installed: pip install 'qvl[ray]'", USAGE_ERROR)
-        if error.name not in {"vllm", "torch"}:
+        if error.name not in {"vllm", "torch", "compressed_tensors"}:
             raise
         return _fail(
             "vLLM is not installed: pip install 'qvl[gpu]', or 'qvl[cpu]' without a GPU", USAGE_ERROR

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from qvl.engine.adapters import Adapter
 from qvl.engine.arena import Place
 from qvl.engine.checkpoint import Checkpoint, TextSide
 from qvl.engine.config import EngineConfig
+from qvl.engine.errors import CheckpointError
 from qvl.engine.hardware import SHARE
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.tokens import Prompt, Span
@@ -33,6 +36,7 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for answers
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "TOKENIZERS_PARALLELISM": "true",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -60,7 +64,13 @@ def prepare_environment() -> None:
 
 
 def engine_args(
-    config: EngineConfig, checkpoint: Checkpoint, text: TextSide, *, pixels: str, shared: bool
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    text: TextSide,
+    *,
+    pixels: str,
+    shared: bool,
+    adapters: Sequence[Adapter] = (),
 ) -> Any:
     """Every right setting for one role.
 
@@ -93,7 +103,9 @@ def engine_args(
         "tensor_parallel_size": config.tensor_parallel,
         "gpu_memory_utilization": share or (SHARE / 2 if shared else SHARE),
         # An embedder's shared prefix is shorter than a block; a reranker's holds the whole query.
-        "enable_prefix_caching": checkpoint.role == "reranker",
+        "enable_prefix_caching": (
+            checkpoint.role == "reranker" if config.prefix_caching is None else config.prefix_caching
+        ),
         "limit_mm_per_prompt": {"image": media[0], "video": media[1]},
         # Ours are the only inputs and they are hashed by content; a second cache can only disagree.
         "mm_processor_cache_gb": 0,
@@ -108,8 +120,33 @@ def engine_args(
         "seed": 0,
     }
     settings |= _cpu_settings(config, checkpoint) if on_cpu() else {"async_scheduling": True}
+    settings |= _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
+
+
+def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """All adapters stay loaded: one that had to be fetched during a step would hold up everybody's."""
+    if not adapters:
+        return {}
+    from vllm.config.lora import MaxLoRARanks
+
+    most = max(each.rank for each in adapters)
+    ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= most]
+    if not ranks:
+        raise CheckpointError(f"--lora: vLLM takes ranks up to {max(get_args(MaxLoRARanks))}, not {most}")
+    # Requests without an adapter have slot -1, which the CPU's kernels read as the last: it stays empty.
+    slots = len(adapters) + on_cpu()
+    return {"enable_lora": True, "max_loras": slots, "max_lora_rank": ranks[0]}
+
+
+def lora_requests(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """vLLM's own requests by name; none without adapters."""
+    from vllm.lora.request import LoRARequest
+
+    return {
+        each.name: LoRARequest(each.name, place, str(each.path)) for place, each in enumerate(adapters, 1)
+    }
 
 
 def _cpu_settings(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -134,6 +171,13 @@ def refusals() -> tuple[type[Exception], ...]:
 
 def engine_input(prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> Any:
     """vLLM's own input type, past its renderer: ids, places of pixels, content hashes, positions."""
+    made = _input(prompt, visuals, places)
+    # vLLM's queue is ordered by it. Of the wall clock, a jump back would put newcomers before all who wait.
+    made["arrival_time"] = time.monotonic()
+    return made
+
+
+def _input(prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> Any:
     from vllm.inputs import mm_input, tokens_input
 
     if not visuals:

@@ -16,6 +16,8 @@ class Limits:
 
     body_bytes: int = 64 << 20
     """Bytes of one request body."""
+    bodies_bytes: int = 2 << 30
+    """Bytes of all request bodies in memory at once; over it: 429 with Retry-After."""
     items: int = 2048
     """Items of one embedding request."""
     documents: int = 1000
@@ -36,6 +38,8 @@ class Limits:
     """Encoded bytes of one image or video, fetched or inline."""
     video_seconds: float = 600.0
     """Length of one video file."""
+    decode_seconds: float = 60.0
+    """Time to decode and resize one image or video."""
     fetch_seconds: float = 10.0
     """Time to fetch one URL, redirects included."""
     redirects: int = 3
@@ -47,7 +51,7 @@ class MediaConfig:
     """Where pixels come from."""
 
     workers: int = 0
-    """Decoding threads of a replica (0: one per core, shared out among the replicas)."""
+    """Decoding processes of a replica (0: one per core, shared out among the replicas)."""
     media_memory: int = 512 << 20
     """Bytes of decoded pixels that a replica shares with its engines; the most recent media stay in it."""
     media_cache: int = 256 << 20
@@ -78,6 +82,8 @@ class EngineConfig:
     """Weights and activations; auto is the checkpoint's own."""
     quantization: str | None = None
     """Passed to vLLM, e.g. fp8_per_channel."""
+    lora: tuple[str, ...] = ()
+    """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None
     """Share of the GPU's memory for the embedder (default: 0.9 alone, 0.45 beside a reranker)."""
     reranker_memory: float | None = None
@@ -86,8 +92,13 @@ class EngineConfig:
     """GPUs that one model is split over."""
     max_batched_tokens: int | None = None
     """Tokens of one engine step (default: 16384 on a GPU, 8192 on a CPU)."""
+    prefix_caching: bool | None = None
+    """Keep the KV blocks of shared prefixes (default: the reranker's only; an embedder's prefix is short)."""
     enforce_eager: bool | None = None
     """No torch.compile and no CUDA graphs (default: only on a CPU)."""
+    stall_seconds: float = 120.0
+    """Silence of an engine process after which it hangs and the server exits, to be started again: more than
+    the longest step takes (0: it is waited for without end)."""
     limits: Limits = field(default_factory=Limits)
     media: MediaConfig = field(default_factory=MediaConfig)
 
@@ -98,6 +109,8 @@ class EngineConfig:
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, got {share}")
+        if self.stall_seconds < 0:
+            raise ConfigError(f"stall_seconds must be at least 0, got {self.stall_seconds:g}")
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
         if total > 1:
             raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")
@@ -114,6 +127,10 @@ class ServerConfig:
     """Port to listen on; 0 is a free one."""
     replicas: int = 1
     """Replicas behind the port; they take the GPUs in turn, and those on one GPU divide its memory."""
+    tls_cert: str | None = None
+    """PEM file with the certificate and its chain: https instead of http."""
+    tls_key: str | None = None
+    """PEM file with its private key, unencrypted (default: it is in --tls-cert)."""
     api_key: tuple[str, ...] = ()
     """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names
     it and bounds its requests a minute (of each replica); keys of one name share limits."""
@@ -123,10 +140,19 @@ class ServerConfig:
     """How long requests in flight may take to finish after SIGTERM."""
     request_seconds: float = 120.0
     """Deadline of one request; over it: 504."""
+    index: str | None = None
+    """What /v1/search looks in: a folder that `qvl search add` fills, or Qdrant's http://HOST:6333/COLLECTION."""
+    index_key: str | None = None
+    """API key of that Qdrant."""
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of what goes to stderr; debug has a line for each request, which never says what was asked."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ConfigError(f"replicas must be at least 1, got {self.replicas}")
+        if self.tls_key and not self.tls_cert:
+            raise ConfigError("tls_key needs tls_cert, the certificate of that key")

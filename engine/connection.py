@@ -1,5 +1,6 @@
-"""uvicorn's HTTP/1.1 connection, with an end to the patience that it lacks: for a head, and for a body that
-nobody reads any more. A body that is being read has the request's deadline."""
+"""uvicorn's HTTP/1.1 connection, with an end to the patience that it lacks: for a head, for a body that
+nobody reads any more, and for an answer that the client does not take. A body that is being read has the
+request's deadline."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 DAWDLE_SECONDS = 10.0
-"""For a request's head from its first byte, and for the rest of a body after its answer."""
+"""For a request's head from its first byte, for the rest of a body after its answer, and for each
+LEAST_BYTES of an answer to leave."""
+LEAST_BYTES = 1 << 16
 
 
 class Connection(HttpToolsProtocol):
@@ -18,6 +21,7 @@ class Connection(HttpToolsProtocol):
     """Whether the client has to send something that no deadline covers."""
     _whole = True
     _timer: asyncio.TimerHandle | None = None
+    _leaving: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -26,6 +30,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settle()
+        if self._leaving is not None:
+            self._leaving.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -49,6 +55,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if (left := self.transport.get_write_buffer_size()) and self._leaving is None:
+            self._leaving = self.loop.call_later(DAWDLE_SECONDS, self._look, left)
         if not self._whole and not self.transport.is_closing():
             self._owed = True
             self._wait(DAWDLE_SECONDS)
@@ -63,6 +71,15 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _look(self, before: int) -> None:
+        """What `close` would wait for without end: memory for a client that takes nothing."""
+        self._leaving = None
+        left = self.transport.get_write_buffer_size()
+        if left > before - LEAST_BYTES:
+            self.transport.abort()
+        elif left:
+            self._leaving = self.loop.call_later(DAWDLE_SECONDS, self._look, left)
 
     def _close(self) -> None:
         self._timer = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from types import TracebackType
 from typing import Self
@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from qvl.engine import checkpoint, compat
+from qvl.engine import adapters, checkpoint, compat
 from qvl.engine.admission import Admission, cost
 from qvl.engine.arena import Arena
 from qvl.engine.checkpoint import Role
@@ -30,8 +30,6 @@ from qvl.engine.protocol import (
     EmbedResult,
     Health,
     ModelCard,
-    OnError,
-    Priority,
     RerankRequest,
     RerankResult,
     Usage,
@@ -61,18 +59,24 @@ class Engine:
 
         metrics = metrics or Metrics()
         found = await asyncio.to_thread(checkpoint.find, config)
+        adapted = await asyncio.to_thread(adapters.find, config.lora, found)
         await asyncio.to_thread(compat.prepare_environment)
-        arena = Arena(config.media.media_memory, metrics)
+        media = MediaLoader(config.media, config.limits, lambda hit: metrics.cache("media", hit, not hit))
         models: list[LLM] = []
+        arena = Arena(config.media.media_memory, metrics)
         try:
             for each in found:
-                models.append(await asyncio.to_thread(LLM.load, config, each, arena, shared=len(found) > 1))
+                own = [adapter for adapter in adapted if adapter.role == each.role]
+                shared = len(found) > 1
+                load = partial(LLM.load, config, each, arena, shared=shared, adapters=own)
+                models.append(await asyncio.to_thread(load))
+                await models[-1].load_adapters()
+            await media.ready()
         except BaseException:
-            await asyncio.gather(*(model.stop() for model in models))
+            await asyncio.gather(media.close(), *(model.stop() for model in models))
             raise
         finally:
             arena.close()
-        media = MediaLoader(config.media, config.limits, lambda hit: metrics.cache("media", hit, not hit))
         return cls(config, models, Preparer(media, metrics), metrics)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
@@ -81,9 +85,9 @@ class Engine:
         width = _width(request.dimensions, model)
         with self.admission.admit(cost(request), request.priority):
             batch = await self._preparer.embed(request, model.text)
-            answers = await self._run(model, batch, request.on_error, request.priority)
+            answers = await self._run(model, batch, request)
         return EmbedResult(
-            model=model.checkpoint.name,
+            model=model.called(request.model),
             vectors=_matryoshka(_rows(answers, model.checkpoint.dimensions, 0), width),
             usage=self._account("embedder", batch),
             errors=_errors(answers),
@@ -94,9 +98,9 @@ class Engine:
         model = self._model("reranker", request.model)
         with self.admission.admit(cost(request), request.priority):
             batch = await self._preparer.rerank(request, model.text)
-            answers = await self._run(model, batch, request.on_error, request.priority)
+            answers = await self._run(model, batch, request)
         return RerankResult(
-            model=model.checkpoint.name,
+            model=model.called(request.model),
             logits=_rows(answers, 1, -np.inf)[:, 0],
             usage=self._account("reranker", batch),
             errors=_errors(answers),
@@ -115,11 +119,11 @@ class Engine:
     async def health(self) -> Health:
         if self._stopped:
             return Health(ready=False, reason="stopped")
-        dead = [model.checkpoint.name for model in self._models.values() if model.dead]
-        return Health(ready=not dead, reason=f"the engine of {dead[0]} has died" if dead else "ok")
+        failures = [model.failure for model in self._models.values() if model.failure]
+        return Health(ready=not failures, reason=failures[0] if failures else "ok")
 
     async def died(self) -> str:
-        """Returns the reason once an engine process has died; else waits for ever."""
+        """Returns the reason once an engine process has died or hangs; else waits for ever."""
         waiting = [asyncio.ensure_future(model.died()) for model in self._models.values()]
         try:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -129,7 +133,7 @@ class Engine:
                 task.cancel()
 
     def models(self) -> list[ModelCard]:
-        return [model.card for model in self._models.values()]
+        return [card for model in self._models.values() for card in model.cards]
 
     async def stop(self) -> None:
         """Ends the engine processes; requests in flight fail with 503. Harmless twice."""
@@ -151,20 +155,21 @@ class Engine:
         model = self._models.get(role)
         if model is None:
             raise NotFound(f"no {role} is served here", param="model", code="model_not_found")
-        if name and name not in (model.checkpoint.name, str(model.checkpoint.path)):
+        if name and name not in (*model.names, str(model.checkpoint.path)):
             raise NotFound(
-                f"no {role} {name!r} is served here; there is {model.checkpoint.name!r}",
+                f"no {role} {name!r} is served here; there is {', '.join(map(repr, model.names))}",
                 param="model",
                 code="model_not_found",
             )
         return model
 
     async def _run(
-        self, model: LLM, batch: list[Outcome], on_error: OnError, priority: Priority
+        self, model: LLM, batch: list[Outcome], request: EmbedRequest | RerankRequest
     ) -> list[Row | QvlError]:
         ready = [each for each in batch if isinstance(each, Ready)]
         with self.metrics.stage("engine"), self.metrics.queued(model.checkpoint.role, len(ready)):
-            answers = iter(settled(await model.run(ready, priority), on_error))
+            rows = await model.run(ready, request.priority, request.model)
+            answers = iter(settled(rows, request.on_error))
         return [next(answers) if isinstance(each, Ready) else each for each in batch]
 
     def _account(self, role: Role, batch: list[Outcome]) -> Usage:

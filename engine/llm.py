@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qvl.engine import compat
+from qvl.engine.adapters import Adapter
 from qvl.engine.arena import Arena
 from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
 from qvl.engine.config import EngineConfig
@@ -22,7 +23,8 @@ Row: TypeAlias = npt.NDArray[np.float32]
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 """vLLM's scheduler takes the least first, and among equals the one that came first."""
-_DEATH_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.25
+"""Between two looks at the engine process."""
 _STOP_SECONDS = 3.0
 """For an engine process to end by itself; it has nothing to save, and its interpreter takes a second."""
 
@@ -30,59 +32,107 @@ _STOP_SECONDS = 3.0
 class LLM:
     """Owns an `AsyncLLM` and its engine process."""
 
-    def __init__(self, checkpoint: Checkpoint, text: TextSide, engine: Any, arena: Arena) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        text: TextSide,
+        engine: Any,
+        arena: Arena,
+        adapters: Sequence[Adapter],
+        stall_seconds: float,
+    ) -> None:
         from vllm import PoolingParams
 
         self.checkpoint = checkpoint
+        self._adapters = compat.lora_requests(adapters)
         self.text = text
         self._engine = engine
         self._arena = arena
+        self._stall_seconds = stall_seconds or float("inf")
+        self._silent_seconds = 0.0
         self._dtype = str(engine.model_config.dtype).removeprefix("torch.")
         self._params = PoolingParams(task="embed" if checkpoint.role == "embedder" else "classify")
         self._ids = itertools.count()
         self._stopped = False
 
     @classmethod
-    def load(cls, config: EngineConfig, checkpoint: Checkpoint, arena: Arena, *, shared: bool) -> LLM:
+    def load(
+        cls,
+        config: EngineConfig,
+        checkpoint: Checkpoint,
+        arena: Arena,
+        *,
+        shared: bool,
+        adapters: Sequence[Adapter] = (),
+    ) -> LLM:
         """Blocks for the start-up (tens of seconds). Raises CheckpointError when vLLM cannot load it."""
         from vllm.v1.engine.async_llm import AsyncLLM
 
         text = load_text_side(checkpoint)
-        args = compat.engine_args(config, checkpoint, text, pixels=str(arena.path), shared=shared)
+        args = compat.engine_args(
+            config, checkpoint, text, pixels=str(arena.path), shared=shared, adapters=adapters
+        )
         try:
-            return cls(checkpoint, text, AsyncLLM.from_engine_args(args), arena)
+            # Not through a name of this frame: a failed import inside vLLM, which keeps its traceback, would
+            # keep the engine with it beyond the interpreter's modules.
+            return cls(
+                checkpoint, text, AsyncLLM.from_engine_args(args), arena, adapters, config.stall_seconds
+            )
         except (RuntimeError, ValueError, OSError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
 
-    @property
-    def card(self) -> ModelCard:
-        return ModelCard(
-            id=self.checkpoint.name,
-            role=self.checkpoint.role,
-            dimensions=self.checkpoint.dimensions,
-            max_length=self.text.tokenizer.max_length,
-            dtype=self._dtype,
-        )
+    async def load_adapters(self) -> None:
+        """Now, since one that does not load would end the engine. Raises CheckpointError."""
+        for name, adapter in self._adapters.items():
+            try:
+                await self._engine.add_lora(adapter)
+            except Exception as error:  # the engine process names its own errors in its own words
+                raise CheckpointError(f"--lora {name}: the engine refused it: {_reason(error)}") from error
 
-    async def run(self, inputs: Sequence[Ready], priority: Priority = "interactive") -> list[Row | QvlError]:
-        """A row of float32 for each input, in order, or what is wrong with that one.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a request may call it: the checkpoint, then its adapters."""
+        return (self.checkpoint.name, *self._adapters)
+
+    def called(self, name: str | None) -> str:
+        """What answers a request for `name`."""
+        return name if name in self._adapters else self.checkpoint.name
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        return [
+            ModelCard(
+                id=name,
+                role=self.checkpoint.role,
+                dimensions=self.checkpoint.dimensions,
+                max_length=self.text.tokenizer.max_length,
+                dtype=self._dtype,
+            )
+            for name in self.names
+        ]
+
+    async def run(
+        self, inputs: Sequence[Ready], priority: Priority = "interactive", name: str | None = None
+    ) -> list[Row | QvlError]:
+        """A row of float32 for each input, in order, or what is wrong with that one; by the adapter `name`.
 
         They enter the scheduler in order, so that later ones hit the KV blocks of the first. The engine
         failing, or the caller going away, ends them all.
         """
         if len(inputs) == 1:  # a task of its own would be a tenth of a short text's work
-            return [await self._one(inputs[0], _RANKS[priority])]
+            return [await self._one(inputs[0], _RANKS[priority], name)]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(item, _RANKS[priority])) for item in inputs]
+                tasks = [group.create_task(self._one(item, _RANKS[priority], name)) for item in inputs]
         except* QvlError as errors:
             raise _first(errors) from None
         return [task.result() for task in tasks]
 
-    async def _one(self, item: Ready, rank: int) -> Row | QvlError:
+    async def _one(self, item: Ready, rank: int, name: str | None) -> Row | QvlError:
         try:
             async with self._arena.hold(item.visuals) as places:
-                output = await self._encode(compat.engine_input(item.prompt, item.visuals, places), rank)
+                prompt = compat.engine_input(item.prompt, item.visuals, places)
+                output = await self._encode(prompt, rank, self._adapters.get(name or ""))
         except TooLarge as error:
             return error
         row: Row = output.float().numpy().reshape(-1)
@@ -90,13 +140,14 @@ class LLM:
             return QvlError("the model gave a number that is not finite; try bfloat16", code="not_finite")
         return row
 
-    async def _encode(self, prompt: Any, rank: int) -> Any:
+    async def _encode(self, prompt: Any, rank: int, adapter: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if self._stopped:
             raise Unavailable("the engine is stopping", code="draining")
         try:
-            encoded = self._engine.encode(prompt, self._params, str(next(self._ids)), priority=rank)
+            own = str(next(self._ids))
+            encoded = self._engine.encode(prompt, self._params, own, lora_request=adapter, priority=rank)
             outputs = [each async for each in encoded]
         except EngineDeadError as error:
             raise Unavailable("the model's engine process has died", code="engine_dead") from error
@@ -107,14 +158,37 @@ class LLM:
         return outputs[-1].outputs.data
 
     @property
-    def dead(self) -> bool:
-        return not self._stopped and bool(self._engine.errored)
+    def failure(self) -> str | None:
+        """What has befallen the engine process, unless it was stopped."""
+        if self._stopped:
+            return None
+        if self._engine.errored:
+            return f"the engine process of {self.checkpoint.name} has died"
+        if self._silent_seconds >= self._stall_seconds:
+            return (
+                f"the engine process of {self.checkpoint.name} hangs: no sign of life for "
+                f"{self._stall_seconds:g} s (stall_seconds)"
+            )
+        return None
 
     async def died(self) -> str:
-        """Returns once the engine process is gone without having been stopped."""
-        while not self.dead:  # noqa: ASYNC110 - vLLM sets a flag and offers no event
-            await asyncio.sleep(_DEATH_POLL_SECONDS)
-        return f"the engine process of {self.checkpoint.name} has died"
+        """Returns once the engine process is gone, or hangs, without having been stopped.
+
+        Between any two steps it answers a question. Its silence is counted in polls, not by a clock: after a
+        sleep of the whole machine nothing hangs.
+        """
+        answer = asyncio.ensure_future(self._engine.is_sleeping())
+        try:
+            while (failure := self.failure) is None:
+                await asyncio.sleep(_POLL_SECONDS)
+                self._silent_seconds += _POLL_SECONDS
+                if answer.done() and not self._stopped:
+                    answer.exception()  # that of a dead engine: `failure` tells it
+                    self._silent_seconds = 0.0
+                    answer = asyncio.ensure_future(self._engine.is_sleeping())
+            return failure
+        finally:
+            answer.cancel()
 
     async def stop(self) -> None:
         """Ends the engine process; harmless twice."""

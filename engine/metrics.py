@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from qvl.engine.protocol import Usage
 from qvl.engine.tracing import Tracer
 
-Stage: TypeAlias = Literal["parse", "media", "tokenize", "engine", "render"]
+Stage: TypeAlias = Literal["parse", "media", "tokenize", "engine", "recall", "render"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -81,7 +81,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "qvl_stage_seconds",
-            "Seconds of one stage of one request: parse, media, tokenize, engine, render.",
+            "Seconds of one stage of one request: parse, media, tokenize, engine, recall, render.",
             ("stage",),
             buckets=_STAGE_SECONDS,
             registry=own,

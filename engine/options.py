@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from cyclopts import App, Argument, ArgumentCollection, Parameter, Token
 from cyclopts.config import Env, Toml
@@ -23,8 +23,21 @@ from qvl.engine.errors import ConfigError
 BUNDLED = "bundled"
 """Checkpoint name of the tiny pair that needs no download."""
 
-ROLES = {"serve": ("embedder", "reranker"), "embed": ("embedder",), "rerank": ("reranker",)}
+ROLES = {
+    "serve": ("embedder", "reranker"),
+    "embed": ("embedder",),
+    "rerank": ("reranker",),
+    "add": ("embedder",),
+    "ask": ("embedder", "reranker"),
+}
 """The models that a command runs when it is given none."""
+
+ConfigFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
+]
+Source: TypeAlias = Annotated[Path, Parameter(name="IN")]
+Out: TypeAlias = Annotated[Path, Parameter(alias="-o")]
+Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
 
 T = TypeVar("T")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -35,23 +34,24 @@ class Door(Protocol):
 class Port:
     """The door of a server of one replica: a listener of its own."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, scheme: str) -> None:
         self.sockets = [listener]
+        self._scheme = scheme
 
     def open(self, server: uvicorn.Server) -> None:
         pass
 
     def ready(self, models: Sequence[str]) -> None:
-        say_ready(self.sockets[0], models)
+        say_ready(self.sockets[0], self._scheme, models)
 
     def refusing(self) -> None:
         pass
 
 
-def say_ready(listener: socket.socket, models: Sequence[str], more: str = "") -> None:
+def say_ready(listener: socket.socket, scheme: str, models: Sequence[str], more: str = "") -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"qvl is ready on http://{shown}:{port}: {', '.join(models)}{more}\n")
+    sys.stdout.write(f"qvl is ready on {scheme}://{shown}:{port}: {', '.join(models)}{more}\n")
     sys.stdout.flush()
 
 
@@ -66,12 +66,3 @@ def bind(host: str, port: int) -> socket.socket:
                 f"port {port} on {host} is in use: stop the other program or choose another --port"
             ) from None
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-
-
-def log_to_stderr(level: str, who: str = "") -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s{who} %(message)s"))
-    for name, threshold in (("qvl", level.upper()), ("uvicorn", "WARNING")):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(threshold)

@@ -7,7 +7,7 @@ knows HTTP, vLLM or torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +129,71 @@ class RerankResult:
     def scores(self) -> npt.NDArray[np.float64]:
         """sigmoid(logits), in (0, 1); failed documents are 0."""
         return 1.0 / (1.0 + np.exp(-self.logits.astype(np.float64)))
+
+
+Scalar: TypeAlias = str | int | float | bool
+"""A value of an item's metadata."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What one field of an item's metadata must be: one of `values`, or a number within the bounds.
+
+    A field that is a list fits when one of its values does.
+    """
+
+    key: str
+    values: tuple[Scalar, ...] = ()
+    gt: float | None = None
+    gte: float | None = None
+    lt: float | None = None
+    lte: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    query: Content
+    top_n: int = 10
+    recall: int = 100
+    """Candidates that the vectors pick, for the reranker to order."""
+    where: tuple[Condition, ...] = ()
+    """All of them must hold."""
+    rerank: bool | None = None
+    """None: when a reranker is served; True: an error when none is."""
+    instruction: str | None = None
+    """For both models, unless the query has its own (None: each model's usual one for queries)."""
+    model: str | None = None
+    reranker: str | None = None
+    priority: Priority = "interactive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One item that was found."""
+
+    id: str
+    item: bytes
+    """The item's JSON, as it was stored."""
+    metadata: dict[str, Any]
+    similarity: float
+    """Cosine of its vector and the query's."""
+    score: float | None = None
+    """The reranker's, in (0, 1)."""
+    error: QvlError | None = None
+    """Why the reranker could not read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    hits: tuple[Hit, ...]
+    """Best first; those that could not be reranked last."""
+    model: str
+    reranker: str | None
+    """None: the order is that of the similarity."""
+    note: str | None
+    """Why it was not reranked."""
+    candidates: int
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

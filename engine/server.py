@@ -3,7 +3,7 @@
     bind ─► load the models (live: 200, ready: 503) ─► serve ─► drain ─► stop the engine ─► exit code
 
 SIGTERM or SIGINT drains: new requests get 503, those in flight have `drain_seconds`; a second signal
-cuts them off. If an engine process dies, requests in flight get 503 and the server exits with
+cuts them off. If an engine process dies or hangs, requests in flight get 503 and the server exits with
 `DIED`, so that a supervisor starts a fresh one.
 """
 
@@ -25,12 +25,14 @@ from typing import Any, NoReturn, TypeAlias
 import uvicorn
 import uvloop
 
+from qvl.engine import tls
 from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
+from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.port import Door, Port, bind, log_to_stderr
+from qvl.engine.port import Door, Port, bind
 
 STOPPED = 0
 DIED = 3
@@ -64,13 +66,14 @@ async def start_engine(config: EngineConfig, metrics: Metrics) -> Managed:
 
 def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
-    log_to_stderr(config.log_level)
+    log_to_stderr(config)
     with bind(config.host, config.port) as listener:
-        return serve_at(Port(listener), config, Metrics(), start)
+        return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
 
 
 def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
     """`serve` for connections from anywhere."""
+    tls.check(config)
     code = uvloop.run(_serve(config, door, metrics, start))
     # The interpreter's last collections would walk torch's and vLLM's objects for seconds.
     gc.freeze()
@@ -112,6 +115,8 @@ class _Server:
             uvicorn.Config(
                 create_app(self._replica, self._config),
                 http=Connection,
+                ssl_certfile=self._config.tls_cert,
+                ssl_keyfile=self._config.tls_key,
                 ws="none",
                 lifespan="off",
                 log_config=None,

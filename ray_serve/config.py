@@ -40,6 +40,8 @@ class Replicas:
     """CPU cores that Ray reserves for one replica."""
     replica_tokens: int = 200_000
     """Estimated tokens, visual ones included, that a replica should have in progress; above it: scale up."""
+    split_tokens: int = 100_000
+    """Estimated tokens of a rerank's documents above which they are divided among replicas (0: never)."""
     upscale_seconds: float = 10.0
     """How long the load must last before replicas are added."""
     downscale_seconds: float = 300.0
@@ -52,6 +54,8 @@ class Replicas:
             raise ConfigError(f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}")
         if self.replica_tokens < 1:
             raise ConfigError(f"replica_tokens must be at least 1, got {self.replica_tokens}")
+        if self.split_tokens < 0:
+            raise ConfigError(f"split_tokens must be 0 (never) or more, got {self.split_tokens}")
         gpus = self.replica_gpus or 0
         if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
             raise ConfigError(f"replica_gpus must be a share of one GPU or a whole number, got {gpus:g}")
@@ -77,6 +81,28 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BulkConfig:
+    """A corpus over a Ray cluster (with --ray)."""
+
+    ray_address: str | None = None
+    """Ray cluster to join; auto: the one on this machine (default: $RAY_ADDRESS, else a new one here)."""
+    ray_workers: int = 0
+    """Engines side by side (0: as many as the cluster's GPUs carry, or one)."""
+    worker_gpus: float | None = None
+    """GPUs of one worker (default: --tensor-parallel where there are GPUs; with --url none)."""
+    worker_cpus: float = 1.0
+    """CPU cores that Ray reserves for one worker."""
+    block: int = 4096
+    """Items of a block, which is one output file, and what a lost worker costs at most."""
+
+    def __post_init__(self) -> None:
+        if self.block < 1 or self.ray_workers < 0:
+            raise ConfigError(
+                f"block must be at least 1 and ray_workers 0 or more, got {self.block}, {self.ray_workers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeployConfig:
     """A whole deployment."""
 
@@ -86,6 +112,8 @@ class DeployConfig:
     """The reranker pool's own numbers in the separate layout (None: those of the embedders)."""
 
     def __post_init__(self) -> None:
+        if self.server.tls_cert:
+            raise ConfigError("Ray Serve's replicas speak no TLS: put a proxy that does in front of --port")
         engine = self.server.engine
         for replicas in (self.cluster.replicas, self.rerankers or self.cluster.replicas):
             gpus, split = replicas.replica_gpus, engine.tensor_parallel

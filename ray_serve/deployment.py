@@ -24,6 +24,7 @@ from ray.serve import Application
 
 from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
+from qvl.engine.config import ServerConfig
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 from qvl.engine.server import Starter, start_engine
@@ -32,6 +33,7 @@ from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool, Replicas
 from qvl.ray_serve.gateway import Gateway
 from qvl.ray_serve.ingress import Metered, Mounted
 from qvl.ray_serve.policy import QUEUED, QueuedTokens
+from qvl.ray_serve.split import Split
 
 DIED = 3
 
@@ -67,7 +69,9 @@ class EngineReplica:
         self._replica.serve(self._engine)
         await warm_up(self._engine)
         self._watch = asyncio.create_task(self._exit_with(self._engine))
-        return Mounted(create_app(self._metered, self._server), self._prefix)
+        most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
+        self._split = Split(self._metered, front(self._server), tokens, most)
+        return Mounted(create_app(self._split, self._server), self._prefix)
 
     async def check_health(self) -> None:
         """Raises when this replica should be replaced."""
@@ -84,6 +88,7 @@ class EngineReplica:
             return
         self._watch.cancel()
         self._replica.cut("stopping")
+        await self._split.close()
         await self._engine.stop()
 
     async def _exit_with(self, engine: Managed) -> None:
@@ -127,10 +132,14 @@ class GatewayReplica:
         self._server = config.server
 
     async def __serve_build_asgi_app__(self) -> Gateway:
-        # A proxy runs on every node that has a replica, so on this one too.
-        host = self._server.host if self._server.host not in ("0.0.0.0", "::") else "127.0.0.1"
-        shown = f"[{host}]" if ":" in host else host
-        return Gateway(f"http://{shown}:{self._server.port}", self._server.request_seconds)
+        return Gateway(front(self._server), self._server.request_seconds)
+
+
+def front(server: ServerConfig) -> str:
+    """The URL of all replicas: a proxy runs on every node that has one, so on this one too."""
+    host = server.host if server.host not in ("0.0.0.0", "::") else "127.0.0.1"
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{server.port}"
 
 
 def application(config: DeployConfig, pool: Pool, start: Starter = start_engine) -> Application:
@@ -172,7 +181,10 @@ def _bounds(config: DeployConfig) -> dict[str, Any]:
             config.cluster.drain_window + config.server.request_seconds + _STOP_SECONDS
         ),
         "max_constructor_retry_count": 3,
-        "logging_config": {"enable_access_log": False},
+        "logging_config": {
+            "enable_access_log": False,
+            "encoding": "JSON" if config.server.log_format == "json" else "TEXT",
+        },
     }
 
 

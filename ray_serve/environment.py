@@ -36,6 +36,8 @@ def variables(config: DeployConfig) -> dict[str, str]:
         # HAProxy can do so while the whole of it fits in its buffer (16 KiB); larger ones are the client's.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # How soon a proxy that was killed is missed; until it is back its node answers nobody.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # A process of an old configuration lives as long as a request may.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(config.server.request_seconds)),
         haproxy.BINARY: str(Path(sys.executable).with_name("qvl-haproxy")),

@@ -1,7 +1,8 @@
-"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in three places.
+"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in four places.
 
     statistics and metrics    listen where they are told to, not on every interface
     errors of HAProxy's own   are JSON in our shape, 502 and 503 with Retry-After; Ray makes them a text 500
+    a client that leaves      is noticed: with splicing, HAProxy misses it once a body came after its head
     a route of another shape  goes to its pool by its path, not through the gateway
 
 Ray runs it in place of the binary (RAY_SERVE_HAPROXY_BINARY_PATH). It ends with an error, and so does the
@@ -23,7 +24,7 @@ STATS_HOST = "QVL_STATS_HOST"
 EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
 """Prefixes of the pools; these routes need no change."""
 OTHERS = {
-    EMBEDDERS: ("/v2/embed", "/v1/multimodalembeddings"),
+    EMBEDDERS: ("/v2/embed", "/v1/multimodalembeddings", "/v1/search"),
     RERANKERS: ("/v2/rerank", "/rerank", "/score", "/v1/score"),
 }
 """The pools' further routes, which have another prefix."""
@@ -43,6 +44,7 @@ def adapt(text: str, host: str) -> str:
     text = _replaced(r"^(frontend prometheus\n\s+bind )\*?:", rf"\g<1>{host}:", text)
     text = _replaced(r"^(listen stats\n\s+bind )\*?:", rf"\g<1>{host}:", text)
     text = _replaced(r"^\s+errorfile 50[234] .*\n(\s+errorfile .*\n)*", _errors(), text)
+    text = _replaced(r"^\s+option splice-request\n", "", text)
     if f"path_beg {RERANKERS}/" not in text:
         return text
     return _replaced(r"^(frontend http_frontend\n\s+bind .*\n)", rf"\g<1>{_routes()}", text)

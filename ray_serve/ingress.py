@@ -13,6 +13,7 @@ from qvl.engine.admission import cost
 from qvl.engine.api import Service
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
+from qvl.ray_serve.split import HEADERS
 
 
 class Metered:
@@ -68,6 +69,7 @@ class Mounted:
                 message["headers"] = [each for each in message["headers"] if each[0] != b"x-request-id"]
             await send(message)
 
+        HEADERS.set(scope["headers"])
         scope["root_path"] = ""
         scope["path"] = inner(scope["path"], self.prefix)
         # Ray puts the request's id on the answer itself, the same that it has put into `scope`.

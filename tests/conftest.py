@@ -10,11 +10,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from qvl.engine.config import Limits
 from qvl.engine.demo.tiny import write_pair
+
+if TYPE_CHECKING:
+    from qvl.engine.media.decoders import ForkServer
 
 START_SECONDS = 240
 STOP_SECONDS = 10
@@ -53,6 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(*write_pair(tmp_path_factory.mktemp("pair")))
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Decoding processes for the loaders of all tests: to start it takes seconds, to fork milliseconds."""
+    from qvl.engine.media.decoders import ForkServer, memory
+
+    server = ForkServer(memory(Limits()))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,10 @@ MAY_IMPORT = {
         "qvl.engine.admission",
         "qvl.engine.api",
         "qvl.engine.checkpoint",
+        "qvl.engine.client",
         "qvl.engine.config",
         "qvl.engine.errors",
+        "qvl.engine.jobs",
         "qvl.engine.metrics",
         "qvl.engine.model.plugin",
         "qvl.engine.port",
@@ -108,6 +110,22 @@ def test_only_the_model_room_imports_kernels_and_nobody_imports_ray() -> None:
             names = {name for name in ours(path) if below(name, "qvl.ray_serve")}
             assert module == "qvl.engine.cli" or not names, module
             assert not re.search(r"^\s*(import|from) ray\b", path.read_text(), re.M), module
+
+
+def test_only_the_socket_pair_of_a_supervisor_carries_pickles() -> None:
+    """Whoever sends one runs code in whoever reads it."""
+    unsafe = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    calls = re.compile(r"torch\.load\(|allow_pickle=True|yaml\.(unsafe_)?load\(|read_pickle\(")
+    found = set()
+    for module, path in sources():
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {module for name in names if name.partition(".")[0] in unsafe}
+        found |= {module} if calls.search(source) else set()
+    # The other is a training run's own file, which no server reads.
+    assert found == {"qvl.engine.replicas.channel", "qvl.engine.demo.learner"}
 
 
 @pytest.mark.parametrize("module", HEAVY)

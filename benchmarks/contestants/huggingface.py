@@ -40,7 +40,7 @@ class HuggingFace(Reference):
         """Vectors or scores, and each item's tokens; `batch` items go through the model together."""
         inputs = self._inputs(ask)
         hidden = torch.cat(
-            [self._hidden(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+            [self.hidden(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
         )
         tokens = [int(each["input_ids"].shape[1]) for each in inputs]
         if isinstance(ask, Embed):
@@ -53,7 +53,7 @@ class HuggingFace(Reference):
         query = _opened(ask.query)
         return [self.rerank_inputs(query, _opened(document), None) for document in ask.documents]
 
-    def _hidden(self, inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+    def hidden(self, inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
         """(items, hidden) in float32: the last real token's state after the final norm."""
         padded = {key: value.to(self.device) for key, value in _batched(inputs).items()}
         with torch.inference_mode():

@@ -13,13 +13,15 @@ from litestar.types import Scope
 
 from qvl.engine.api import failures, openapi
 from qvl.engine.api.auth import load_keys
+from qvl.engine.api.bodies import Bodies
 from qvl.engine.api.edge import Call, Edge
-from qvl.engine.api.operations import OPERATIONS, Operation
+from qvl.engine.api.operations import OPERATIONS, Backend, Operation
 from qvl.engine.api.service import Service
 from qvl.engine.config import Limits, ServerConfig
 from qvl.engine.errors import Unavailable, UnsupportedMedia
 from qvl.engine.metrics import CONTENT_TYPE
 from qvl.engine.response import dump
+from qvl.engine.search.open import open_index
 from qvl.engine.tracing import tracer
 
 _JSON = "application/json"
@@ -29,13 +31,15 @@ HttpRequest: TypeAlias = Request[Any, Any, State]
 
 
 def create_app(engine: Service, config: ServerConfig) -> Litestar:
-    """An ASGI app that answers with the engine; it neither starts nor stops it."""
+    """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError."""
     limits = config.engine.limits
     keys = load_keys(config)
+    index = open_index(config.index, key=config.index_key, make=True) if config.index else None
+    backend = Backend(engine, limits, index)
     engine.metrics.tracer = tracer(config.otlp)
     app = Litestar(
         route_handlers=[
-            *(_post(operation, engine, limits) for operation in OPERATIONS),
+            *(_post(operation, backend) for operation in OPERATIONS),
             *_health(engine),
             *_information(engine, keyed=bool(keys)),
         ],
@@ -43,16 +47,24 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
         request_max_body_size=limits.body_bytes,
         openapi_config=None,
         logging_config=None,
+        on_shutdown=[index.close] if index else [],
     )
-    app.asgi_handler = Edge(app.asgi_handler, openapi.ROUTES, keys, config.request_seconds, engine.metrics)
+    app.asgi_handler = Edge(
+        app.asgi_handler,
+        openapi.ROUTES,
+        keys,
+        config.request_seconds,
+        engine.metrics,
+        Bodies(limits.bodies_bytes),
+    )
     return app
 
 
-def _post(operation: Operation, engine: Service, limits: Limits) -> HTTPRouteHandler:
+def _post(operation: Operation, backend: Backend) -> HTTPRouteHandler:
     @post(list(operation.paths), status_code=200)
     async def handler(request: HttpRequest) -> Response[bytes]:
         _require_json(request.scope)
-        answer = await operation.answer(engine, limits, await request.body())
+        answer = await operation.answer(backend, await request.body())
         return Response(answer, media_type=_JSON)
 
     return handler

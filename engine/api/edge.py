@@ -15,7 +15,9 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage,
 from qvl.engine.admission import CALLER
 from qvl.engine.api import failures
 from qvl.engine.api.auth import ANYONE, Keys
-from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError
+from qvl.engine.api.bodies import Bodies
+from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError, Unavailable
+from qvl.engine.logs import FIELDS
 from qvl.engine.metrics import Metrics
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -51,6 +53,7 @@ class Edge:
     keys: Keys
     seconds: float
     metrics: Metrics
+    bodies: Bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -79,10 +82,18 @@ class Edge:
             caller.count()
             await self._traced(scope, receive, send, call)
         except QvlError as error:
-            call.error = error
-            if call.status is None:
-                for message in failures.response(error):
-                    await send(message)
+            await self._fail(error, send, call)
+        except asyncio.CancelledError:
+            # Of those that are not done when the server ends; uvicorn would tell them of a defect.
+            await self._fail(
+                Unavailable("stopping; ask again, or another replica", code="draining"), send, call
+            )
+
+    async def _fail(self, error: QvlError, send: Send, call: Call) -> None:
+        call.error = error
+        if call.status is None:
+            for message in failures.response(error):
+                await send(message)
 
     async def _traced(self, scope: HTTPScope, receive: Receive, send: Send, call: Call) -> None:
         if self.metrics.tracer is None:
@@ -94,7 +105,7 @@ class Edge:
 
     async def _work(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Run the app until it has answered, the deadline has passed or the client has gone."""
-        watch = _Watch(receive, asyncio.timeout(self.seconds))
+        watch = _Watch(receive, asyncio.timeout(self.seconds), self.bodies)
         try:
             async with watch.work:
                 await self.app(scope, watch.listen, send)
@@ -123,25 +134,28 @@ class Edge:
         if call.error:
             self.metrics.error(code, status, call.route)
         level = logging.ERROR if status == 500 else logging.DEBUG
-        _log.log(
-            level,
-            "request id=%s key=%s route=%s status=%d code=%s seconds=%.3f",
-            call.id,
-            call.caller,
-            call.route,
-            status,
-            code,
-            seconds,
-        )
+        if _log.isEnabledFor(level):
+            fields = {
+                "id": call.id,
+                "key": call.caller,
+                "route": call.route,
+                "status": status,
+                "code": code,
+                "seconds": round(seconds, 3),
+            }
+            said = " ".join(f"{name}={value}" for name, value in fields.items())
+            _log.log(level, "request %s", said, extra={FIELDS: fields})
 
 
 class _Watch:
-    """Ends the work once its client has hung up. It starts watching when the work has taken a while: to stop
-    a short one saves nothing, and a task for each costs as much as the work's own."""
+    """Counts the body, and ends the work once its client has hung up. It starts watching when the work has
+    taken a while: to stop a short one saves nothing, and a task for each costs as much as the work's own."""
 
-    def __init__(self, receive: Receive, work: asyncio.Timeout) -> None:
+    def __init__(self, receive: Receive, work: asyncio.Timeout, bodies: Bodies) -> None:
         self.work = work
         self.gone = False
+        self._bodies = bodies
+        self._held = 0
         self._receive = receive
         self._start: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -151,11 +165,15 @@ class _Watch:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientClosed("the client closed the connection")
+        if message["type"] == "http.request":
+            self._bodies.take(len(message["body"]))
+            self._held += len(message["body"])
         if not message.get("more_body") and self._start is None:
             self._start = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._begin)
         return message
 
     def close(self) -> None:
+        self._bodies.give_back(self._held)
         if self._start is not None:
             self._start.cancel()
         if self._task is not None:

@@ -19,6 +19,7 @@ from qvl.engine.errors import (
     Unauthorized,
     Unavailable,
 )
+from qvl.engine.logs import FIELDS
 from qvl.engine.response import dump
 
 Headers: TypeAlias = dict[str, str]
@@ -42,7 +43,8 @@ def to_error(failure: Exception, path: str, request_id: str, body_limit: int) ->
         )
     if isinstance(failure, HTTPException) and failure.status_code < 500:
         return BadRequest("the request is not valid HTTP for this route")
-    _log.error("request failed id=%s path=%s", request_id, path, exc_info=failure)
+    fields = {"id": request_id, "route": path}
+    _log.error("request failed id=%s route=%s", request_id, path, exc_info=failure, extra={FIELDS: fields})
     return QvlError(f"internal error; the server's log has it under request id {request_id}")
 
 

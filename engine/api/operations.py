@@ -1,4 +1,4 @@
-"""The POST routes: one row each, and the three ways to answer them."""
+"""The POST routes: one row each, and the four ways to answer them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,28 @@ from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.api.service import Service
 from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, openai, rerank, vectors, vllm, voyage
+from qvl.engine.dialects import cohere, openai, rerank, search, vectors, vllm, voyage
 from qvl.engine.dialects.fields import Body, decode
-from qvl.engine.errors import TooLarge
+from qvl.engine.errors import NotFound, TooLarge
 from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
 from qvl.engine.response import dump, encode
+from qvl.engine.search.index import Index
+from qvl.engine.search.searcher import Searcher
 
 B = TypeVar("B", bound=Body)
-Answer: TypeAlias = Callable[[Service, Limits, bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What answers are made of."""
+
+    service: Service
+    limits: Limits
+    index: Index | None = None
+    """What `/v1/search` looks in."""
+
+
+Answer: TypeAlias = Callable[[Backend, bytes], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +49,12 @@ def embed(
     parse: Callable[[B], EmbedRequest],
     render: Callable[[B, EmbedResult, vectors.Encode], object],
 ) -> Answer:
-    async def answer(service: Service, limits: Limits, raw: bytes) -> bytes:
+    async def answer(backend: Backend, raw: bytes) -> bytes:
+        service = backend.service
         with service.metrics.stage("parse"):
             body = decode(body_type, raw)
             request = parse(body)
-        _within(limits.items, "items", len(request.input), request.input[0].where)
+        _within(backend.limits.items, "items", len(request.input), request.input[0].where)
         result = await service.embed(request)
         with service.metrics.stage("render"):
             return dump(render(body, result, partial(encode, result.vectors)))
@@ -52,11 +67,12 @@ def rank(
     parse: Callable[[B], RerankRequest],
     render: Callable[[B, RerankRequest, RerankResult], object],
 ) -> Answer:
-    async def answer(service: Service, limits: Limits, raw: bytes) -> bytes:
+    async def answer(backend: Backend, raw: bytes) -> bytes:
+        service = backend.service
         with service.metrics.stage("parse"):
             body = decode(body_type, raw)
             request = parse(body)
-        _within(limits.documents, "documents", len(request.documents), request.documents[0].where)
+        _within(backend.limits.documents, "documents", len(request.documents), request.documents[0].where)
         result = await service.rerank(request)
         with service.metrics.stage("render"):
             return dump(render(body, request, result))
@@ -69,12 +85,13 @@ def score(
     parse: Callable[[B], tuple[RerankRequest, ...]],
     render: Callable[[B, Sequence[RerankResult]], object],
 ) -> Answer:
-    async def answer(service: Service, limits: Limits, raw: bytes) -> bytes:
+    async def answer(backend: Backend, raw: bytes) -> bytes:
+        service = backend.service
         with service.metrics.stage("parse"):
             body = decode(body_type, raw)
             requests = parse(body)
         pairs = sum(len(request.documents) for request in requests)
-        _within(limits.documents, "documents", pairs, requests[0].documents[0].where)
+        _within(backend.limits.documents, "documents", pairs, requests[0].documents[0].where)
         tasks = [asyncio.ensure_future(service.rerank(request)) for request in requests]
         try:
             results = await asyncio.gather(*tasks)
@@ -86,6 +103,25 @@ def score(
             return dump(render(body, results))
 
     return answer
+
+
+async def find(backend: Backend, raw: bytes) -> bytes:
+    service = backend.service
+    with service.metrics.stage("parse"):
+        body = decode(search.SearchBody, raw)
+        request = search.parse(body)
+    if request.recall > (most := backend.limits.documents):
+        raise TooLarge(
+            f"{request.recall} candidates; at most {most} (limits.documents); ask for fewer",
+            param="recall" if body.recall >= body.top_n else "top_n",
+            code="too_many_documents",
+        )
+    if backend.index is None:
+        raise NotFound("nothing to search: start the server with --index", code="no_index")
+    recalling = partial(service.metrics.stage, "recall")
+    result = await Searcher(service, backend.index, recalling).search(request)
+    with service.metrics.stage("render"):
+        return dump(search.render(body, result))
 
 
 def _within(limit: int, name: str, count: int, where: str) -> None:
@@ -161,5 +197,13 @@ OPERATIONS = (
         response=voyage.EmbedResponse,
         answer=embed(voyage.EmbedBody, voyage.parse, voyage.render),
         example={"inputs": [{"content": [{"type": "text", "text": "a red bicycle"}]}]},
+    ),
+    Operation(
+        paths=("/v1/search",),
+        summary="Recall from the server's index by the query's vector, then rerank",
+        body=search.SearchBody,
+        response=search.SearchResponse,
+        answer=find,
+        example={"query": "a red bicycle", "top_n": 3, "filter": {"year": {"gte": 2020}}},
     ),
 )

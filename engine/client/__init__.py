@@ -11,8 +11,8 @@
 Importing this loads no torch, vLLM, Ray or transformers.
 """
 
-from qvl.engine.client.calls import Ranked
+from qvl.engine.client.calls import Found, Ranked
 from qvl.engine.client.clients import AsyncClient, Client
 from qvl.engine.client.retry import Policy
 
-__all__ = ["AsyncClient", "Client", "Policy", "Ranked"]
+__all__ = ["AsyncClient", "Client", "Found", "Policy", "Ranked"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,17 @@ class Ranked:
 
     index: int
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An item of the server's index. `score` is the reranker's; None where it did not judge the item."""
+
+    id: str
+    similarity: float
+    score: float | None
+    document: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def embed(
@@ -96,6 +107,38 @@ def rerank_result(
     """Logits and scores in document order, the usage, and with `on_error="skip"` the documents' errors."""
     options = {"instruction": instruction, "model": model, "on_error": on_error}
     return Call(wire.rerank_parts(query, _listed(documents), options, policy), wire.scores)
+
+
+def search(
+    policy: Policy,
+    query: Item,
+    *,
+    top_n: int = 10,
+    recall: int = 100,
+    filter: dict[str, Any] | None = None,
+    rerank: bool | None = None,
+    instruction: str | None = None,
+) -> Call[list[Found]]:
+    """The best items of the server's index: reranked when it serves a reranker, unless `rerank` is False."""
+    body = {"query": query, "top_n": top_n, "recall": recall, "filter": filter, "rerank": rerank}
+    return search_reply(policy, body | {"instruction": instruction}).then(
+        lambda reply: [
+            Found(
+                each["id"],
+                each["similarity"],
+                each.get("relevance_score"),
+                each.get("document", {}),
+                each["metadata"],
+            )
+            for each in reply["results"]
+        ]
+    )
+
+
+def search_reply(policy: Policy, body: dict[str, Any]) -> Call[dict[str, Any]]:
+    """The server's whole answer to a body of `/v1/search`, whose query may be any item."""
+    del policy
+    return Call(iter([wire.search_part(body)]), wire.search_reply)
 
 
 def models(policy: Policy) -> Call[list[ModelCard]]:

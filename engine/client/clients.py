@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -47,6 +48,8 @@ class Client:
     embed_result = _blocking(calls.embed_result)
     rerank = _blocking(calls.rerank)
     rerank_result = _blocking(calls.rerank_result)
+    search = _blocking(calls.search)
+    search_reply = _blocking(calls.search_reply)
     models = _blocking(calls.models)
 
     def __init__(
@@ -55,11 +58,17 @@ class Client:
         *,
         key: str | None = None,
         policy: Policy | None = None,
+        ca: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        """`ca`: PEM file of the authority that signed the server's certificate (default: the usual ones)."""
         self.policy = policy or Policy()
         self._http = httpx.Client(
-            base_url=url, headers=_headers(key), transport=transport, trust_env=not is_local(url)
+            base_url=url,
+            headers=_headers(key),
+            verify=_verify(ca),
+            transport=transport,
+            trust_env=not is_local(url),
         )
 
     def ready(self) -> bool:
@@ -103,6 +112,8 @@ class AsyncClient:
     embed_result = _awaiting(calls.embed_result)
     rerank = _awaiting(calls.rerank)
     rerank_result = _awaiting(calls.rerank_result)
+    search = _awaiting(calls.search)
+    search_reply = _awaiting(calls.search_reply)
     models = _awaiting(calls.models)
 
     def __init__(
@@ -111,8 +122,10 @@ class AsyncClient:
         *,
         key: str | None = None,
         policy: Policy | None = None,
+        ca: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        """`ca`: PEM file of the authority that signed the server's certificate (default: the usual ones)."""
         self.policy = policy or Policy()
         self._gate = asyncio.Semaphore(self.policy.concurrency)
         # httpx's own limit of 100 connections would queue requests against their deadline.
@@ -120,6 +133,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(
             base_url=url,
             headers=_headers(key),
+            verify=_verify(ca),
             transport=transport,
             limits=limits,
             trust_env=not is_local(url),
@@ -183,6 +197,10 @@ class AsyncClient:
 def _headers(key: str | None) -> dict[str, str]:
     headers = {"content-type": "application/json", "accept": "application/json"}
     return headers | ({"authorization": f"Bearer {key}"} if key else {})
+
+
+def _verify(ca: str | None) -> ssl.SSLContext | bool:
+    return ssl.create_default_context(cafile=ca) if ca else True
 
 
 def is_local(url: str) -> bool:

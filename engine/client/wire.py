@@ -109,6 +109,15 @@ def rerank_parts(
         yield Part("/v1/rerank", body, start, len(chunk))
 
 
+def search_part(body: dict[str, Any]) -> Part:
+    asked = _given(body) | {"query": native(body["query"], "query")}
+    return Part("/v1/search", orjson.dumps(asked), 0, 0)
+
+
+def search_reply(replies: Sequence[Reply]) -> dict[str, Any]:
+    return _decode(replies[0], dict[str, Any])
+
+
 def embeddings(replies: Sequence[Reply], dimensions: int | None) -> EmbedResult:
     """One result for all parts; the rows of failed items are zero."""
     rows: list[npt.NDArray[np.float32] | None] = []

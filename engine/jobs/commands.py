@@ -15,11 +15,11 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.jobs import formats
 from qvl.engine.jobs.answers import Answers, answering, settings_of
 from qvl.engine.jobs.formats import Writer, writer_for
-from qvl.engine.jobs.lines import Fingerprint, fingerprint
+from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import duration, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.tasks import Embedding, Ranking, Task
+from qvl.engine.jobs.tasks import Embedding, Ranking, Row, Task
 from qvl.engine.jobs.work import Work
 
 
@@ -34,7 +34,7 @@ class Order:
     role: str
     asked: dict[str, Any]
     """What goes with every line, e.g. the instruction; another value is another job."""
-    task: Callable[[Answers], Task]
+    task: Callable[[Answers], Task[Row]]
     files: tuple[str, ...]
     writer: Writer
 
@@ -87,13 +87,13 @@ def _until_stopped(order: Order) -> int:
 
 
 async def carry_out(order: Order) -> int:
-    _stop_politely()
+    stop_politely()
     if not order.out.parent.is_dir():
         raise JobError(f"cannot write {order.out}: there is no folder {order.out.parent}")
     given = await asyncio.to_thread(fingerprint, order.source)
     answered_by = await settings_of(order.job, order.engine, order.role)
     settings = {"input": given.sha256, "role": order.role, **order.asked, **answered_by}
-    with Work(order.out, order.files) as work:
+    with Work(order.out, order.files) as work, work.on_a_full_disk():
         done = work.finished(settings, order.job.overwrite)
         if done is not None:
             say(f"{order.out} is finished already: {_told(done)}")
@@ -120,7 +120,8 @@ async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
     async with answering(order.job, order.engine) as answers:
         started = time.monotonic()
         with reporting(given.lines, work.mark) as report:
-            await run(order.task(answers), order.source, work, order.job, report)
+            lines = read(order.source, work.mark.index, work.mark.offset)
+            await run(order.task(answers), lines, work, order.job, report)
         seconds = time.monotonic() - started
     say(f"{left:,} lines in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
 
@@ -130,7 +131,7 @@ def _told(summary: dict[str, Any]) -> str:
     return f"{summary['rows']:,} rows{bad}"
 
 
-def _stop_politely() -> None:
+def stop_politely() -> None:
     """SIGTERM as Ctrl-C: what is answered gets committed, and the engine stopped."""
     task = asyncio.current_task()
     assert task is not None

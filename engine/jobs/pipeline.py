@@ -6,16 +6,18 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
-from qvl.engine.jobs.lines import Line, batches, read
+from qvl.engine.jobs.lines import Line, batches
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.tasks import Parsed, Row, Task, parse
-from qvl.engine.jobs.work import Mark, Work
+from qvl.engine.jobs.tasks import Parsed, Task, parse
+from qvl.engine.jobs.work import Mark
+
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
 
 COMMIT_SECONDS = 1.0
 """Work that a kill may cost; each commit waits for the disk."""
@@ -27,10 +29,27 @@ LINE_PARAMS = frozenset({"", "input", "query", "documents", "id", "instruction",
 """What such an error names when it is about a line; another name (`dimensions`) is about the job."""
 
 
-async def run(task: Task, source: Path, work: Work, job: JobConfig, report: Callable[[Mark], None]) -> None:
-    """Answer every line from the last commit on."""
-    todo = batches(read(source, work.mark.index, work.mark.offset), task.most or job.batch)
-    window: deque[tuple[list[Line], asyncio.Task[list[Row | QvlError]]]] = deque()
+class Sink(Protocol[R_contra]):
+    """Where the answers go; nothing counts before `commit`."""
+
+    @property
+    def mark(self) -> Mark: ...
+
+    def append(self, row: R_contra) -> None: ...
+
+    def append_error(self, record: dict[str, Any]) -> None: ...
+
+    def advance(self, index: int, offset: int, lines: int) -> None: ...
+
+    def commit(self) -> None: ...
+
+
+async def run(
+    task: Task[R], lines: Iterable[Line], work: Sink[R], job: JobConfig, report: Callable[[Mark], None]
+) -> None:
+    """Answer the lines, which are those from the last commit on."""
+    todo = batches(lines, task.most or job.batch)
+    window: deque[tuple[list[Line], asyncio.Task[list[R | QvlError]]]] = deque()
     committed = time.monotonic()
     try:
         while True:
@@ -38,8 +57,8 @@ async def run(task: Task, source: Path, work: Work, job: JobConfig, report: Call
             if batch is not None:
                 window.append((batch, asyncio.create_task(answer(task, batch))))
             if window and (batch is None or len(window) == job.in_flight):
-                lines, answered = window.popleft()
-                settle(work, lines, await answered, job)
+                asked, answered = window.popleft()
+                settle(work, asked, await answered, job)
                 report(work.mark)
             if time.monotonic() - committed > COMMIT_SECONDS or (batch is None and not window):
                 await asyncio.to_thread(work.commit)
@@ -55,10 +74,11 @@ async def run(task: Task, source: Path, work: Work, job: JobConfig, report: Call
         await asyncio.gather(*(under_way for _, under_way in window), return_exceptions=True)
 
 
-async def answer(task: Task, batch: Sequence[Line]) -> list[Row | QvlError]:
+async def answer(task: Task[R], batch: Sequence[Line]) -> list[R | QvlError]:
     """One row or error a line; raises what is not the fault of a line."""
     parsed = [_parsed(line) for line in batch]
-    answered = iter(await _answered(task, [each for each in parsed if isinstance(each, Parsed)]))
+    outcomes = await _answered(task, [each for each in parsed if isinstance(each, Parsed)])
+    answered = iter(outcomes)
     return [next(answered) if isinstance(each, Parsed) else each for each in parsed]
 
 
@@ -69,7 +89,7 @@ def _parsed(line: Line) -> Parsed | QvlError:
         return error
 
 
-async def _answered(task: Task, lines: list[Parsed]) -> list[Row | QvlError]:
+async def _answered(task: Task[R], lines: list[Parsed]) -> list[R | QvlError]:
     if not lines:
         return []
     try:
@@ -84,7 +104,7 @@ async def _answered(task: Task, lines: list[Parsed]) -> list[Row | QvlError]:
     return [outcome for outcomes in alone for outcome in outcomes]
 
 
-def settle(work: Work, lines: Sequence[Line], outcomes: Sequence[Row | QvlError], job: JobConfig) -> None:
+def settle(work: Sink[R], lines: Sequence[Line], outcomes: Sequence[R | QvlError], job: JobConfig) -> None:
     """All of a batch or nothing: what was settled may be committed at any time."""
     records = [
         _record(line, outcome) if isinstance(outcome, QvlError) else None

@@ -17,9 +17,10 @@ class JobConfig:
     key: str | None = None
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
-    """A bad line goes to OUT.errors.jsonl and the job goes on (skip), or stops the job (fail)."""
+    """A bad line goes to OUT.errors.jsonl (search: IN.errors.jsonl) and the job goes on (skip), or stops the
+    job (fail)."""
     overwrite: bool = False
-    """Start again, replacing OUT and what an earlier run with other settings left."""
+    """Start again, replacing OUT (search: the index) and what an earlier run with other settings left."""
     batch: int = 64
     """Lines of one request (rerank: always 1)."""
     in_flight: int = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import orjson
@@ -15,7 +15,9 @@ from qvl.engine.jobs.lines import Line
 from qvl.engine.protocol import EmbedResult, RerankResult
 
 Row: TypeAlias = tuple[bytes, ...]
+"""A piece for each of a task's files."""
 Id: TypeAlias = str | int
+R = TypeVar("R")
 
 RERANK_KEYS = frozenset({"id", "query", "documents", "instruction", "top_n"})
 
@@ -23,17 +25,20 @@ RERANK_KEYS = frozenset({"id", "query", "documents", "instruction", "top_n"})
 @dataclass(frozen=True, slots=True)
 class Parsed:
     index: int
-    id: Id
+    own: Id | None
     value: Any
     """The line's JSON without its id."""
 
+    @property
+    def id(self) -> Id:
+        return self.index if self.own is None else self.own
 
-class Task(Protocol):
-    files: ClassVar[tuple[str, ...]]
+
+class Task(Protocol[R]):
     most: ClassVar[int | None]
     """Lines of one request (None: the job's setting)."""
 
-    async def answer(self, batch: Sequence[Parsed]) -> list[Row | QvlError]:
+    async def answer(self, batch: Sequence[Parsed]) -> list[R | QvlError]:
         """One row or error a line; raises what concerns the whole batch."""
         ...
 
@@ -46,7 +51,7 @@ def parse(line: Line) -> Parsed:
         value = {key: each for key, each in value.items() if key != "id"}
     if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
         raise BadRequest("id must be a string or an integer", param="id")
-    return Parsed(line.index, line.index if own is None else own, value)
+    return Parsed(line.index, own, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ the last whole journal line is cut off on the next start, and the input is read 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from io import BufferedWriter
 from pathlib import Path
@@ -24,6 +26,7 @@ from qvl.engine.jobs.settings import JobError
 
 ERRORS = "errors.jsonl"
 JOURNAL = "journal.jsonl"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,9 @@ class Work:
 
     def __exit__(self, *exception: object) -> None:
         for file in self._files.values():
-            file.close()
+            # What a full disk does not take counts for nothing: no commit covers it.
+            with suppress(OSError):
+                file.close()
         if not self._last_mark().lines:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
@@ -139,11 +144,25 @@ class Work:
             (self.folder / "errors.new").replace(self.errors)
         else:
             self.errors.unlink(missing_ok=True)
+        with made.open("ab") as file:
+            sync(file)
         made.replace(self.out)
         sync_folder(self.out.parent)
         done = {"settings": settings, "summary": summary}
         write_whole(self.record, orjson.dumps(done, option=orjson.OPT_INDENT_2))
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def on_a_full_disk(self) -> Iterator[None]:
+        """Turns its error into a JobError that says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise JobError(
+                f"cannot write {self.out}: {error.strerror}; make room: the same command goes on from here"
+            ) from None
 
     def _open(self, name: str, size: int) -> BufferedWriter:
         file = (self.folder / name).open("ab")

@@ -13,13 +13,14 @@ from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import BadRequest, QvlError, TooLarge
-from qvl.engine.media.cache import Decode, Key, Lookup, VisualCache
+from qvl.engine.media.cache import Key, Lookup, VisualCache
+from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
-from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, load_frame, one_core, sampled
-from qvl.engine.media.image import load_image
+from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
 from qvl.engine.media.source import is_remote, read
-from qvl.engine.media.video import FILE_FPS, load_video
-from qvl.engine.media.visual import Kind, Visual
+from qvl.engine.media.video import FILE_FPS
+from qvl.engine.media.visual import Kind, Visual, fingerprint
+from qvl.engine.media.wire import Job
 from qvl.engine.protocol import Content, Source, Video
 
 T = TypeVar("T")
@@ -30,17 +31,31 @@ FETCHES = 32
 
 
 class MediaLoader:
-    """Owns the decoding threads and the connections; made in the running process, closed once."""
+    """Owns the decoding processes and the connections; closed once.
 
-    def __init__(self, config: MediaConfig, limits: Limits, lookup: Lookup = lambda hit: None) -> None:
+    Each decoding process has a thread here, which reads, hashes, looks up, and waits for it.
+    """
+
+    def __init__(
+        self,
+        config: MediaConfig,
+        limits: Limits,
+        lookup: Lookup = lambda hit: None,
+        forks: ForkServer | None = None,
+    ) -> None:
+        """`forks` stays the caller's to close; None: one of its own."""
         self._config = config
         self._limits = limits
         self.cache = VisualCache(config.media_cache, lookup)
-        self._pool = ThreadPoolExecutor(
-            config.workers or os.cpu_count() or 1, thread_name_prefix="qvl-media", initializer=one_core
-        )
+        self._forks, self._owned = forks or ForkServer(memory(limits)), forks is None
+        self.decoders = Decoders(self._forks)
+        self._pool = ThreadPoolExecutor(config.workers or os.cpu_count() or 1, thread_name_prefix="qvl-media")
         self._fetcher = Fetcher(config, limits)
         self._fetching = asyncio.Semaphore(FETCHES)
+
+    async def ready(self) -> None:
+        """Until the decoding processes can be had; they start by themselves meanwhile."""
+        await asyncio.to_thread(self._forks.wait)
 
     async def load(self, contents: Sequence[Content]) -> list[tuple[Visual, ...] | QvlError]:
         """Per content, in prompt order: its videos, then its images. An error concerns that content only."""
@@ -58,6 +73,9 @@ class MediaLoader:
     async def close(self) -> None:
         await self._fetcher.close()
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        self.decoders.close()
+        if self._owned:
+            self._forks.close()
 
     async def decoded(self, source: Source, decode: Callable[[bytes], T]) -> T:
         """The bytes of `source`, decoded in a worker."""
@@ -100,20 +118,23 @@ class _Batch:
             return error
 
     def _image(self, image: Source) -> Task[Visual]:
-        return self._file(image, ("image",), partial(load_image, limits=self._limits))
+        return self._file(image, ("image",), Job("image", self._limits))
 
     def _video(self, video: Video, content: Content) -> Task[Visual]:
         if isinstance(video, tuple):
             return self._once(("frames", video), lambda: self._counted(self._frames(video)))
         fps, max_frames = content.fps or FILE_FPS, content.max_frames or MAX_FRAMES
-        decode = partial(
-            load_video, fps=fps, max_frames=max_frames, limits=self._limits, stopped=self._stop.is_set
-        )
-        return self._file(video, ("video", fps, max_frames), decode)
+        job = Job("video", self._limits, fps=fps, max_frames=max_frames)
+        return self._file(video, ("video", fps, max_frames), job)
 
-    def _file(self, source: Source, settings: Key, decode: Decode) -> Task[Visual]:
-        cached = partial(self._loader.cache.decoded, settings=settings, decode=decode)
+    def _file(self, source: Source, settings: Key, job: Job) -> Task[Visual]:
+        cached = partial(self._loader.cache.decoded, settings=settings, decode=partial(self._visual, job))
         return self._once((source, *settings), lambda: self._counted(self._loader.decoded(source, cached)))
+
+    def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
+        kind: Kind = "image" if job.kind == "image" else "video"
+        done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
+        return Visual(kind, pixels, done.timestamps, digest)
 
     async def _counted(self, load: Coroutine[Any, Any, Visual]) -> Visual:
         """One request must not fill the memory with pixels, however small its body."""
@@ -135,7 +156,12 @@ class _Batch:
         return await self._loader.work(partial(join_frames, frames))
 
     def _frame(self, frame: Source, count: int) -> Task[Frame]:
-        decode = partial(load_frame, count=count, limits=self._limits)
+        job = Job("frame", self._limits, count=count)
+
+        def decode(data: bytes) -> Frame:
+            done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
+            return Frame(pixels, done.rounded, fingerprint(data))
+
         return self._once(("frame", frame, count), lambda: self._loader.decoded(frame, decode))
 
     def _once(self, key: Key, load: Callable[[], Coroutine[Any, Any, T]]) -> Task[T]:

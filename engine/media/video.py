@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import av
 import numpy as np
@@ -27,22 +27,14 @@ SEEKABLE = frozenset({"h264", "hevc", "av1", "libdav1d", "vp9"})
 logging.getLogger("qwen_vl_utils").setLevel(logging.ERROR)
 
 
-def load_video(
-    data: bytes,
-    digest: str,
-    fps: float,
-    max_frames: int,
-    limits: Limits,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Visual:
-    """`stopped` is asked between frames: nobody waits for the answer any more."""
+def load_video(data: bytes, digest: str, fps: float, max_frames: int, limits: Limits) -> Visual:
     kind = container_of(data)
     if kind is None:
         raise _not_a_video(data)
     try:
         index = scan(data, kind, limits)
         wanted = _wanted(len(index.pts), index.rate, fps, max_frames)
-        clip = _Clip(data, kind, index, limits, stopped)
+        clip = _Clip(data, kind, index, limits)
         pixels = clip.sparse(wanted)
         if pixels is None:
             pixels, seen = clip.all(wanted)
@@ -82,14 +74,11 @@ def _wanted(total: int, rate: float, fps: float, max_frames: int) -> list[int]:
 class _Clip:
     """One video file to take frames of; each is resized as soon as it is decoded."""
 
-    def __init__(
-        self, data: bytes, kind: Container, index: Index, limits: Limits, stopped: Callable[[], bool]
-    ) -> None:
+    def __init__(self, data: bytes, kind: Container, index: Index, limits: Limits) -> None:
         self._data = data
         self._kind = kind
         self._index = index
         self._limits = limits
-        self._stopped = stopped
 
     def all(self, wanted: list[int]) -> tuple[list[Pixels], int]:
         """By decoding every frame: the wanted ones, and how many there were."""
@@ -140,8 +129,6 @@ class _Clip:
         yield from codec.decode(None)
 
     def _check(self, frame: av.VideoFrame) -> None:
-        if self._stopped():
-            raise Unprocessable("the request was given up")
         if frame.width * frame.height > self._limits.image_pixels:
             raise too_many_pixels("video frame", frame.width, frame.height, self._limits)
         if (frame.height, frame.width) != (self._index.height, self._index.width):

@@ -23,8 +23,8 @@ import uvicorn
 
 from qvl.engine.connection import Connection
 from qvl.engine.errors import ConfigError
+from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.port import log_to_stderr
 from qvl.engine.replicas.channel import Channel, Closed, Failed, Ready, Refusing
 from qvl.engine.server import serve_at, start_engine
 
@@ -81,8 +81,10 @@ class HandedOver:
             )
 
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
-        except OSError:  # the client has gone already
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol, connection, ssl=server.config.ssl
+            )
+        except OSError:  # the client has gone already, or speaks no TLS
             connection.close()
             self._lost()
 
@@ -108,7 +110,7 @@ def main(handle: int) -> int:
     channel = Channel(socket.socket(fileno=handle))
     orders = channel.orders()
     die_with(channel, orders.metrics)
-    log_to_stderr(orders.config.log_level, f"[{orders.number}]")
+    log_to_stderr(orders.config, orders.number)
     start = orders.start or start_engine
     try:
         return serve_at(HandedOver(channel), orders.config, Metrics(orders.metrics), start)

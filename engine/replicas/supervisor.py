@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from qvl.engine import hardware
+from qvl.engine import hardware, tls
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.port import bind, log_to_stderr, say_ready
+from qvl.engine.logs import log_to_stderr
+from qvl.engine.port import bind, say_ready
 from qvl.engine.replicas.channel import Orders
 from qvl.engine.replicas.child import Child
 from qvl.engine.replicas.placement import seats, visible_gpus
@@ -55,7 +56,8 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when the replicas cannot start."""
     if find_spec("vllm") is None:
         raise ModuleNotFoundError("vLLM is not installed", name="vllm")
-    log_to_stderr(config.log_level)
+    log_to_stderr(config)
+    tls.check(config)
     gpus = visible_gpus(os.environ, lambda: len(hardware.gpus()))
     folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))
     orders = [
@@ -64,17 +66,18 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     ]
     try:
         with bind(config.host, config.port) as listener:
-            return uvloop.run(_run(orders, listener))
+            return uvloop.run(_run(orders, listener, tls.scheme(config)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run(orders: Sequence[tuple[tuple[str, ...], Orders]], listener: socket.socket) -> int:
-    return await _Supervisor([Child(*each) for each in orders], listener).run()
+async def _run(orders: Sequence[tuple[tuple[str, ...], Orders]], listener: socket.socket, scheme: str) -> int:
+    return await _Supervisor([Child(*each) for each in orders], listener, scheme).run()
 
 
 class _Supervisor:
-    def __init__(self, children: Sequence[Child], listener: socket.socket) -> None:
+    def __init__(self, children: Sequence[Child], listener: socket.socket, scheme: str) -> None:
+        self._scheme = scheme
         self._children = children
         self._listener = listener
         self._turns: defaultdict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -167,4 +170,4 @@ class _Supervisor:
         _log.info("replica %d is ready (process %d, %s)", child.number, child.pid, where)
         if not self._announced and all(each.models for each in self._children):
             self._announced = True
-            say_ready(self._listener, child.models, f"; {len(self._children)} replicas")
+            say_ready(self._listener, self._scheme, child.models, f"; {len(self._children)} replicas")

@@ -21,7 +21,7 @@ from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.jobs.settings import JobConfig
 
 QVL = [sys.executable, "-m", "qvl.engine.cli"]
-COMMANDS = ("serve", "embed", "rerank", "models", "demo")
+COMMANDS = ("serve", "embed", "rerank", "quantize", "models", "demo")
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("QVL_")}
 
 Served = Callable[..., ServerConfig]

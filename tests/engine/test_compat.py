@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +31,21 @@ def visual(kind: str, frames: int, height: int, width: int) -> Visual:
 def test_text_is_token_input() -> None:
     made = compat.engine_input(Prompt([1, 2, 3]), (), ())
     assert (made["type"], made["prompt_token_ids"]) == ("token", [1, 2, 3])
+
+
+def test_the_queue_is_ordered_by_a_clock_that_never_jumps() -> None:
+    from vllm.inputs import TokensInput
+
+    assert "arrival_time" in TokensInput.__annotations__
+    first, second = (compat.engine_input(Prompt([1]), (), ())["arrival_time"] for _ in range(2))
+    assert time.monotonic() - 1 < first <= second <= time.monotonic()
+
+
+def test_an_engine_can_be_asked_between_two_steps() -> None:
+    vllm = importlib.util.find_spec("vllm")  # to import what is below it loads half of torch
+    assert vllm and vllm.origin
+    source = Path(vllm.origin).with_name("v1") / "engine" / "async_llm.py"
+    assert "async def is_sleeping(self)" in source.read_text()
 
 
 def test_an_image_travels_as_its_place() -> None:

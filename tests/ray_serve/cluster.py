@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,6 +21,7 @@ import httpx
 import psutil
 import pytest
 
+from qvl.ray_serve.config import PREFIXES, Pool
 from tests.conftest import free_port
 
 KEY = "secret"
@@ -92,8 +94,20 @@ class Cluster:
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
         return sum(f"-qvl-{pool}-" in row["svname"] and row["status"].startswith("UP") for row in rows)
 
-    def post(self, path: str, **body: Any) -> dict[str, Any]:
-        answer = httpx.post(self.url + path, json=body, headers=KEYED, timeout=120)
+    def metric(self, pool: Pool, name: str) -> list[float]:
+        """Of each replica of a pool, by its own port; 0 where there is no such series yet."""
+        found = []
+        for replica in (each for each in self.replicas() if f"qvl-{pool}" in title(each)):
+            ports = [each.laddr.port for each in replica.net_connections() if each.status == "LISTEN"]
+            [port] = [each for each in ports if 30000 <= each < 31000]
+            url = f"http://127.0.0.1:{port}{PREFIXES[pool].rstrip('/')}/metrics"
+            page = httpx.get(url, headers=KEYED, timeout=10).raise_for_status()
+            value = re.search(rf"^{re.escape(name)} (\S+)$", page.text, re.MULTILINE)
+            found.append(float(value[1]) if value else 0.0)
+        return found
+
+    def post(self, path: str, headers: dict[str, str] = KEYED, **body: Any) -> dict[str, Any]:
+        answer = httpx.post(self.url + path, json=body, headers=headers, timeout=120)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.engine
 
 REPLICAS = 2
 CLIENTS = 12
+SPLIT = 1500
+RERANKED = 'qvl_requests_total{route="/v1/rerank",status="200"}'
 LONG = "word " * 8000
 
 
@@ -34,6 +36,7 @@ def cluster(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
     log = tmp_path_factory.mktemp("cluster") / "log"
     models = ["--embedder", str(pair.embedder), "--reranker", str(pair.reranker), "--dtype", "float32"]
     numbers = ["--replicas", str(REPLICAS), "--replica-cpus", "0.5", "--api-key", KEY]
+    numbers += ["--split-tokens", str(SPLIT)]
     with Cluster(["qvl.engine.cli", "serve", "--ray", *models, *numbers], log) as running:
         running.wait(lambda: running.up("both") == REPLICAS, START_SECONDS)
         yield running
@@ -56,6 +59,32 @@ def test_scores_equal_the_reference(cluster: Cluster, pair: Pair, tmp_path: Path
     body = {"query": native(query), "documents": [native(each) for each in documents]}
     results = cluster.post("/v1/rerank", instruction="Match it", **body)["results"]
     assert all(abs(each["relevance_score"] - scores[each["index"]]) <= SCORE for each in results)
+
+
+def test_a_large_rerank_is_divided_and_its_answer_is_that_of_the_whole(cluster: Cluster) -> None:
+    picture = native(EMBEDDED["image"]())
+    body = {
+        "query": native(Content(texts=("red shape",), images=(cases.image(96, 64),))),
+        "documents": [*(f"{i} " + "red shape " * (i % 40) for i in range(60)), picture, {"image": "AAAA"}],
+        "on_error": "skip",
+        "raw_scores": True,
+        "instruction": "Match it",
+    }
+    before = cluster.metric("both", RERANKED)
+    divided = cluster.post("/v1/rerank", **body)
+    asked = [now - then for now, then in zip(cluster.metric("both", RERANKED), before, strict=True)]
+    whole = cluster.post("/v1/rerank", headers={**KEYED, "x-qvl-part": "1"}, **body)
+    assert asked == [1, 1]
+    assert divided["usage"] == whole["usage"]
+    assert divided["results"][-1] == whole["results"][-1]
+    assert divided["results"][-1]["error"]["param"] == "documents[61].image"
+    scores = [
+        np.array(
+            [each["relevance_score"] for each in sorted(answer["results"][:-1], key=lambda r: r["index"])]
+        )
+        for answer in (divided, whole)
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], atol=SCORE)
 
 
 def test_bad_requests_get_the_answers_of_one_replica(cluster: Cluster) -> None:

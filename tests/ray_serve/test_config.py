@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
-from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.ray_serve.config import ClusterConfig, DeployConfig, Replicas, load
+from qvl.engine.jobs.settings import JobConfig
+from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas, load
 
 PAIR = {"embedder": "a", "reranker": "b"}
 
@@ -98,3 +101,14 @@ def test_replicas_on_one_card_divide_its_memory(
 ) -> None:
     found = deploy(engine, replica_gpus=gpus).of("both")[0].engine
     assert (found.embedder_memory, found.reranker_memory) == shares
+
+
+def test_an_option_is_one_settings() -> None:
+    """Their fields are flat options of one command: no two may have a name."""
+    for together in (
+        (EngineConfig, Limits, MediaConfig, JobConfig, BulkConfig),
+        (ServerConfig, EngineConfig, Limits, MediaConfig, ClusterConfig, Replicas),
+    ):
+        nested = {settings.__name__ for settings in together}
+        names = [each.name for settings in together for each in fields(settings) if each.type not in nested]
+        assert sorted(set(names)) == sorted(names)

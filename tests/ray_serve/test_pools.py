@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,18 +12,20 @@ import pytest
 
 from tests.engine.http.bad_requests import SHAPES
 from tests.engine.http.test_bad_requests import check
-from tests.ray_serve.cluster import KEY, KEYED, Cluster
+from tests.ray_serve.cluster import KEY, KEYED, Cluster, title
 
 pytestmark = pytest.mark.engine
 
 CLIENTS = 6
-SCALE_SECONDS = 90
+SCALE_SECONDS = PROXY_SECONDS = 90
+RERANKED = 'qvl_requests_total{route="/v1/rerank",status="200"}'
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     log = tmp_path_factory.mktemp("pools") / "log"
     numbers = ["--max-replicas=3", "--replica-tokens=70", "--upscale-seconds=1", "--downscale-seconds=2"]
+    numbers += ["--split-tokens=800"]
     command = ["tests.ray_serve.serve_fakes", f"--api-key={KEY}", "--replica-cpus=0.1", *numbers]
     with Cluster(command, log) as running:
         yield running
@@ -76,6 +79,54 @@ def test_a_burst_adds_replicas_and_their_end_loses_nothing(cluster: Cluster) -> 
         cluster.wait(shrunk, SCALE_SECONDS)
         assert {each.result() for each in answers} == {200}
     assert cluster.up("reranker") == 1
+
+
+def test_a_killed_proxy_comes_back_and_the_replicas_stay(cluster: Cluster) -> None:
+    # One of each pool and the gateway: those that the burst brought may still be leaving.
+    cluster.wait(lambda: len(cluster.replicas()) == 3, SCALE_SECONDS)
+    replicas = {each.pid for each in cluster.replicas()}
+    proxies = [each for each in cluster.family() if re.search(r"haproxy|ray::\w*Proxy", title(each))]
+    assert len(proxies) >= 2, "HAProxy, and the actor of Ray's that looks after it"
+    for each in proxies:
+        each.kill()
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{cluster.url}/health/ready", timeout=10)
+
+    def answered() -> bool:
+        try:
+            return ask(cluster) == 200
+        except httpx.TransportError:
+            return False
+
+    cluster.wait(answered, PROXY_SECONDS)
+    cluster.wait(lambda: cluster.up("embedder") == cluster.up("reranker") == 1, PROXY_SECONDS)
+    assert {ask(cluster) for _ in range(20)} == {200}
+    assert {each.pid for each in cluster.replicas()} == replicas
+
+
+def ask(cluster: Cluster) -> int:
+    body = {"input": "a"}
+    return httpx.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=30).status_code
+
+
+def test_a_large_rerank_is_divided_on_every_route_of_its_pool(cluster: Cluster) -> None:
+    def asked() -> float:
+        return sum(cluster.metric("reranker", RERANKED))
+
+    documents = ["a b", "c"] * 20
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        before = asked()
+        results = cluster.post(path, query="a b", documents=documents)["results"]
+        assert [each["index"] for each in results] == [*range(0, 40, 2), *range(1, 40, 2)]
+        assert asked() - before == 1 + (path == "/v1/rerank"), path
+
+
+def test_a_client_that_leaves_stops_the_parts_of_its_request(cluster: Cluster) -> None:
+    body = {"query": "a", "documents": [*(["a"] * 39), "!slow"]}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{cluster.url}/v1/rerank", json=body, headers=KEYED, timeout=2)
+    # Nothing but the look at it itself.
+    cluster.wait(lambda: set(cluster.metric("reranker", "qvl_requests_in_flight")) == {1}, 15)
 
 
 def test_told_to_stop_it_leaves_nothing(cluster: Cluster) -> None:

@@ -14,10 +14,10 @@ from tests.replicas import metric, until
 
 pytestmark = pytest.mark.engine
 
-DEADLINE = 2.0
-SOON = 1.5
+DEADLINE = 4.0
+SOON = 3.0
 """Seconds for a short text once the long ones have gone, a model step that cannot be stopped included."""
-LONG = {"input": [f"{number} " + "many words to read " * 1000 for number in range(160)]}
+LONG = {"input": [f"{number} " + "many words to read " * 1000 for number in range(320)]}
 SHORT = {"input": "a red bicycle"}
 
 

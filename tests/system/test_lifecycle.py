@@ -79,6 +79,23 @@ def test_a_killed_engine_ends_the_server_with_an_error(pair: Pair, tmp_path: Pat
         assert gone(family)
 
 
+def test_a_hung_engine_is_a_504_then_the_end_of_the_server(pair: Pair, tmp_path: Path) -> None:
+    """Stopped by a signal, it holds up its callers as a device does that never comes back."""
+    log = tmp_path / "log"
+    options = ("--request-seconds", "2", "--stall-seconds", "5")
+    with start_server(pair, log, *options, reranker=False) as server:
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        (engine,) = engines(server)
+        engine.suspend()
+        with ThreadPoolExecutor(4) as clients:
+            assert list(clients.map(lambda number: ask(server, number), range(4))) == [504] * 4
+            late = [clients.submit(ask, server, number) for number in range(4)]
+            assert server.process.wait(5 + STOP_SECONDS) == 3
+        assert {answer.result() for answer in late} <= {503, 504, REFUSED}
+        assert "hangs: no sign of life for 5 s" in log.read_text()
+        assert gone(family)
+
+
 def test_a_killed_server_takes_its_engines_with_it(pair: Pair, tmp_path: Path) -> None:
     with start_server(pair, tmp_path / "log") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)

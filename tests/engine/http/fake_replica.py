@@ -1,4 +1,4 @@
-"""Replicas over the stand-in engine: `python -m tests.engine.http.fake_replica PORT REPLICAS BEHAVIOUR`."""
+"""Stand-in replicas: `python -m tests.engine.http.fake_replica PORT REPLICAS BEHAVIOUR [TLS]`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,13 @@ async def linger(config: EngineConfig, metrics: Metrics) -> Mortal:
 BEHAVIOURS = {each.__name__: each for each in (start, refuse, crash, linger)}
 
 
-def main(port: str, replicas: str, behaviour: str) -> int:
+def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
     config = ServerConfig(
-        engine=EngineConfig(embedder="x"), port=int(port), replicas=int(replicas), drain_seconds=2
+        engine=EngineConfig(embedder="x"),
+        port=int(port),
+        replicas=int(replicas),
+        drain_seconds=2,
+        tls_cert=tls or None,
     )
     try:
         return supervise(config, BEHAVIOURS[behaviour])

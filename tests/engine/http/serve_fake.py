@@ -1,4 +1,4 @@
-"""`python -m tests.engine.http.serve_fake PORT LOADING STOPPING DRAIN`: see test_server.py."""
+"""`python -m tests.engine.http.serve_fake PORT LOADING STOPPING DRAIN REQUEST TLS`: see test_server.py."""
 
 from __future__ import annotations
 
@@ -37,12 +37,18 @@ class Mortal(FakeEngine):
         await asyncio.sleep(self.stopping)
 
 
-def main(port: str, loading: str, stopping: str, drain: str) -> int:
+def main(port: str, loading: str, stopping: str, drain: str, request: str, tls: str) -> int:
     async def start(config: EngineConfig, metrics: Metrics) -> Mortal:
         await asyncio.sleep(float(loading))
         return Mortal(metrics, float(stopping))
 
-    config = ServerConfig(engine=EngineConfig(embedder="x"), port=int(port), drain_seconds=float(drain))
+    config = ServerConfig(
+        engine=EngineConfig(embedder="x"),
+        port=int(port),
+        drain_seconds=float(drain),
+        request_seconds=float(request),
+        tls_cert=tls or None,
+    )
     try:
         return serve(config, start)
     except ConfigError as error:

@@ -11,6 +11,7 @@ import pytest
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.media import MediaLoader
+from qvl.engine.media.decoders import ForkServer
 from tests.conftest import Server
 from tests.engine.http.bad_requests import ALL, SHAPES, Bad, jpeg, url
 from tests.engine.http.conftest import Client, on_a_port
@@ -49,9 +50,9 @@ def test_shape(client: Client, bad: Bad) -> None:
 
 
 @pytest.fixture(scope="module")
-def reading() -> Iterator[str]:
+def reading(forks: ForkServer) -> Iterator[str]:
     """The media room behind the app, on a real port."""
-    loader = MediaLoader(MediaConfig(workers=2), Limits())
+    loader = MediaLoader(MediaConfig(workers=2), Limits(), forks=forks)
     with on_a_port(FakeEngine(loader)) as url:
         yield url
     asyncio.run(loader.close())

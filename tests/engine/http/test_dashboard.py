@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Usage
+from tests.tools import promtool
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "ray_serve"
@@ -51,6 +53,33 @@ def test_the_dashboard_asks_for_what_there_is(exposed: str) -> None:
         assert query.count("(") == query.count(")")
 
 
+def test_prometheus_takes_the_metrics(exposed: str) -> None:
+    """Its own linter: names, units, help texts."""
+    done = subprocess.run(
+        [promtool(), "check", "metrics"], input=exposed, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_prometheus_takes_the_queries_and_the_alerts(tmp_path: Path, exposed: str) -> None:
+    """Queries are checked as rules: its parser is the same."""
+    panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    rules = [
+        {"record": f"query:{place}", "expr": query.replace("$__rate_interval", "5m")}
+        for place, query in enumerate(queries)
+    ]
+    file = tmp_path / "queries.json"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    for path in (file, DOCS / "alerts.yaml"):
+        command = [promtool(), "check", "rules", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    expressions = re.findall(r"expr: (.*)", (DOCS / "alerts.yaml").read_text())
+    asked = set(re.findall(r"qvl_\w+", " ".join(expressions)))
+    assert asked and asked <= series(exposed).keys()
+
+
 def test_panels_do_not_overlap() -> None:
     panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
@@ -63,10 +92,11 @@ def test_the_table_lists_every_metric(exposed: str) -> None:
     assert listed == {name for name, kind in types if not name.endswith("_created")}
 
 
-def test_every_rule_has_its_test() -> None:
-    named = re.findall(r"`(tests/[^`]+)`", (DOCS / "THREATS.md").read_text())
+@pytest.mark.parametrize("page", ["THREATS.md", "FAULTS.md"])
+def test_every_rule_has_its_test(page: str) -> None:
+    named = re.findall(r"`(tests/[^`]+)`", (DOCS / page).read_text())
     assert len(named) > 10
     for each in named:
         path, _, name = each.partition("::")
         assert (ROOT / path).exists(), each
-        assert name in (ROOT / path).read_text(), each
+        assert not name or re.search(rf"(def|class) {name}\b", (ROOT / path).read_text()), each

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ import pytest
 from qvl.engine.api import create_app
 from qvl.engine.config import Limits
 from qvl.engine.errors import ConfigError
+from qvl.engine.logs import JsonLines
 from qvl.engine.protocol import Health
 from tests.engine.http.conftest import Client, on_a_port, settings
 from tests.engine.http.fake import FakeEngine
@@ -86,11 +89,23 @@ class TestIds:
 def test_body_limit_of_an_announced_and_of_a_streamed_body(engine: FakeEngine) -> None:
     with on_a_port(engine, limits=Limits(body_bytes=1000)) as url:
         large = b'{"input": "' + b"a" * 1000 + b'"}'
-        json = {"content-type": "application/json"}
-        assert code(httpx.post(url + E, content=large, headers=json)) == (413, "body_too_large")
+        plain = {"content-type": "application/json"}
+        assert code(httpx.post(url + E, content=large, headers=plain)) == (413, "body_too_large")
         stream = (large[i : i + 100] for i in range(0, len(large), 100))
-        assert code(httpx.post(url + E, content=stream, headers=json)) == (413, "body_too_large")
+        assert code(httpx.post(url + E, content=stream, headers=plain)) == (413, "body_too_large")
         assert httpx.post(url + E, json=GOOD).status_code == 200
+
+
+def test_bodies_of_all_requests_together_are_bounded(engine: FakeEngine) -> None:
+    with on_a_port(engine, limits=Limits(bodies_bytes=1000)) as url, connect(url) as slow:
+        slow.sendall(head(900) + b'{"input": "' + b" " * 800)
+        wait_for(lambda: "in_flight 2.0" in httpx.get(f"{url}/metrics").text)
+        wait_for(lambda: httpx.post(url + E, json={"input": "a" * 300}).status_code == 429)
+        refused = httpx.post(url + E, json={"input": "a" * 300})
+        assert (code(refused), refused.headers["retry-after"]) == ((429, "bodies_full"), "1")
+        assert httpx.post(url + E, json=GOOD).status_code == 200
+        slow.close()
+        wait_for(lambda: httpx.post(url + E, json={"input": "a" * 300}).status_code == 200)
 
 
 def test_limits_on_items_and_documents(make: Callable[..., Client]) -> None:
@@ -173,12 +188,39 @@ def test_other_methods(client: Client) -> None:
     assert "POST" in answer.headers["allow"]
 
 
+@pytest.mark.parametrize("key", ["k", "wrong"])
+def test_no_page_of_another_origin_may_read_an_answer(make: Callable[..., Client], key: str) -> None:
+    client = make(api_key=("k",))
+    headers = {"origin": "https://elsewhere.example", "authorization": f"Bearer {key}"}
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    preflight = client.options(E, headers={**headers, **asks})
+    assert preflight.status_code == (204 if key == "k" else 401)
+    for answer in (preflight, client.post(E, json=GOOD, headers=headers), client.get("/health/live")):
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
 def test_logs_hold_no_content(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "qvl.http")
     client.post(E, json={"input": "private words", "private_field": 1})
     client.post(E, json={"input": "private words"})
     assert len([record for record in caplog.records if record.name == "qvl.http"]) == 2
     assert "private" not in caplog.text
+
+
+def test_json_logs_hold_ids_and_no_content(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "qvl.http")
+    for text in ("private words", "!boom"):
+        client.post(E, json={"input": text}, headers={"x-request-id": f"id-of-{text[-4:]}"})
+    lines = [json.loads(JsonLines(replica=3).format(each)) for each in caplog.records]
+    assert [(each["id"], each["route"], each["replica"]) for each in lines] == [
+        ("id-of-ords", E, 3), ("id-of-boom", E, 3), ("id-of-boom", E, 3),
+    ]  # fmt: skip
+    answered, failed, told = lines
+    assert (answered["level"], answered["status"], answered["code"]) == ("debug", 200, "-")
+    assert "RuntimeError" in failed["traceback"]
+    assert (told["level"], told["status"], told["logger"]) == ("error", 500, "qvl.http")
+    assert all(datetime.fromisoformat(each["time"]).tzinfo for each in lines)
+    assert "private" not in str(lines)
 
 
 def connect(url: str) -> socket.socket:

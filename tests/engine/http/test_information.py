@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -54,7 +56,8 @@ def test_metrics(client: Client) -> None:
     assert "stranger" not in text
 
 
-def test_the_schema_is_what_the_decoder_enforces(client: Client) -> None:
+def test_the_schema_is_what_the_decoder_enforces(make: Callable[..., Client], tmp_path: Path) -> None:
+    client = make(index=str(tmp_path / "index"))
     schema = client.get("/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
     for operation in OPERATIONS:

@@ -24,12 +24,12 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(behaviour)`: two replicas; all is killed at the end."""
+    """`start(behaviour, tls="")`: two replicas; all is killed at the end."""
     with ExitStack() as stack:
 
-        def run(behaviour: str = "start", port: int | None = None) -> Running:
+        def run(behaviour: str = "start", port: int | None = None, tls: str = "") -> Running:
             port = port or free_port()
-            command = [sys.executable, "-m", "tests.engine.http.fake_replica", str(port), "2", behaviour]
+            command = [sys.executable, "-m", "tests.engine.http.fake_replica", str(port), "2", behaviour, tls]
             environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
             process = stack.enter_context(
                 subprocess.Popen(

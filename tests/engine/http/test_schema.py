@@ -37,8 +37,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with on_a_port(FakeEngine()) as address:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    index = tmp_path_factory.mktemp("search") / "index"
+    with on_a_port(FakeEngine(), index=str(index)) as address:
         yield address
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
+from tests.engine.http.test_edge import connect, head
 
 ROOT = Path(__file__).parents[3]
 E = "/v1/embeddings"
@@ -42,7 +44,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(loading=0, stopping=0, drain=8, port=...)`; all are killed at the end."""
+    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=...)`; all are killed at the end."""
     with ExitStack() as stack:
 
         def run(
@@ -50,13 +52,23 @@ def start() -> Iterator[Start]:
             loading: float = 0,
             stopping: float = 0,
             drain: float = 8,
+            request: float = 120,
+            tls: str = "",
             port: int | None = None,
+            environment: Mapping[str, str] | None = None,
         ) -> Running:
             port = port or free_port()
-            arguments = [str(port), str(loading), str(stopping), str(drain)]
+            arguments = [str(each) for each in (port, loading, stopping, drain, request, tls)]
             command = [sys.executable, "-m", "tests.engine.http.serve_fake", *arguments]
             process = stack.enter_context(
-                subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env={**os.environ, **(environment or {})},
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
             )
             stack.callback(process.kill)
             return Running(process, f"http://127.0.0.1:{port}")
@@ -134,6 +146,18 @@ def test_a_second_signal_cuts(start: Start) -> None:
     assert answer.result().status_code == 503
     assert server.wait() == 0
     assert time.monotonic() - began < 6
+
+
+def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
+    server = ready(start())
+    with connect(server.url) as sock:
+        sock.sendall(head(100) + b'{"input"')
+        until(lambda: "qvl_requests_in_flight 2.0" in httpx.get(f"{server.url}/metrics").text)
+        server.signal()
+        said = b"".join(iter(lambda: sock.recv(2000), b""))
+    assert b" 503 " in said and b'"draining"' in said
+    assert server.wait() == 0
+    assert "Traceback" not in server.process.communicate()[1]
 
 
 def test_an_engine_that_does_not_stop_is_left(start: Start) -> None:

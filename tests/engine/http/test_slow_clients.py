@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
+import psutil
 import pytest
 
 from qvl.engine import connection
+from qvl.engine.config import Limits
 from tests.engine.http.conftest import on_a_port
 from tests.engine.http.fake import FakeEngine
 from tests.engine.http.test_edge import GOOD, E, connect, head
+from tests.replicas import until
 
 DAWDLE = 0.4
+MANY = 10_000
+"""Vectors of an answer that no kernel's buffer takes whole."""
 
 
 @pytest.fixture
 def live(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(connection, "DAWDLE_SECONDS", DAWDLE)
-    with on_a_port(engine, api_key=("k",)) as url:
+    with on_a_port(engine, api_key=("k",), limits=Limits(items=MANY)) as url:
         yield url
 
 
@@ -58,6 +65,39 @@ def test_a_body_that_goes_on_after_its_answer(live: str) -> None:
         sock.sendall(head(1_000_000))
         assert b" 401 " in drip(sock, b"a" * 1000, 5)
         assert time.monotonic() - start < DAWDLE + 2
+
+
+@pytest.mark.parametrize("end", ["keep-alive", "close"])
+def test_an_answer_that_nobody_takes(live: str, end: str) -> None:
+    """Megabytes wait for this client; it reads some, then no more."""
+    body = json.dumps({"input": ["a"] * MANY}).encode()
+    with connect(live) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(head(len(body), "authorization: Bearer k", f"connection: {end}") + body)
+        assert b" 200 " in sock.recv(1000)
+        port = int(live.rpartition(":")[2])
+        ours = sock.getsockname()
+
+        def held() -> bool:
+            found = psutil.Process().net_connections("tcp")
+            return any(each.laddr.port == port and each.raddr == ours for each in found)
+
+        assert held()
+        until(lambda: not held(), seconds=20 * DAWDLE)
+
+
+def test_an_answer_that_is_taken_slowly_comes_whole(live: str) -> None:
+    body = json.dumps({"input": ["a"] * MANY}).encode()
+    with connect(live) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        sock.sendall(head(len(body), "authorization: Bearer k", "connection: close") + body)
+        said, began = b"", time.monotonic()
+        while got := sock.recv(1 << 17):
+            said += got
+            time.sleep(DAWDLE / 20)
+    assert time.monotonic() - began > DAWDLE
+    length = int(re.search(rb"content-length: (\d+)", said)[1])
+    assert len(said.partition(b"\r\n\r\n")[2]) == length
 
 
 def test_a_slow_body_within_the_deadline_is_served(live: str) -> None:

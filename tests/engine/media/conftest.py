@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError
 from qvl.engine.media import MediaLoader, Visual
+from qvl.engine.media.decoders import ForkServer
 from qvl.engine.protocol import Content
 
 Outcome = tuple[Visual, ...] | QvlError
@@ -28,14 +29,12 @@ Load = Callable[..., list[Outcome]]
 
 
 @pytest.fixture
-def load() -> Load:
+def load(forks: ForkServer) -> Load:
     """`load(content, ..., config=, limits=)`: one call of a fresh loader, closed afterwards."""
 
-    def run(
-        *contents: Content, config: MediaConfig | None = None, limits: Limits | None = None
-    ) -> list[Outcome]:
+    def run(*contents: Content, config: object = None, limits: object = None) -> list[Outcome]:
         async def main() -> list[Outcome]:
-            loader = MediaLoader(config or MediaConfig(workers=2), limits or Limits())
+            loader = MediaLoader(config or MediaConfig(workers=2), limits or Limits(), forks=forks)
             try:
                 return await loader.load(contents)
             finally:

@@ -12,12 +12,12 @@ from qvl.engine.protocol import Content
 ONE = 64 * 64 * 3
 
 
-def lookups(contents, size):
+def lookups(forks, contents, size):
     """Hit or miss of each content, loaded one after the other; and what came out."""
     seen, visuals = [], []
 
     async def main():
-        loader = MediaLoader(MediaConfig(workers=1, media_cache=size), Limits(), seen.append)
+        loader = MediaLoader(MediaConfig(workers=1, media_cache=size), Limits(), seen.append, forks)
         for content in contents:
             (outcome,) = await loader.load([content])
             visuals.append(outcome)
@@ -31,32 +31,32 @@ def images(encoded, picture, *seeds):
     return [Content(images=(encoded(picture(64, 64, seed=seed)),)) for seed in seeds]
 
 
-def test_the_same_bytes_are_decoded_once(encoded, picture):
-    seen, visuals = lookups(images(encoded, picture, 1, 2, 1), size=10 * ONE)
+def test_the_same_bytes_are_decoded_once(forks, encoded, picture):
+    seen, visuals = lookups(forks, images(encoded, picture, 1, 2, 1), size=10 * ONE)
     assert seen == [False, False, True]
     assert visuals[0][0] is visuals[2][0]
 
 
-def test_the_least_recently_used_goes_first(encoded, picture):
-    seen, _ = lookups(images(encoded, picture, 1, 2, 1, 3, 1, 2), size=2 * ONE)
+def test_the_least_recently_used_goes_first(forks, encoded, picture):
+    seen, _ = lookups(forks, images(encoded, picture, 1, 2, 1, 3, 1, 2), size=2 * ONE)
     assert seen == [False, False, True, False, True, False]
 
 
-def test_nothing_is_kept_without_room(encoded, picture):
-    seen, _ = lookups(images(encoded, picture, 1, 1), size=ONE - 1)
+def test_nothing_is_kept_without_room(forks, encoded, picture):
+    seen, _ = lookups(forks, images(encoded, picture, 1, 1), size=ONE - 1)
     assert seen == [False, False]
 
 
-def test_a_film_is_kept_by_its_settings(film):
+def test_a_film_is_kept_by_its_settings(forks, film):
     clip = film(count=30)
     wanted = [Content(videos=(clip,), fps=fps) for fps in (1.0, 2.0, 1.0)]
-    seen, visuals = lookups(wanted, size=1 << 30)
+    seen, visuals = lookups(forks, wanted, size=1 << 30)
     assert seen == [False, False, True]
     assert visuals[0][0] is visuals[2][0]
 
 
-def test_an_error_is_not_kept(encoded, picture):
-    seen, visuals = lookups([Content(images=(b"no image",))] * 2, size=1 << 20)
+def test_an_error_is_not_kept(forks, encoded, picture):
+    seen, visuals = lookups(forks, [Content(images=(b"no image",))] * 2, size=1 << 20)
     assert seen == [False, False]
     assert all(isinstance(each, QvlError) for each in visuals)
 

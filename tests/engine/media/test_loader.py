@@ -86,11 +86,11 @@ def test_an_image_and_a_video_of_the_same_bytes_differ(load, picture, encoded):
     assert video.digest != image.digest
 
 
-def test_a_loader_serves_calls_at_once_and_one_after_the_other(picture, encoded):
+def test_a_loader_serves_calls_at_once_and_one_after_the_other(forks, picture, encoded):
     data = [encoded(picture(64, 64, seed=seed)) for seed in range(20)]
 
     async def main():
-        loader = MediaLoader(MediaConfig(workers=2), Limits())
+        loader = MediaLoader(MediaConfig(workers=2), Limits(), forks=forks)
         contents = [Content(images=(item,)) for item in data]
         alone = await loader.load(contents)
         together = await asyncio.gather(*(loader.load([content]) for content in contents))
@@ -101,12 +101,12 @@ def test_a_loader_serves_calls_at_once_and_one_after_the_other(picture, encoded)
     assert alone == together and len(set(alone)) == 20
 
 
-def test_many_images_keep_to_the_threads(picture, encoded):
+def test_many_images_keep_to_the_threads(forks, picture, encoded):
     """2 000 images: no more threads than configured, and the event loop stays awake."""
     data = [encoded(picture(40, 40, seed=seed), "BMP") for seed in range(200)]
 
     async def main():
-        loader = MediaLoader(MediaConfig(workers=2), Limits())
+        loader = MediaLoader(MediaConfig(workers=2), Limits(), forks=forks)
         task = asyncio.create_task(
             loader.load([Content(images=(data[place % 200] + bytes(place),)) for place in range(2000)])
         )
@@ -124,13 +124,13 @@ def test_many_images_keep_to_the_threads(picture, encoded):
     assert len(names) <= 2 and turns > 10
 
 
-def test_cancelling_leaves_nothing_behind(server, picture, encoded, film):
+def test_cancelling_leaves_nothing_behind(forks, server, picture, encoded, film):
     hanging = server.route("/hang", lambda handler: server.released.wait())
     good = encoded(picture(64, 64))
     long = film(count=3000, size=(320, 240), codec="mpeg4", still=True)
 
     async def main():
-        loader = MediaLoader(LOCAL, Limits(fetch_seconds=60))
+        loader = MediaLoader(LOCAL, Limits(fetch_seconds=60), forks=forks)
         contents = [
             Content(images=(hanging, good)),
             Content(videos=(long,), fps=1.0),
@@ -150,11 +150,11 @@ def test_cancelling_leaves_nothing_behind(server, picture, encoded, film):
     asyncio.run(main())
 
 
-def test_a_deadline_around_load(server):
+def test_a_deadline_around_load(forks, server):
     hanging = server.route("/hang", lambda handler: server.released.wait())
 
     async def main():
-        loader = MediaLoader(LOCAL, Limits(fetch_seconds=60))
+        loader = MediaLoader(LOCAL, Limits(fetch_seconds=60), forks=forks)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await loader.load([Content(images=(hanging,))])
@@ -170,11 +170,11 @@ def test_more_urls_than_fetch_slots(server, load, picture, encoded):
     )
 
 
-def test_uvloop(picture, encoded):
+def test_uvloop(forks, picture, encoded):
     uvloop = pytest.importorskip("uvloop")
 
     async def main():
-        loader = MediaLoader(MediaConfig(workers=1), Limits())
+        loader = MediaLoader(MediaConfig(workers=1), Limits(), forks=forks)
         try:
             private = Content(images=("http://127.0.0.1/", "http://localhost/"))
             return await loader.load([Content(images=(encoded(picture(64, 64)),)), private])

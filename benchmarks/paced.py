@@ -1,0 +1,57 @@
+"""`python -m benchmarks.paced --port=N ...`: `qvl serve --ray` on engines that are clocks and need no CPU.
+With `--bare=1` it is `qvl serve`.
+
+What is real: Ray Serve, its autoscaler and HAProxy, the HTTP app, admission, drains. Only the models wait
+instead of reading, so that three replicas on two cores are as fast as three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+from qvl.engine.admission import Admission, cost
+from qvl.engine.config import EngineConfig
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import EmbedRequest, EmbedResult
+from qvl.engine.server import serve as serve_alone
+from qvl.ray_serve.config import load
+from qvl.ray_serve.run import serve
+from tests.engine.http.fake import FakeEngine
+
+RATE = 20_000.0
+"""Tokens a second of one replica."""
+START_SECONDS = 4.0
+
+
+class Paced(FakeEngine):
+    """Reads one request after the other."""
+
+    def __init__(self, config: EngineConfig, metrics: Metrics) -> None:
+        super().__init__()
+        self.metrics = metrics
+        self._admission = Admission(config.limits.queue_tokens)
+        self._free = 0.0
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        tokens = cost(request)
+        with self._admission.admit(tokens, request.priority):
+            now = time.monotonic()
+            self._free = max(now, self._free) + tokens / RATE
+            await asyncio.sleep(self._free - now)
+            return await super().embed(request)
+
+
+async def start(config: EngineConfig, metrics: Metrics) -> Paced:
+    await asyncio.sleep(START_SECONDS)
+    return Paced(config, metrics)
+
+
+if __name__ == "__main__":
+    from benchmarks import paced  # so that Ray pickles `start` by its name
+
+    settings = dict(each.removeprefix("--").split("=") for each in sys.argv[1:])
+    bare = settings.pop("bare", None)
+    config = load({"embedder": "a", "reranker": "b", **settings})
+    sys.exit(serve_alone(config.server, paced.start) if bare else serve(config, paced.start))

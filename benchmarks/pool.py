@@ -1,0 +1,44 @@
+"""What a soak asks for: texts and images, as bodies of requests, and the vectors in their answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from typing import Any, TypeAlias
+
+import httpx
+import numpy as np
+from PIL import Image
+
+WORDS = 150
+"""Of a text: so long that the model, not the load generator beside it, is what is full."""
+
+POISON = [
+    "data:image/png;base64,iVBORw0KGgo=",
+    "data:image/png;base64,????",
+    "data:text/plain;base64,aGk=",
+    "x",
+]
+
+Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def item(number: int, rng: random.Random) -> Any:
+    if number % 6:
+        return f"{number} " + " ".join(
+            rng.choice(("red", "boat", "bike", "东京", "page")) for _ in range(WORDS)
+        )
+    noise = np.random.default_rng(number).integers(0, 255, (64, 64 + 32 * (number % 5), 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG")
+    return {"image": f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"}
+
+
+def body_of(items: list[Any]) -> dict[str, Any]:
+    return {"input": items, "encoding_format": "base64"}
+
+
+def vectors(answer: httpx.Response) -> list[Vector]:
+    data = answer.json()["data"]
+    return [np.frombuffer(base64.b64decode(entry["embedding"]), np.float32) for entry in data]

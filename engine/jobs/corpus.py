@@ -1,0 +1,181 @@
+"""A corpus larger than memory, cut into blocks that can be read alone: folders, JSON lines and parquet.
+
+A block is what a lost worker costs. Which items it holds depends on the input and the block's size alone, so
+that a second run finds the same blocks.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from qvl.engine.jobs.lines import Line, read
+from qvl.engine.jobs.settings import JobError
+
+COLUMNS = ("id", "text", "image", "video", "instruction", "fps", "max_frames")
+"""Of a parquet file; others are left alone. Bytes are media, and so is `{"bytes", "path"}`, datasets' own."""
+KINDS = {
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    "video": (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts"),
+    "text": (".txt", ".md"),
+}
+"""Of a folder's files, by the end of their names; each is an item whose id is its path in the folder."""
+_READ_BYTES = 256 << 20
+"""Of one file; the engine refuses less."""
+_READ_ROWS = 256
+"""Rows of a parquet file in memory at once."""
+
+_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Items `first` to `first + count` of the corpus, and where they are."""
+
+    number: int
+    first: int
+    count: int
+    path: Path
+    """A file of lines or rows, or the folder that `names` are in."""
+    offset: int = 0
+    """Of a file of lines: where the first begins."""
+    groups: tuple[int, ...] = ()
+    """Of a parquet file: its row groups."""
+    names: tuple[str, ...] = ()
+
+    def lines(self, index: int = 0) -> Iterator[Line]:
+        """From item `index` of the corpus on; a file is only opened when its item is due."""
+        found = zip(count(self.first), self._items(index), strict=False)
+        return (Line(place, data, 0) for place, data in found if place >= index)
+
+    def _items(self, index: int) -> Iterator[bytes]:
+        if self.names:
+            for place, name in enumerate(self.names, self.first):
+                yield _file(self.path, name) if place >= index else b""
+        elif self.groups:
+            yield from _rows(self.path, self.groups)
+        else:
+            yield from (line.data for line in islice(read(self.path, 0, self.offset), self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    blocks: tuple[Block, ...]
+    sha256: str
+    """Of the content of files of lines; of the names, sizes and times of others, which may be too large."""
+    items: int
+    skipped: int
+    """Files of a folder that are neither text nor media."""
+
+
+def survey(source: Path, size: int) -> Corpus:
+    """Blocks of about `size` items. Raises JobError when there is nothing to read."""
+    if not source.exists():
+        raise JobError(f"{source}: no such file or folder")
+    digest, blocks, skipped = hashlib.sha256(), [], 0
+    plans: Iterable[Block]
+    if source.is_dir():
+        files = sorted(each for each in source.rglob("*") if each.is_file())
+        tables = [each for each in files if each.suffix in (".jsonl", ".parquet")]
+        media = [each for each in files if each.suffix.lower() in _KIND_OF]
+        skipped = len(files) - len(tables) - len(media)
+    else:
+        tables, media = [source], []
+    for path in tables:
+        plans = _of_rows(path, size, digest) if path.suffix == ".parquet" else _of_lines(path, size, digest)
+        blocks += list(plans)
+    blocks += list(_of_files(source, media, size, digest))
+    if not blocks:
+        raise JobError(f"{source} has no items: put .jsonl, .parquet, images, videos or texts there")
+    placed, first = [], 0
+    for number, block in enumerate(blocks):
+        placed.append(replace(block, number=number, first=first))
+        first += block.count
+    return Corpus(tuple(placed), digest.hexdigest(), first, skipped)
+
+
+def _of_lines(path: Path, size: int, digest: Any) -> Iterator[Block]:
+    """Blank lines are no items."""
+    found = begin = end = 0
+    with path.open("rb") as file:
+        for data in file:
+            digest.update(data)
+            end += len(data)
+            found += not data.isspace()
+            if found == size:
+                yield Block(0, 0, found, path, begin)
+                found, begin = 0, end
+    if found:
+        yield Block(0, 0, found, path, begin)
+
+
+def _of_rows(path: Path, size: int, digest: Any) -> Iterator[Block]:
+    """Whole row groups: a part of one cannot be read alone."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        if not {"text", "image", "video"} & set(file.schema_arrow.names):
+            raise JobError(f"{path} has none of the columns text, image and video; rename those it has")
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    _mark(digest, path)
+    groups: list[int] = []
+    found = 0
+    for group, more in enumerate(rows):
+        groups.append(group)
+        found += more
+        if found >= size or (found and group == len(rows) - 1):
+            yield Block(0, 0, found, path, groups=tuple(groups))
+            groups, found = [], 0
+
+
+def _of_files(folder: Path, files: list[Path], size: int, digest: Any) -> Iterator[Block]:
+    for path in files:
+        _mark(digest, path)
+    names = [path.relative_to(folder).as_posix() for path in files]
+    for start in range(0, len(names), size):
+        some = tuple(names[start : start + size])
+        yield Block(0, 0, len(some), folder, names=some)
+
+
+def _mark(digest: Any, path: Path) -> None:
+    found = path.stat()
+    digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+
+
+def _file(folder: Path, name: str) -> bytes:
+    path = folder / name
+    kind = _KIND_OF[path.suffix.lower()]
+    with path.open("rb") as file:
+        data = file.read(_READ_BYTES)
+    value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)
+    return orjson.dumps({"id": name, kind: value})
+
+
+def _rows(path: Path, groups: tuple[int, ...]) -> Iterator[bytes]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        names = [name for name in COLUMNS if name in file.schema_arrow.names]
+        for batch in file.iter_batches(_READ_ROWS, row_groups=list(groups), columns=names):
+            for row in batch.to_pylist():
+                given = {key: _value(value) for key, value in row.items() if value is not None}
+                yield orjson.dumps(given)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict) and "bytes" in value:
+        value = value["bytes"] or value.get("path")
+    if isinstance(value, bytes):
+        return _base64(value)
+    return [_value(each) for each in value] if isinstance(value, list) else value
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

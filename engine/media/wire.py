@@ -1,0 +1,89 @@
+"""What the server and its decoding processes say to each other over a Unix socket; no pickle.
+
+A message is a head in MessagePack and a body of bytes. Pixels go through the socket as well: 3 MB took 0.6 ms
+of CPU on both sides together, and 2.5 ms in nameless shared memory, whose pages are new each time.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from qvl.engine import errors
+from qvl.engine.config import Limits
+from qvl.engine.errors import QvlError
+from qvl.engine.media.visual import Pixels
+
+_SIZES = struct.Struct("<IQ")
+"""Bytes of the head and of the body."""
+
+
+class Job(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What to make of a body of encoded bytes."""
+
+    kind: Literal["image", "video", "frame"]
+    limits: Limits
+    fps: float = 1.0
+    max_frames: int = 64
+    count: int = 1
+    """Of a frame: how many images the list has."""
+
+
+class Decoded(msgspec.Struct, frozen=True, tag=True):
+    """Of pixels that come as the body."""
+
+    shape: tuple[int, ...]
+    timestamps: tuple[float, ...] = ()
+    rounded: tuple[int, int] = (0, 0)
+    """Of a frame: `frames.Frame.rounded`."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The error of a job, one of `qvl.engine.errors`."""
+
+    name: str
+    message: str
+    code: str
+
+    @classmethod
+    def of(cls, error: QvlError) -> Failed:
+        return cls(type(error).__name__, error.message, error.code)
+
+    def error(self) -> QvlError:
+        kind: type[QvlError] = getattr(errors, self.name)
+        return kind(self.message, code=self.code)
+
+
+class Closed(Exception):
+    """The other side has gone."""
+
+
+def send(sock: socket.socket, head: msgspec.Struct, body: bytes | Pixels) -> None:
+    """Raises OSError when the other side has gone."""
+    packed = msgspec.msgpack.encode(head)
+    view = memoryview(body) if isinstance(body, bytes) else body.data.cast("B")
+    sock.sendall(_SIZES.pack(len(packed), len(view)) + packed)
+    sock.sendall(view)
+
+
+def receive(sock: socket.socket) -> tuple[bytearray, Pixels]:
+    """Head and body. Raises Closed."""
+    sizes = bytearray(_SIZES.size)
+    _fill(sock, memoryview(sizes))
+    head_size, body_size = _SIZES.unpack(sizes)
+    head, body = bytearray(head_size), np.empty(body_size, np.uint8)
+    _fill(sock, memoryview(head))
+    _fill(sock, body.data)
+    return head, body
+
+
+def _fill(sock: socket.socket, view: memoryview) -> None:
+    while view:
+        count = sock.recv_into(view)
+        if not count:
+            raise Closed
+        view = view[count:]

@@ -1,0 +1,87 @@
+"""From one checkpoint folder to another, a file of weights at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from qvl.engine.errors import CheckpointError
+from qvl.engine.quantize.schemes import Scheme, compressed, config_of, is_quantised
+
+INDEX = "model.safetensors.index.json"
+Report = Callable[[int], None]
+"""Told the bytes of each tensor that is done."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise CheckpointError(f"{folder}: no *.safetensors, so there are no weights to quantise")
+    return found
+
+
+def write(
+    source: Path,
+    out: Path,
+    scheme: Scheme,
+    *,
+    vision: bool,
+    instead: Mapping[str, torch.Tensor],
+    report: Report,
+) -> int:
+    """Fill the folder `out`; `instead` holds weights that take the place of the file's. Returns how many
+    matrices were quantised. No more than one file of weights is in memory."""
+    for file in source.iterdir():
+        if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX:
+            shutil.copy(file, out / file.name)
+    places: dict[str, str] = {}
+    done = size = 0
+    for file in weight_files(source):
+        tensors: dict[str, torch.Tensor] = {}
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a mapping
+                given = weights.get_tensor(name)
+                weight = instead.get(name, given).to(given.dtype)
+                if is_quantised(name, weight, vision=vision):
+                    stem = name.removesuffix("weight")
+                    tensors |= {f"{stem}{part}": each for part, each in compressed(weight, scheme).items()}
+                    done += 1
+                else:
+                    tensors[name] = weight
+                report(given.nbytes)
+        save_file(
+            {name: each.contiguous() for name, each in tensors.items()}, out / file.name, {"format": "pt"}
+        )
+        places |= dict.fromkeys(tensors, file.name)
+        size += sum(each.nbytes for each in tensors.values())
+    if len(set(places.values())) > 1:
+        _write_json(out / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+    return done
+
+
+def write_config(source: Path, out: Path, scheme: Scheme, *, vision: bool) -> None:
+    config = read_json(source / "config.json")
+    config["quantization_config"] = config_of(scheme, vision=vision)
+    # The folder's new name need not tell the role.
+    config.setdefault("_name_or_path", source.resolve().name)
+    _write_json(out / "config.json", config)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of weights."""
+    return sum(file.stat().st_size for file in weight_files(folder))
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")

@@ -1,0 +1,192 @@
+"""`qvl search add` and `qvl search ask`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from qvl.engine.client import AsyncClient
+from qvl.engine.client.items import native
+from qvl.engine.config import EngineConfig
+from qvl.engine.dialects import search as dialect
+from qvl.engine.dialects.fields import decode
+from qvl.engine.jobs.answers import answering
+from qvl.engine.jobs.commands import stop_politely
+from qvl.engine.jobs.lines import Line, fingerprint, read
+from qvl.engine.jobs.pipeline import run
+from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.jobs.work import write_whole
+from qvl.engine.search import ingest
+from qvl.engine.search.index import Index
+from qvl.engine.search.ingest import Indexing, Intake
+from qvl.engine.search.searcher import Models, Searcher
+from qvl.engine.search.served import Served
+from qvl.engine.search.settings import AskConfig, Place, VectorConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One ingestion as the command line gave it."""
+
+    source: Path
+    place: Place
+    kept: VectorConfig
+    job: JobConfig
+    engine: EngineConfig | None
+    instruction: str | None
+
+
+def add(order: Order) -> int:
+    try:
+        return asyncio.run(_add(order))
+    except (KeyboardInterrupt, asyncio.CancelledError) as stop:
+        say("stopped; the same command goes on from here")
+        return 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+
+
+async def _add(order: Order) -> int:
+    stop_politely()
+    lines, total = await asyncio.to_thread(_lines, order.source)
+    with closing(order.place.open(writable=True)) as index:
+        if order.job.overwrite:
+            index.clear()
+        intake = await _filled(order, index, lines, total)
+        await asyncio.to_thread(index.settle)
+        held = len(index)
+    _tell(order, intake, held)
+    return 0
+
+
+def _lines(source: Path) -> tuple[Iterable[Line], int]:
+    if source.is_dir():
+        return ingest.files(source), ingest.count(source)
+    return read(source), fingerprint(source).lines
+
+
+async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int) -> Intake:
+    layout, kept = index.layout, order.kept
+    dimensions = kept.dimensions or (layout.dimensions if layout else None)
+    intake = Intake(
+        index,
+        dtype=kept.vectors or (layout.dtype if layout else "int8"),
+        prefix=kept.prefix or (layout.prefix if layout else None),
+    )
+    folder = order.source if order.source.is_dir() else None
+    async with answering(order.job, order.engine) as answers:
+        task = Indexing(answers, index, dimensions, order.instruction, folder)
+        started = time.monotonic()
+        with reporting(total, intake.mark) as report:
+            await run(task, lines, intake, order.job, report)
+        seconds = time.monotonic() - started
+    say(f"{total:,} items in {duration(seconds)}, {total / max(seconds, 1e-9):,.1f}/s")
+    return intake
+
+
+def _tell(order: Order, intake: Intake, held: int) -> None:
+    new = intake.mark.rows - intake.unchanged
+    say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
+    source = order.source.resolve()
+    path = source.with_name(f"{source.name}.errors.jsonl")
+    if intake.errors:
+        write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
+        say(f"{len(intake.errors):,} bad lines left out; what was wrong with them: {path}")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def drop(ids: Sequence[str], place: Place) -> int:
+    place.open().close()  # it must be there: to write would make it
+    with closing(place.open(writable=True)) as index:
+        gone = index.remove(ids)
+        index.settle()
+        say(f"{place.index}: {gone:,} of {len(ids):,} taken out; {len(index):,} in all")
+    return 0
+
+
+def question(text: str | None, image: str | None, video: str | None) -> dict[str, Any]:
+    """The query as an item; a medium is a file here unless it looks like a URL."""
+    media = {"image": image, "video": video}
+    query: dict[str, Any] = {
+        kind: given if "://" in given or given.startswith("data:") else Path(given)
+        for kind, given in media.items()
+        if given is not None
+    }
+    if text is not None:
+        query["text"] = text
+    if not query:
+        raise JobError("nothing to look for: give a text, --image or --video")
+    return query
+
+
+def ask(
+    query: dict[str, Any], place: Place, asked: AskConfig, url: str | None, key: str | None,
+    engine: EngineConfig | None,
+) -> int:  # fmt: skip
+    body = {
+        "query": native(query, "query"),
+        "top_n": asked.top_n,
+        "recall": asked.recall,
+        "filter": _filter(asked.filter),
+        "rerank": asked.rerank,
+        "instruction": asked.instruction,
+    }
+    answer = asyncio.run(_asked(body, place, url, key, engine))
+    from qvl.engine.search.show import show
+
+    show(answer, as_json=asked.json)
+    return 0
+
+
+async def _asked(
+    body: dict[str, Any], place: Place, url: str | None, key: str | None, engine: EngineConfig | None
+) -> dict[str, Any]:
+    """By the server's index, or by one that lies here."""
+    if place.index is None:
+        if url is None:
+            raise JobError("nothing to search: give --index, or --url of a server that has one")
+        async with AsyncClient(url, key=key) as client:
+            return await client.search_reply(body)
+    with closing(place.open()) as index:
+        async with _models(url, key, _needed(engine, body["rerank"])) as models:
+            parsed = decode(dialect.SearchBody, orjson.dumps(body))
+            result = await Searcher(models, index).search(dialect.parse(parsed))
+            return dict(dialect.render(parsed, result))
+
+
+def _needed(engine: EngineConfig | None, rerank: bool | None) -> EngineConfig | None:
+    """A reranker that will not be asked need not be loaded."""
+    if engine is None or rerank is not False or engine.embedder is None:
+        return engine
+    return replace(engine, reranker=None)
+
+
+@asynccontextmanager
+async def _models(url: str | None, key: str | None, engine: EngineConfig | None) -> AsyncIterator[Models]:
+    if url is not None:
+        async with AsyncClient(url, key=key) as client:
+            yield Served(client, await client.models())
+    elif engine is not None:
+        say("loading the models")
+        from qvl.engine.engine import Engine
+
+        async with await Engine.start(engine) as running:
+            yield running
+
+
+def _filter(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise JobError(f"--filter is not JSON: {error}") from None

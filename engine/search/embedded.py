@@ -1,0 +1,234 @@
+"""The index in a folder: SQLite keeps everything, usearch the nearest.
+
+    FOLDER/items.sqlite     entries, vectors, metadata; each `put` is one transaction
+    FOLDER/graph-*.usearch  derived from the vectors, and built again when it is missing
+
+One process writes at a time; any number read meanwhile, and see at their next search what was put. The folder
+must be on a disk of this machine: SQLite's write-ahead log does not work over a network.
+
+Not LanceDB: it searches no int8 vectors, its filters are SQL in a string, and it is 178 MB beside 56 MB here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from qvl.engine.errors import ConfigError, Unavailable
+from qvl.engine.protocol import Condition, Hit
+from qvl.engine.response import convert
+from qvl.engine.search import facets, tables
+from qvl.engine.search.index import Entry, Layout, Vectors, agreed
+from qvl.engine.search.near import EXACT_ROWS, Graph, Near, Rows, Scan
+
+OVERSAMPLED = 4
+"""Rounded or shortened vectors recall so many times the rows that are asked for; whole ones decide."""
+CHUNK = 8192
+"""Vectors read at once to build the graph."""
+BUSY_SECONDS = 30.0
+
+
+class Embedded:
+    def __init__(
+        self, folder: Path, *, make: bool = False, writable: bool = False, exact_rows: int = EXACT_ROWS
+    ) -> None:
+        """Beyond `exact_rows` a graph is walked; up to them everything is compared.
+
+        Raises ConfigError when there is no index (unless it may be made), or another run writes to it.
+        """
+        self._folder, self._exact_rows = folder, exact_rows
+        if make or writable:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not (folder / tables.FILE).exists():
+            raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
+        self._lock = threading.Lock()
+        self._near: Near | None = None
+        self._seen = tables.Seen()
+        with self._told():
+            self._db = tables.connect(folder, BUSY_SECONDS, make=make or writable)
+        self._made: tables.Made | None = None
+        self._guard: int | None = None
+        if writable:
+            try:
+                self._guard = _exclusive(folder)
+            except ConfigError:
+                self._db.close()
+                raise
+            self._made = tables.made(self._db)
+
+    @property
+    def layout(self) -> Layout | None:
+        with self._lock, self._told():
+            made = tables.made(self._db)
+        return made.layout if made else None
+
+    def prepare(self, layout: Layout) -> None:
+        agreed(self.layout, layout)
+        if self._made is None:
+            with self._changing():
+                self._made = tables.begin(self._db, layout)
+
+    def known(self, ids: Sequence[str]) -> dict[str, str]:
+        query = "SELECT id, digest FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+        with self._lock, self._told():
+            return dict(self._db.execute(query, (orjson.dumps(list(ids)).decode(),)))
+
+    def put(self, entries: Sequence[Entry], vectors: Vectors) -> None:
+        codes = convert(vectors, self._kept().dtype)
+        with self._changing():
+            for entry, code in zip(entries, codes, strict=True):
+                tables.replace(self._db, entry, code.tobytes())
+
+    def remove(self, ids: Sequence[str]) -> int:
+        with self._changing():
+            return sum(tables.remove(self._db, id) for id in set(ids))
+
+    def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
+        with self._lock, self._told(), self._snapshot():
+            near = self._caught_up()
+            if near is None:
+                return []
+            layout = self._kept()
+            if len(vector) != layout.dimensions:
+                raise Unavailable("the index has just been made again; ask again", code="index_failed")
+            code = convert(vector[None], layout.dtype)[0, : layout.prefix]
+            rounded = layout.dtype == "int8" or layout.prefix < layout.dimensions
+            wanted = count * OVERSAMPLED if rounded else count
+            among = facets.fitting(self._db, where) if where else None
+            return self._hits(near.nearest(code, wanted, among), vector, count)
+
+    def __len__(self) -> int:
+        with self._lock, self._told():
+            return tables.count(self._db)
+
+    def settle(self) -> None:
+        with self._lock, self._told(), self._snapshot():
+            if (near := self._caught_up()) is not None:
+                near.save()
+
+    def clear(self) -> None:
+        with self._changing():
+            tables.clear(self._db)
+            self._restart(None)
+        for path in self._folder.glob("graph-*.usearch"):
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+            if self._guard is not None:
+                os.close(self._guard)
+                self._guard = None
+
+    def _kept(self) -> Layout:
+        if self._made is None:
+            raise ConfigError(f"the index at {self._folder} is empty")
+        return self._made.layout
+
+    def _caught_up(self) -> Near | None:
+        """Every row of this moment; None: the index is empty."""
+        version = tables.version(self._db)
+        if version != self._seen.version:
+            made = tables.made(self._db)
+            if made != self._made or self._near is None:
+                self._restart(made)
+            if self._near is not None and made is not None:
+                self._follow(self._near, made.layout)
+                if isinstance(self._near, Scan) and len(self._near) > self._exact_rows:
+                    self._restart(made)
+                    self._follow(self._near, made.layout)
+            self._seen.version = version
+        return self._near
+
+    def _restart(self, made: tables.Made | None) -> None:
+        self._made, self._near, self._seen = made, None, tables.Seen()
+        if made is not None:
+            layout, path = made.layout, self._folder / f"graph-{made.name}.usearch"
+            many = tables.count(self._db) > self._exact_rows
+            self._near = (
+                Graph(layout.prefix, layout.dtype, path) if many else Scan(layout.prefix, layout.dtype)
+            )
+            self._seen.row = self._near.last
+
+    def _follow(self, near: Near, layout: Layout) -> None:
+        """Take out the rows that are gone and take in those that are new, in the order of their numbers."""
+        self._seen.change, gone = tables.gone(self._db, self._seen.change)
+        near.remove(gone)
+        while True:
+            rows, data = tables.vectors_after(self._db, self._seen.row, CHUNK)
+            if not rows:
+                return
+            near.add(np.asarray(rows, np.uint64), _matrix(data, layout)[:, : layout.prefix])
+            self._seen.row = rows[-1]
+
+    def _hits(self, rows: Rows, vector: npt.NDArray[np.float32], count: int) -> list[Hit]:
+        """The best of these rows by the cosine of the query, unrounded, and the vector as it is kept."""
+        found = tables.vectors_of(self._db, rows)
+        if not found:
+            return []
+        kept = _matrix(list(found.values()), self._kept()).astype(np.float32)
+        cosines = kept @ vector / np.linalg.norm(kept, axis=1)
+        order = np.argsort(-cosines, kind="stable")[:count]
+        numbers = np.fromiter(found, np.uint64)[order]
+        entries = tables.entries_of(self._db, numbers)
+        return [
+            Hit(similarity=float(cosines[at]), **entries[int(row)])
+            for row, at in zip(numbers, order, strict=True)
+            if int(row) in entries
+        ]
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One transaction, on disk at its end."""
+        with self._lock, self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """What another process puts meanwhile is seen next time."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise Unavailable(
+                f"the index at {self._folder} cannot be used: {error}", code="index_failed"
+            ) from None
+
+
+def _matrix(data: Sequence[bytes], layout: Layout) -> npt.NDArray[Any]:
+    return np.frombuffer(b"".join(data), np.dtype(layout.dtype).newbyteorder("<")).reshape(
+        len(data), layout.dimensions
+    )
+
+
+def _exclusive(folder: Path) -> int:
+    handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ConfigError(f"another run is writing {folder}") from None
+    return handle

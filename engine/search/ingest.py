@@ -1,0 +1,187 @@
+"""Items into an index, by the file jobs' pipeline: what is there with the same content is not embedded again.
+
+That is also how a run goes on after a crash: whatever was committed is recognised by its digest. There is no
+journal that could disagree with the index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from qvl.engine.client.items import data_url, sniff
+from qvl.engine.dialects import search as dialect
+from qvl.engine.errors import BadRequest, QvlError
+from qvl.engine.jobs.answers import Answers
+from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.tasks import Parsed
+from qvl.engine.jobs.work import Mark
+from qvl.engine.search.index import Dtype, Entry, Index, Layout
+
+TEXTS = {".txt", ".md"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One line's entry; without a vector the index has it already."""
+
+    entry: Entry
+    vector: npt.NDArray[np.float32] | None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Indexing:
+    """Lines are items with `id` and `metadata` beside their own fields, or strings."""
+
+    answers: Answers
+    index: Index
+    dimensions: int | None = None
+    instruction: str | None = None
+    folder: Path | None = None
+    """Where the media lie: the index refers to the files and does not hold their bytes."""
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """The digest and line of every id so far: another line with it is a repetition, or a mistake."""
+
+    most: ClassVar[int | None] = None
+
+    async def answer(self, batch: Sequence[Parsed]) -> list[Made | QvlError]:
+        read = [self._read(line) for line in batch]
+        entries = [each[0] for each in read if not isinstance(each, QvlError)]
+        known = await asyncio.to_thread(self.index.known, [entry.id for entry in entries])
+        fresh = [
+            each
+            for each, line in zip(read, batch, strict=True)
+            if not isinstance(each, QvlError)
+            and known.get(each[0].id) != each[0].digest
+            and self.seen[each[0].id][1] == line.index
+        ]
+        vectors = await self._embedded(fresh)
+        return [
+            each if isinstance(each, QvlError) else vectors.pop(each[0].id, Made(entry=each[0], vector=None))
+            for each in read
+        ]
+
+    async def _embedded(self, fresh: list[tuple[Entry, Any]]) -> dict[str, Made | QvlError]:
+        if not fresh:
+            return {}
+        result = await self.answers.embed([item for _, item in fresh], self.instruction, self.dimensions)
+        return {
+            entry.id: result.errors.get(i) or Made(entry=entry, vector=result.vectors[i], model=result.model)
+            for i, (entry, _) in enumerate(fresh)
+        }
+
+    def _read(self, line: Parsed) -> tuple[Entry, Any] | QvlError:
+        """What is stored, and what is embedded."""
+        try:
+            item, fields = _parted(line.value)
+            kept = item if self.folder is None else referred(self.folder, str(line.own), item)
+            said = orjson.dumps([item, fields, self.instruction], option=orjson.OPT_SORT_KEYS)
+            digest = hashlib.sha256(said).hexdigest()
+            id = digest[:32] if line.own is None else str(line.own)
+            if self.seen.setdefault(id, (digest, line.index))[0] != digest:
+                raise BadRequest(f"the id {id[:80]!r} came before with other content", param="id")
+            return Entry(id=id, digest=digest, item=orjson.dumps(kept), metadata=fields), item
+        except QvlError as error:
+            return error
+
+
+@dataclass(slots=True)
+class Intake:
+    """The pipeline's sink: a commit is one transaction of the index."""
+
+    index: Index
+    dtype: Dtype = "int8"
+    prefix: int | None = None
+    mark: Mark = field(default_factory=Mark)
+    unchanged: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    _waiting: list[Made] = field(default_factory=list)
+
+    def append(self, row: Made) -> None:
+        if row.vector is None:
+            self.unchanged += 1
+        else:
+            self._waiting.append(row)
+        self.mark = replace(self.mark, rows=self.mark.rows + 1)
+
+    def append_error(self, record: dict[str, Any]) -> None:
+        self.errors.append(record)
+        self.mark = replace(self.mark, errors=self.mark.errors + 1)
+
+    def advance(self, index: int, offset: int, lines: int) -> None:
+        self.mark = replace(self.mark, index=index, offset=offset, lines=self.mark.lines + lines)
+
+    def commit(self) -> None:
+        if not self._waiting:
+            return
+        vectors = np.stack([made.vector for made in self._waiting if made.vector is not None])
+        width = vectors.shape[1]
+        layout = Layout(
+            model=self._waiting[0].model,
+            dimensions=width,
+            prefix=min(self.prefix or width, width),
+            dtype=self.dtype,
+        )
+        self.index.prepare(layout)
+        self.index.put([made.entry for made in self._waiting], vectors)
+        self._waiting = []
+
+
+def files(folder: Path) -> Iterator[Line]:
+    """Every picture, video and text below a folder, as lines; others are left out."""
+    number = 0
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        if (item := _item_of(path)) is not None:
+            name = path.relative_to(folder).as_posix()
+            above = path.parent.relative_to(folder).as_posix()
+            fields = {"path": name, "folder": above}
+            yield Line(number, orjson.dumps({"id": name, **item, "metadata": fields}), 0)
+            number += 1
+
+
+def count(folder: Path) -> int:
+    return sum(path.is_file() and _kind(path) is not None for path in folder.rglob("*"))
+
+
+def referred(folder: Path, name: str, item: Any) -> Any:
+    """The item with the file's URL in place of its bytes; a text is kept."""
+    url = (folder.resolve() / name).as_uri()
+    return {kind: value if kind == "text" else url for kind, value in item.items()}
+
+
+def _kind(path: Path) -> str | None:
+    if path.suffix.lower() in TEXTS:
+        return "text"
+    with path.open("rb") as file:
+        mime = sniff(file.read(4096))
+    return mime.partition("/")[0] if mime else None
+
+
+def _item_of(path: Path) -> dict[str, str] | None:
+    match _kind(path):
+        case None:
+            return None
+        case "text":
+            return {"text": path.read_text(encoding="utf-8", errors="replace")}
+        case kind:
+            data = path.read_bytes()
+            return {kind: data_url(data, sniff(data) or "")}
+
+
+def _parted(value: Any) -> tuple[Any, dict[str, Any]]:
+    """The item and its metadata."""
+    if isinstance(value, str):
+        return value, {}
+    if not isinstance(value, Mapping):  # token ids could be embedded, but not shown to a reranker
+        raise BadRequest("an item is a text, or an object with text, image or video")
+    item = {key: each for key, each in value.items() if key != "metadata"}
+    return item, dialect.metadata(value.get("metadata"))

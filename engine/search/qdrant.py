@@ -1,0 +1,244 @@
+"""The index as a collection of a Qdrant server: `http(s)://HOST:PORT/COLLECTION`.
+
+Each point has the vector that decides (`whole`) and, where the layout says so, a shorter one that recalls
+(`prefix`). int8 is Qdrant's scalar quantisation in memory, with the numbers themselves as float16 on disk.
+The layout is in the collection's metadata, which Qdrant has since 1.16.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import orjson
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+
+from qvl.engine.errors import ConfigError, Unavailable
+from qvl.engine.protocol import Condition, Hit, Scalar
+from qvl.engine.search.index import Entry, Layout, Vectors, agreed
+
+COLLECTION = "qvl"
+SECONDS = 30
+POINTS = 256
+"""Of one request; Qdrant takes bodies of 32 MiB."""
+BYTES = 16 << 20
+OVERSAMPLED = 4
+POINT_IDS = uuid.UUID("6f1c2a52-4e0f-4f0b-9d0d-7156c1a3e8b1")
+"""Qdrant's ids are UUIDs: ours are made from the items' ids in this namespace."""
+
+
+class Qdrant:
+    def __init__(self, client: QdrantClient, collection: str = COLLECTION) -> None:
+        self._client, self._collection = client, collection
+        self._layout: Layout | None = None
+
+    @classmethod
+    def at(cls, url: str, key: str | None = None) -> Qdrant:
+        """Raises ConfigError for a bad URL, Unavailable when nobody answers there."""
+        parts = urlsplit(url)
+        collection = parts.path.strip("/") or COLLECTION
+        if "/" in collection or not parts.hostname:
+            raise ConfigError(f"{url} is not http(s)://HOST:PORT/COLLECTION")
+        secure = parts.scheme == "https"
+        client = QdrantClient(
+            host=parts.hostname,
+            port=parts.port or (443 if secure else 6333),
+            https=secure,
+            api_key=key,
+            timeout=SECONDS,
+            check_compatibility=False,
+        )
+        index = cls(client, collection)
+        try:
+            index._layout = index._read()
+        except BaseException:
+            client.close()
+            raise
+        return index
+
+    @property
+    def layout(self) -> Layout | None:
+        if self._layout is None:
+            self._layout = self._read()
+        return self._layout
+
+    def prepare(self, layout: Layout) -> None:
+        self._layout = agreed(self.layout, layout)
+        with _told():
+            if not self._client.collection_exists(self._collection):
+                self._client.create_collection(
+                    self._collection,
+                    vectors_config=_vectors(layout),
+                    quantization_config=_quantised(layout),
+                    metadata={"qvl": asdict(layout)},
+                )
+
+    def known(self, ids: Sequence[str]) -> dict[str, str]:
+        if self._layout is None:
+            return {}
+        with _told():
+            points = self._client.retrieve(
+                self._collection, [_point_id(id) for id in ids], with_payload=["id", "digest"]
+            )
+        return {str(payload["id"]): str(payload["digest"]) for payload in map(_payload, points)}
+
+    def put(self, entries: Sequence[Entry], vectors: Vectors) -> None:
+        layout = self._kept()
+        batch: list[models.PointStruct] = []
+        size = 0
+        for entry, vector in zip(entries, vectors, strict=True):
+            if batch and (len(batch) == POINTS or size + len(entry.item) > BYTES):
+                self._upsert(batch)
+                batch, size = [], 0
+            batch.append(_point(entry, vector, layout))
+            size += len(entry.item)
+        self._upsert(batch)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        there = [_point_id(id) for id in self.known(ids)]
+        if there:
+            with _told():
+                self._client.delete(self._collection, models.PointIdsList(points=list(there)), wait=True)
+        return len(there)
+
+    def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
+        if (layout := self.layout) is None:
+            return []
+        fits = models.Filter(must=[_fits(each) for each in where]) if where else None
+        short = models.Prefetch(
+            query=vector[: layout.prefix].tolist(), using="prefix", limit=count * OVERSAMPLED, filter=fits
+        )
+        with _told():
+            found = self._client.query_points(
+                self._collection,
+                prefetch=short if layout.prefix < layout.dimensions else None,
+                query=vector.tolist(),
+                using="whole",
+                query_filter=fits,
+                limit=count,
+                with_payload=True,
+            )
+        return [_hit(point) for point in found.points]
+
+    def __len__(self) -> int:
+        if self.layout is None:
+            return 0
+        with _told():
+            return int(self._client.count(self._collection, exact=True).count)
+
+    def settle(self) -> None:
+        """Qdrant builds its own graph in the background."""
+
+    def clear(self) -> None:
+        with _told():
+            self._client.delete_collection(self._collection)
+        self._layout = None
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _upsert(self, points: list[models.PointStruct]) -> None:
+        if points:
+            with _told():
+                self._client.upsert(self._collection, points, wait=True)
+
+    def _kept(self) -> Layout:
+        if self._layout is None:
+            raise ConfigError(f"the collection {self._collection!r} is empty")
+        return self._layout
+
+    def _read(self) -> Layout | None:
+        with _told():
+            if not self._client.collection_exists(self._collection):
+                return None
+            told = self._client.get_collection(self._collection).config.metadata or {}
+        if "qvl" not in told:
+            raise ConfigError(
+                f"the collection {self._collection!r} was not made by `qvl search add` on Qdrant 1.16 or "
+                "newer; name another"
+            )
+        return Layout(**told["qvl"])
+
+
+def _vectors(layout: Layout) -> dict[str, models.VectorParams]:
+    datatype = models.Datatype.FLOAT32 if layout.dtype == "float32" else models.Datatype.FLOAT16
+    sizes = {"whole": layout.dimensions}
+    if layout.prefix < layout.dimensions:
+        sizes["prefix"] = layout.prefix
+    return {
+        name: models.VectorParams(
+            size=size,
+            distance=models.Distance.COSINE,
+            datatype=datatype,
+            on_disk=layout.dtype == "int8" or (name == "whole" and len(sizes) > 1),
+        )
+        for name, size in sizes.items()
+    }
+
+
+def _quantised(layout: Layout) -> models.ScalarQuantization | None:
+    if layout.dtype != "int8":
+        return None
+    scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    return models.ScalarQuantization(scalar=scalar)
+
+
+def _point(entry: Entry, vector: npt.NDArray[np.float32], layout: Layout) -> models.PointStruct:
+    given: dict[str, Any] = {"whole": vector.tolist()}
+    if layout.prefix < layout.dimensions:
+        given["prefix"] = vector[: layout.prefix].tolist()
+    payload = {
+        "id": entry.id,
+        "digest": entry.digest,
+        "item": orjson.loads(entry.item),
+        "metadata": dict(entry.metadata),
+    }
+    return models.PointStruct(id=_point_id(entry.id), vector=given, payload=payload)
+
+
+def _hit(point: models.ScoredPoint) -> Hit:
+    payload = _payload(point)
+    return Hit(
+        id=payload["id"],
+        item=orjson.dumps(payload["item"]),
+        metadata=payload["metadata"],
+        similarity=float(point.score),
+    )
+
+
+def _payload(point: models.Record | models.ScoredPoint) -> dict[str, Any]:
+    return point.payload or {}
+
+
+def _point_id(id: str) -> str:
+    return str(uuid.uuid5(POINT_IDS, id))
+
+
+def _fits(condition: Condition) -> models.Condition:
+    key = f"metadata.{condition.key}"
+    if condition.values:
+        return models.Filter(should=[_equals(key, value) for value in condition.values])
+    bounds = {name: getattr(condition, name) for name in ("gt", "gte", "lt", "lte")}
+    return models.FieldCondition(key=key, range=models.Range(**bounds))
+
+
+def _equals(key: str, value: Scalar) -> models.FieldCondition:
+    if isinstance(value, bool | str):
+        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+    return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (ApiException, ResponseHandlingException, httpx.HTTPError) as error:
+        raise Unavailable(f"Qdrant does not answer: {str(error)[:300]}", code="index_failed") from None

@@ -1,0 +1,128 @@
+"""Two stages: the embedder's vector recalls from the index, the reranker orders what was recalled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from qvl.engine.dialects.search import contents, query_instruction
+from qvl.engine.errors import NotFound, Unprocessable
+from qvl.engine.protocol import (
+    EmbedRequest,
+    EmbedResult,
+    Hit,
+    ModelCard,
+    RerankRequest,
+    RerankResult,
+    SearchRequest,
+    SearchResult,
+    Usage,
+)
+from qvl.engine.search.index import Index
+
+NOT_SERVED = "no reranker is served: the results are in the order of their vectors"
+NOT_WANTED = "rerank is false: the results are in the order of their vectors"
+
+
+class Models(Protocol):
+    async def embed(self, request: EmbedRequest) -> EmbedResult: ...
+
+    async def rerank(self, request: RerankRequest) -> RerankResult: ...
+
+    def models(self) -> list[ModelCard]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    models: Models
+    index: Index
+    timed: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around the look into the index."""
+
+    async def search(self, request: SearchRequest) -> SearchResult:
+        """Raises QvlError; an item that the reranker cannot read has its error in the result."""
+        note = self._not_reranked(request)
+        model, hits, usage = await self._recalled(request)
+        result = SearchResult(
+            hits=tuple(hits[: request.top_n]),
+            model=model,
+            reranker=None,
+            note=note,
+            candidates=len(hits),
+            usage=usage,
+        )
+        return result if note or not hits else await self._reranked(request, hits, result)
+
+    def _not_reranked(self, request: SearchRequest) -> str | None:
+        if request.rerank is False:
+            return NOT_WANTED
+        if any(card.role == "reranker" for card in self.models.models()):
+            return None
+        if request.rerank or request.reranker:
+            raise NotFound(
+                "no reranker is served here; leave `rerank` out for the order of the vectors",
+                param="rerank" if request.rerank else "rerank_model",
+                code="model_not_found",
+            )
+        return NOT_SERVED
+
+    async def _recalled(self, request: SearchRequest) -> tuple[str, list[Hit], Usage]:
+        layout = await asyncio.to_thread(lambda: self.index.layout)
+        wanted = EmbedRequest(
+            input=(request.query,),
+            model=request.model,
+            instruction=query_instruction(request.instruction),
+            dimensions=self._dimensions(layout.dimensions if layout else None),
+            priority=request.priority,
+        )
+        embedded = await self.models.embed(wanted)
+        if layout is None:
+            return embedded.model, [], embedded.usage
+        if embedded.model != layout.model:
+            raise Unprocessable(
+                f"the index holds vectors of {layout.model!r}, and the embedder here is {embedded.model!r}: "
+                "serve that model, or make the index again",
+                code="index_mismatch",
+            )
+        with self.timed():
+            hits = await asyncio.to_thread(
+                self.index.find, embedded.vectors[0], request.recall, request.where
+            )
+        return embedded.model, hits, embedded.usage
+
+    def _dimensions(self, kept: int | None) -> int | None:
+        """Those of the index, unless no model here has so many: then its name tells what is wrong."""
+        widest = max((card.dimensions for card in self.models.models() if card.role == "embedder"), default=0)
+        return kept if kept is not None and kept <= widest else None
+
+    async def _reranked(
+        self, request: SearchRequest, hits: Sequence[Hit], recalled: SearchResult
+    ) -> SearchResult:
+        asked = RerankRequest(
+            query=request.query,
+            documents=await asyncio.to_thread(contents, [hit.item for hit in hits]),
+            model=request.reranker,
+            instruction=request.instruction,
+            on_error="skip",
+            priority=request.priority,
+        )
+        try:
+            ranked = await self.models.rerank(asked)
+        except NotFound as error:
+            error.param = "rerank_model"
+            raise
+        scores = ranked.scores.tolist()
+        # By logits, which differ where scores are both 1.0; failed ones are -inf, so they come last.
+        order = np.argsort(-ranked.logits, kind="stable").tolist()[: request.top_n]
+        best = [
+            replace(hits[i], error=ranked.errors[i])
+            if i in ranked.errors
+            else replace(hits[i], score=scores[i])
+            for i in order
+        ]
+        return replace(recalled, hits=tuple(best), reranker=ranked.model, usage=recalled.usage + ranked.usage)

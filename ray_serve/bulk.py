@@ -1,0 +1,113 @@
+"""`qvl embed --ray`: a corpus larger than memory, over the machines of a Ray cluster.
+
+    survey ─► blocks ─► workers, one engine each ─► OUT/part-00000.parquet ... ─► OUT/manifest.json
+
+Plain actors rather than Ray Data, which cuts and names its output as it runs, so that a second run cannot
+tell what is done, and needs pandas. Here a block is a file job of `qvl.engine.jobs`: its work folder, journal
+and rename give every row exactly once, whoever is killed and when. All machines must see the same files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import orjson
+
+from qvl.engine.config import EngineConfig
+from qvl.engine.jobs.answers import settings_of
+from qvl.engine.jobs.corpus import Block, Corpus, survey
+from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.jobs.work import write_whole
+from qvl.ray_serve.config import BulkConfig
+from qvl.ray_serve.workers import Order, cluster, drive, part, total_of
+
+MANIFEST = "manifest.json"
+
+
+def embed_corpus(
+    source: Path,
+    out: Path,
+    job: JobConfig,
+    engine: EngineConfig | None,
+    instruction: str | None,
+    dimensions: int | None,
+    bulk: BulkConfig,
+) -> int:
+    """The exit code. JobError, ConfigError and QvlError are one line for the user."""
+    if out.suffix:
+        raise JobError(f"with --ray the output is a folder of parquet files: give -o {out.with_suffix('')}")
+    out.mkdir(parents=True, exist_ok=True)
+    say(f"surveying {source}")
+    corpus = survey(source, bulk.block)
+    if corpus.skipped:
+        say(f"{corpus.skipped:,} files that are neither text, image nor video are left out")
+    answered_by = asyncio.run(settings_of(job, engine, "embedder"))
+    asked = {"instruction": instruction, "dimensions": dimensions, "block": bulk.block}
+    settings = {"input": corpus.sha256, "role": "embedder", **asked, **answered_by}
+    order = Order(
+        out=out.resolve(),
+        job=job,
+        engine=engine,
+        settings=settings,
+        instruction=instruction,
+        dimensions=dimensions,
+    )
+    try:
+        return _carry_out(order, corpus, bulk)
+    except KeyboardInterrupt as stop:
+        say("stopped; the same command goes on from here")
+        return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
+
+
+def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
+    record = order.out / "job.json"
+    if order.job.overwrite:
+        for path in order.out.iterdir():
+            if path.name.startswith("part-") or path in (record, order.out / MANIFEST):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    begun = orjson.loads(record.read_bytes()) if record.exists() else order.settings
+    if begun != order.settings:
+        key = next(key for key in order.settings if begun.get(key) != order.settings[key])
+        raise JobError(f"{order.out} was begun with another {key}; --overwrite starts again")
+    write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
+    done = {block.number: summary for block in corpus.blocks if (summary := _finished(order.out, block))}
+    left = [block for block in corpus.blocks if block.number not in done]
+    if done and left:
+        say(f"{len(done):,} of {len(corpus.blocks):,} blocks were done before")
+    if left:
+        started = time.monotonic()
+        begun_at = total_of(done, corpus)
+        with cluster(bulk.ray_address), reporting(corpus.items, begun_at) as report:
+            drive(order, left, bulk, done, corpus, report)
+        seconds = time.monotonic() - started
+        items = sum(block.count for block in left)
+        say(f"{items:,} items in {duration(seconds)}, {items / max(seconds, 1e-9):,.1f}/s")
+    total = total_of(done, corpus)
+    parts = [
+        {
+            "file": part(order.out, block).name,
+            "first": block.first,
+            "items": block.count,
+            **done[block.number],
+        }
+        for block in corpus.blocks
+    ]
+    manifest = {"settings": order.settings, "rows": total.rows, "errors": total.errors, "parts": parts}
+    write_whole(order.out / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    bad = f", {total.errors:,} bad items left out (part-*.errors.jsonl)" if total.errors else ""
+    say(f"{order.out}: {total.rows:,} rows in {len(parts):,} files{bad}")
+    return 0
+
+
+def _finished(out: Path, block: Block) -> dict[str, int] | None:
+    path = part(out, block)
+    record = path.with_name(f"{path.name}.job.json")
+    if not (path.exists() and record.exists()):
+        return None
+    summary: dict[str, int] | None = orjson.loads(record.read_bytes()).get("summary")
+    return summary

@@ -1,0 +1,179 @@
+"""The workers of `qvl embed --ray`, and who hands them their blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qvl.engine.config import EngineConfig
+from qvl.engine.errors import ConfigError, QvlError
+from qvl.engine.jobs.answers import answering
+from qvl.engine.jobs.corpus import Block, Corpus
+from qvl.engine.jobs.formats import embeddings_parquet
+from qvl.engine.jobs.pipeline import run
+from qvl.engine.jobs.progress import Report, say
+from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.jobs.tasks import Embedding
+from qvl.engine.jobs.work import Mark, Work
+from qvl.ray_serve.config import BulkConfig
+
+ATTEMPTS = 3
+"""Workers that one block may cost: after that it is the block's fault."""
+_LOOK_SECONDS = 1.0
+_OBJECT_STORE_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What every block of a corpus has in common."""
+
+    out: Path
+    job: JobConfig
+    engine: EngineConfig | None
+    settings: dict[str, Any]
+    instruction: str | None
+    dimensions: int | None
+
+
+class Worker:
+    """An actor: its engine answers one block after the other."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    async def start(self) -> None:
+        """Not in the constructor: what is raised there reaches nobody as it is."""
+        self._context = answering(self._order.job, self._order.engine)
+        self._answers = await self._context.__aenter__()
+
+    async def block(self, block: Block) -> dict[str, int]:
+        """The summary of its part, which is in its place when this returns."""
+        order = self._order
+        settings = {**order.settings, "first": block.first, "count": block.count}
+        with Work(part(order.out, block), Embedding.files) as work:
+            if done := work.finished(settings, overwrite=False):
+                return done
+            work.begin(settings)
+            task = Embedding(self._answers, order.instruction, order.dimensions)
+            await run(task, block.lines(work.mark.index), work, order.job, lambda _: None)
+            summary = {"rows": work.mark.rows, "errors": work.mark.errors}
+            made = work.folder / "made"
+            await asyncio.to_thread(embeddings_parquet, work.folder, made, work.mark)
+            work.finish(made, settings, summary)
+        return summary
+
+
+def part(out: Path, block: Block) -> Path:
+    return out / f"part-{block.number:05}.parquet"
+
+
+def total_of(done: dict[int, dict[str, int]], corpus: Corpus) -> Mark:
+    return Mark(
+        lines=sum(corpus.blocks[number].count for number in done),
+        rows=sum(each["rows"] for each in done.values()),
+        errors=sum(each["errors"] for each in done.values()),
+    )
+
+
+def drive(
+    order: Order,
+    blocks: Sequence[Block],
+    bulk: BulkConfig,
+    done: dict[int, dict[str, int]],
+    corpus: Corpus,
+    report: Report,
+) -> None:
+    """Every block once, whatever workers it takes."""
+    import ray
+
+    gpus, count = _room(order, bulk, ray.cluster_resources().get("GPU", 0))
+    remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=gpus)(Worker)
+    waiting, lost = deque(blocks), Counter[int]()
+    running: dict[Any, tuple[Any, Block | None]] = {}
+
+    def begin() -> None:
+        worker = remote.remote(order)
+        running[worker.start.remote()] = worker, None
+
+    for _ in range(min(count, len(waiting))):
+        begin()
+    while running:
+        ready, _ = ray.wait(list(running), timeout=_LOOK_SECONDS)
+        for answer in ready:
+            worker, block = running.pop(answer)
+            try:
+                summary = ray.get(answer)
+            except ray.exceptions.RayActorError:
+                lost[block.number if block else -1] += 1
+                _give_up(lost, block)
+                if block:
+                    say(f"a worker was lost; block {block.number} is begun again by another")
+                    waiting.appendleft(block)
+                begin()
+                continue
+            except ray.exceptions.RayTaskError as error:
+                raise _told(error) from None
+            if block:
+                done[block.number] = summary
+                report(total_of(done, corpus))
+            if waiting:
+                following = waiting.popleft()
+                running[worker.block.remote(following)] = worker, following
+
+
+def _room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
+    """GPUs of a worker, and how many workers."""
+    gpus = bulk.worker_gpus
+    if gpus is None:
+        gpus = order.engine.tensor_parallel if cards and order.engine and not order.job.url else 0
+    return gpus, bulk.ray_workers or max(1, int(cards // gpus) if gpus else 1)
+
+
+def _give_up(lost: Counter[int], block: Block | None) -> None:
+    if block and lost[block.number] == ATTEMPTS:
+        raise JobError(
+            f"block {block.number} has cost {ATTEMPTS} workers; look at {block.path} from item {block.first}"
+        )
+    if lost[-1] == ATTEMPTS:
+        raise JobError(
+            f"{ATTEMPTS} workers ended before they were ready; their logs are in /tmp/ray/session_latest"
+        )
+
+
+def _told(error: Any) -> Exception:
+    """What the worker raised, where it is for the user."""
+    cause = error.cause
+    return cause if isinstance(cause, ConfigError | QvlError | OSError) else RuntimeError(str(error))
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Join one, or start one on this machine that ends with this command."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
+    if address is None:
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, RuntimeError) as error:
+        raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None
+    # After Ray's: it takes SIGTERM for itself when it is initialised.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _stop(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)

@@ -1,0 +1,152 @@
+"""What is put is found, in both kinds of index; what is put twice is there once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from qvl.engine.dialects.search import conditions
+from qvl.engine.errors import ConfigError
+from qvl.engine.protocol import Condition
+from qvl.engine.search.index import Index, IndexMismatch
+from tests.engine.search.conftest import WIDTH, entry, layout, unit_rows
+
+
+def test_the_most_similar_come_first_with_all_that_was_put(index: Index) -> None:
+    rows = unit_rows(300)
+    index.prepare(layout())
+    index.put([entry(i, place=i) for i in range(300)], rows)
+    for query in unit_rows(5, seed=1):
+        cosines = rows @ query
+        hits = index.find(query, 20, ())
+        assert [hit.id for hit in hits] == [f"d{i}" for i in np.argsort(-cosines)[:20]]
+        np.testing.assert_allclose([hit.similarity for hit in hits], np.sort(cosines)[::-1][:20], atol=1e-5)
+        assert hits[0].item == b'"item %d"' % hits[0].metadata["place"]
+    assert len(index) == 300
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float32"])
+@pytest.mark.parametrize("prefix", [16, WIDTH])
+def test_rounded_and_shortened_vectors_find_nearly_the_same(index: Index, dtype: Any, prefix: int) -> None:
+    rows = unit_rows(500) * 0.9 ** np.arange(WIDTH, dtype=np.float32)  # the first numbers say the most
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    index.prepare(layout(dtype=dtype, prefix=prefix))
+    index.put([entry(i) for i in range(500)], rows)
+    found = total = 0
+    for query in rows[:30] + 0.1 * unit_rows(30, seed=2):
+        unit = query / np.linalg.norm(query)
+        hits = index.find(unit, 10, ())
+        best = set(np.argsort(-(rows @ unit))[:10].tolist())
+        found += len(best & {int(hit.id[1:]) for hit in hits})
+        total += 10
+        wrong = max(abs(hit.similarity - rows[int(hit.id[1:])] @ unit) for hit in hits)
+        assert wrong < 0.02  # the cosine is that of the whole vector, whatever recalled it
+    assert found / total >= 0.95
+
+
+def test_an_id_is_there_once(index: Index) -> None:
+    rows = unit_rows(3)
+    index.prepare(layout())
+    index.put([entry(0, colour="red"), entry(1, colour="red")], rows[:2])
+    assert index.known(["d0", "d1", "d2"]) == {"d0": "x0", "d1": "x1"}
+    index.put([entry(0, colour="blue")], rows[2:])
+    assert len(index) == 2
+    assert [hit.id for hit in index.find(rows[2], 1, ())] == ["d0"]
+    assert [hit.id for hit in index.find(rows[0], 9, conditions({"colour": "red"}))] == ["d1"]
+
+
+def test_what_is_taken_out_is_gone(index: Index) -> None:
+    rows = unit_rows(5)
+    assert index.remove(["d1"]) == 0
+    index.prepare(layout())
+    index.put([entry(i, even=i % 2 == 0) for i in range(5)], rows)
+    assert index.remove(["d1", "d2", "nobody", "d2"]) == 2
+    assert {hit.id for hit in index.find(rows[1], 9, ())} == {"d0", "d3", "d4"}
+    assert {hit.id for hit in index.find(rows[1], 9, conditions({"even": True}))} == {"d0", "d4"}
+    assert (len(index), index.known(["d1"])) == (3, {})
+    index.put([entry(1)], rows[1:2])
+    assert [hit.id for hit in index.find(rows[1], 1, ())] == ["d1"]
+
+
+def test_vectors_of_another_kind_are_refused(index: Index) -> None:
+    index.prepare(layout())
+    index.put([entry(0)], unit_rows(1))
+    index.prepare(layout())
+    with pytest.raises(IndexMismatch, match="made with model 'm', now 'other'"):
+        index.prepare(layout(model="other"))
+    index.clear()
+    assert (index.layout, len(index)) == (None, 0)
+    assert index.find(unit_rows(1)[0], 5, ()) == []
+    index.prepare(layout(model="other"))
+    index.put([entry(7)], unit_rows(1))
+    assert [hit.id for hit in index.find(unit_rows(1)[0], 5, ())] == ["d7"]
+
+
+VALUES: list[Any] = [0, 1, 1.5, -3, True, False, "", "a", "it's", '"); DROP TABLE entries; --', "1", "true"]
+RULE = some.one_of(
+    some.sampled_from(VALUES),
+    some.lists(some.sampled_from(VALUES), min_size=1, max_size=4),
+    some.fixed_dictionaries(
+        {"gte": some.sampled_from([-3, 0, 1, 1.5])}, optional={"lt": some.sampled_from([1, 2.5])}
+    ),
+)
+FIELDS = some.dictionaries(some.sampled_from(["a", "b", "c-d"]), RULE, min_size=1, max_size=3)
+
+
+def held(value: Any, rule: Condition) -> bool:
+    """What a filter means, in Python."""
+    for each in value if isinstance(value, list) else [value]:
+        if rule.values:
+            if any(type_of(each) == type_of(wanted) and each == wanted for wanted in rule.values):
+                return True
+        elif type_of(each) == "number" and each >= rule.gte and (rule.lt is None or each < rule.lt):
+            return True
+    return False
+
+
+def type_of(value: Any) -> str:
+    return "bool" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def test_filters_mean_the_same_in_both(index: Index) -> None:
+    rng = np.random.default_rng(4)
+    choices: list[Any] = [*VALUES, ["a", 1], [True, "it's"], []]
+    metadata = [{key: choices[rng.integers(len(choices))] for key in ("a", "b", "c-d")} for _ in range(80)]
+    rows = unit_rows(80)
+    index.prepare(layout())
+    index.put([entry(i, **fields) for i, fields in enumerate(metadata)], rows)
+
+    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(rules=FIELDS)
+    def run(rules: dict[str, Any]) -> None:
+        where = conditions(rules)
+        hits = index.find(rows[0], 80, where)
+        fits = {i for i in range(80) if all(held(metadata[i][each.key], each) for each in where)}
+        assert {int(hit.id[1:]) for hit in hits} == fits, rules
+
+    run()
+    assert len(index) == 80
+
+
+def test_nothing_fits(index: Index) -> None:
+    index.prepare(layout())
+    index.put([entry(0, a=1)], unit_rows(1))
+    assert index.find(unit_rows(1)[0], 5, conditions({"nobody": 1})) == []
+
+
+def test_an_index_that_is_not_there(tmp_path: Any) -> None:
+    from qvl.engine.search.open import open_index
+
+    with pytest.raises(ConfigError, match="there is no index at"):
+        open_index(str(tmp_path / "nothing"))
+    (tmp_path / "items.sqlite").write_bytes(b"something else" * 100)
+    with pytest.raises(Exception, match="file is not a database"):
+        open_index(str(tmp_path))
+    with pytest.raises(Exception, match="Qdrant does not answer"):
+        open_index("http://127.0.0.1:9/x")
+    with pytest.raises(ConfigError, match="HOST:PORT/COLLECTION"):
+        open_index("http://127.0.0.1:9/x/y")

@@ -1,0 +1,171 @@
+"""LoRA adapters on the real engine equal the reference with the adapter merged into its weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from qvl.engine import EmbedRequest, Engine, EngineConfig, adapters, checkpoint
+from qvl.engine.errors import CheckpointError, ConfigError, NotFound
+from qvl.engine.protocol import Content, RerankRequest
+from tests.conftest import Pair
+from tests.parity import cases
+from tests.parity.conftest import Run, vllm_warnings
+from tests.reference import Reference
+
+RANK, ALPHA = 32, 64
+TARGETS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
+"""As the published ones."""
+ITEMS = (Content(texts=("a red bicycle",)), Content(texts=("x",), images=(cases.image(96, 64),)))
+
+
+def write_adapter(folder: Path, base: Path, seed: int, rank: int = RANK) -> Path:
+    """PEFT's file format, random weights large enough to change the answers."""
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, weight in load_file(base / "model.safetensors").items():
+        module = name.removesuffix(".weight")
+        if "language_model.layers" in name and module.rpartition(".")[2] in TARGETS:
+            rows, columns = weight.shape
+            tensors[f"base_model.model.{module}.lora_A.weight"] = (
+                torch.randn(rank, columns, generator=generator) / 40
+            )
+            tensors[f"base_model.model.{module}.lora_B.weight"] = (
+                torch.randn(rows, rank, generator=generator) / 40
+            )
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": ALPHA, "target_modules": list(TARGETS)}
+    config |= {"base_model_name_or_path": base.name, "bias": "none", "task_type": "FEATURE_EXTRACTION"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def merged(base: Path, adapter: Path, out: Path) -> Path:
+    """W + B·A·alpha/rank, in float32."""
+    shutil.copytree(base, out)
+    weights = {name: each.float() for name, each in load_file(base / "model.safetensors").items()}
+    lora = load_file(adapter / "adapter_model.safetensors")
+    for name in [each for each in lora if ".lora_A." in each]:
+        target = name.removeprefix("base_model.model.").replace(".lora_A", "")
+        weights[target] += lora[name.replace("lora_A", "lora_B")] @ lora[name] * (ALPHA / RANK)
+    save_file(weights, out / "model.safetensors", {"format": "pt"})
+    return out
+
+
+@pytest.fixture(scope="module")
+def folders(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("lora")
+    bases = {"wines": pair.embedder, "birds": pair.embedder, "judge": pair.reranker}
+    return {
+        name: write_adapter(root / name, base, seed) for seed, (name, base) in enumerate(bases.items(), 1)
+    }
+
+
+@pytest.fixture(scope="module")
+def engine(run: Run[Any], pair: Pair, folders: dict[str, Path]) -> Iterator[Engine]:
+    config = EngineConfig(
+        embedder=str(pair.embedder),
+        reranker=str(pair.reranker),
+        dtype="float32",
+        lora=tuple(f"{name}={folder}" for name, folder in folders.items()),
+    )
+    with vllm_warnings():
+        started: Engine = run(Engine.start(config))
+    yield started
+    run(started.stop())
+
+
+@pytest.mark.engine
+def test_each_request_is_answered_by_its_own_adapter(
+    engine: Engine,
+    run: Run[Any],
+    pair: Pair,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    as_item: Callable[[Content], dict[str, Any]],
+) -> None:
+    import asyncio
+
+    names = ("wines", "birds", pair.embedder.name)
+
+    async def together() -> list[Any]:
+        asked = (engine.embed(EmbedRequest(input=ITEMS, model=name)) for name in names)
+        return list(await asyncio.gather(*asked))
+
+    results = run(together())
+    assert tuple(each.model for each in results) == names
+    for name, result in zip(names, results, strict=True):
+        adapter = folders.get(name)
+        folder = merged(pair.embedder, adapter, tmp_path / name) if adapter else pair.embedder
+        _, expected = Reference(folder).embed([as_item(each) for each in ITEMS])
+        assert float((result.vectors * expected).sum(1).min()) >= 0.999999, name
+    assert float((results[0].vectors * results[1].vectors).sum(1).max()) < 0.99
+    assert float((results[0].vectors * results[2].vectors).sum(1).max()) < 0.99
+
+
+@pytest.mark.engine
+def test_a_reranker_s_adapter_and_its_prefix_cache(
+    engine: Engine, run: Run[Any], pair: Pair, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The same prompts, first without and then with it: cached blocks of the one are not the other's."""
+    documents = tuple(Content(texts=(text,)) for text in ("a bike", "a boat", "a red one"))
+    query = Content(texts=("a red bicycle, seen from the front, in good light",))
+    items = [{"text": list(each.texts)} for each in documents]
+    for name, folder in (
+        (None, pair.reranker),
+        ("judge", merged(pair.reranker, folders["judge"], tmp_path / "merged")),
+        (None, pair.reranker),
+    ):
+        result = run(engine.rerank(RerankRequest(query=query, documents=documents, model=name)))
+        _, _, expected = Reference(folder).rerank({"text": list(query.texts)}, items)
+        assert np.abs(result.scores - expected).max() <= 1e-5, name
+
+
+@pytest.mark.engine
+def test_adapters_are_listed_and_others_are_not_found(engine: Engine, run: Run[Any], pair: Pair) -> None:
+    listed = [(card.id, card.role) for card in engine.models()]
+    assert listed == [
+        (pair.embedder.name, "embedder"),
+        ("wines", "embedder"),
+        ("birds", "embedder"),
+        (pair.reranker.name, "reranker"),
+        ("judge", "reranker"),
+    ]
+    for name in ("judge", "wine"):
+        with pytest.raises(NotFound, match="'wines', 'birds'"):
+            run(engine.embed(EmbedRequest(input=ITEMS[:1], model=name)))
+
+
+def test_bad_adapters_are_refused_before_the_engine_starts(pair: Pair, tmp_path: Path) -> None:
+    both = checkpoint.find(EngineConfig(embedder=str(pair.embedder), reranker=str(pair.reranker)))
+    good = write_adapter(tmp_path / "good", pair.embedder, 1, rank=8)
+    assert [(each.role, each.rank) for each in adapters.find([f"a={good}"], both)] == [("embedder", 8)]
+
+    def refused(match: str, *given: str, kind: type[ConfigError] = CheckpointError) -> None:
+        with pytest.raises(kind, match=match):
+            adapters.find(given, both)
+
+    refused("write NAME=FOLDER", "good", kind=ConfigError)
+    refused("already", f"{pair.reranker.name}={good}", kind=ConfigError)
+    refused("already", f"a={good}", f"a={good}", kind=ConfigError)
+    refused("no adapter_config", f"a={tmp_path}")
+    config = json.loads((good / "adapter_config.json").read_text())
+    (good / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "mine"}))
+    refused("for the embedder or the reranker", f"a={good}", kind=ConfigError)
+    (good / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    refused("DoRA", f"a={good}")
+    (good / "adapter_config.json").write_text(json.dumps(config))
+    vision = {"base_model.model.model.visual.blocks.0.attn.qkv.lora_A.weight": torch.zeros(8, 64)}
+    save_file(vision, good / "adapter_model.safetensors")
+    refused("text layers' projections only", f"a={good}")
+    (good / "adapter_model.safetensors").write_bytes(b"junk")
+    refused("not readable", f"a={good}")
