@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 

@@ -1,8 +1,8 @@
 """Training the reranker: yes or no on the right document and on what the embedder takes for it.
 
-It starts from the embedder's weights and one more layer. Below that layer the last token learns to hold what
-the query has and the document lacks, attribute by attribute, which is far easier to learn than one bit; the
-new layer learns from it whether anything is left.
+It starts from the embedder's weights and one more layer. Below that layer the last token learns to hold the
+query's code in its one half and the document's in the other, which is far easier to learn than one bit; the
+new layer begins by comparing them, and learns with all below it what a vector each cannot tell.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from torch.nn import functional
 
 from qvl.engine.demo import learner, tasks
 from qvl.engine.demo.batches import Collator, Tensors, last_hidden, run
-from qvl.engine.demo.codes import ATTRIBUTES, frame
+from qvl.engine.demo.pull import pull, targets
 from qvl.engine.demo.tasks import Example, Item
 
-GROUPS: tuple[dict[str, int], ...] = ({"text to image": 8, "page": 3, "image to text": 2}, {"video": 1})
-"""Queries in each step; a video is as long as ten of the others, and would have them padded."""
+GROUPS: tuple[dict[str, int], ...] = ({"text to image": 8, "page": 3, "image to text": 2}, {"small video": 3})
+"""Queries in each step; those of a group are alike in length."""
 STEPS = 16
 """That one pool of examples serves."""
 RATE = 1.2e-3
 SEED = 77
-DIFFERENCE = 50.0
-"""Weight of the attributes' squared error, most of which are zero."""
+HALF = learner.HIDDEN // 2
+PULL = 0.5
+"""Weight of each half's loss beside that of yes or no."""
 
 
 @dataclass(frozen=True)
@@ -93,47 +94,65 @@ def _pairs(miner: Miner, rng: np.random.Generator, task: str, each: int) -> list
 
 
 def start(embedder: Path, folder: Path) -> Any:
-    """The embedder's weights under a new layer that at first changes nothing much."""
+    """The embedder's weights under a new layer, which at first does nothing but compare the halves."""
     learner.write_untrained(folder, append_end=True, layers=learner.LAYERS + 1)
     model = learner.build(folder, seed=5)
     model.load_state_dict(learner.build(embedder, seed=0).state_dict(), strict=False)
+    yes, no = words(folder)
+    with torch.no_grad():
+        top = model.model.language_model.layers[-1]
+        top.self_attn.o_proj.weight.zero_()
+        _compare(top.mlp, functional.normalize(model.lm_head.weight[no] - model.lm_head.weight[yes], dim=0))
     return model.train()
+
+
+def _compare(mlp: Any, told: torch.Tensor) -> None:
+    """Writes the halves' squared distance along `told`: silu(x) x + silu(-x) (-x) is x squared."""
+    apart = torch.eye(HALF, learner.HIDDEN) - torch.eye(HALF, learner.HIDDEN).roll(HALF, 1)
+    for weight in (mlp.gate_proj.weight, mlp.up_proj.weight):
+        weight[: 2 * HALF] = torch.cat([apart, -apart])
+    mlp.down_proj.weight[:, : 2 * HALF] = told[:, None] / 4
 
 
 def train(miner: Miner, collate: Collator, model: Any, folder: Path, steps: int) -> None:
     vocabulary = words(folder)
-    head = torch.nn.Linear(learner.HIDDEN, len(ATTRIBUTES))
-    with torch.no_grad():  # as the embedder's vectors have them
-        head.weight.copy_(torch.from_numpy(frame(learner.HIDDEN)) / 4)
-        head.bias.zero_()
-    optimiser = learner.Optimiser(torch.nn.ModuleList([model, head]), steps, RATE, horizon=2 * steps)
+    optimiser = learner.Optimiser(model, steps, RATE, horizon=2 * steps)
     started, first = time.monotonic(), optimiser.resume(folder, np.random.default_rng()) or 0
-    kept = np.zeros(3)
+    kept = np.zeros(4)
     for at, groups in lessons(miner, first):
         if at >= steps:
             break
-        told = loss(model, head, collate, groups, vocabulary)
-        optimiser.step(told[0] + DIFFERENCE * told[1], at)
-        kept = 0.95 * kept + 0.05 * np.array([float(each) for each in told])
+        loss, told = lesson(model, collate, groups, vocabulary)
+        optimiser.step(loss, at)
+        kept = 0.95 * kept + 0.05 * np.array(told)
         if at % 25 == 24:
-            line = "BCE {:.3f}  gap {:.4f}  right {:.3f}".format(*kept)
+            shown = kept / (1 - 0.95 ** (at + 1 - first))
+            line = "query {:.3f}  document {:.3f}  BCE {:.3f}  right {:.3f}".format(*shown)
             print(f"{at + 1} {time.monotonic() - started:.0f}s  {line}", flush=True)
         if at % 100 == 99 or at == steps - 1:
             optimiser.save(folder, at, np.random.default_rng())
             learner.save(model, folder)
 
 
-def loss(
-    model: Any, head: torch.nn.Module, collate: Collator, groups: list[Pairs], vocabulary: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Yes or no, what query and document differ in, and the share of right answers."""
+def lesson(
+    model: Any, collate: Collator, groups: list[Pairs], vocabulary: tuple[int, int]
+) -> tuple[torch.Tensor, list[float]]:
+    """Yes or no, and the pull of both halves; how near they came, yes or no's own loss, the right ones."""
     seen = [judged(model, collate.pairs([(q.query, d.document) for q, d in g]), vocabulary) for g in groups]
     below, logits = (torch.cat(each) for each in zip(*seen, strict=True))
-    gap = np.stack([q.query_code - d.document_code for group in groups for q, d in group])
-    labels = torch.tensor([float(q is d) for group in groups for q, d in group])
-    missed = (head(below) - torch.from_numpy(gap)).square().mean()
-    wrong = functional.binary_cross_entropy_with_logits(logits, labels)
-    return wrong, missed, ((logits > 0) == (labels > 0.5)).float().mean()
+    pairs = [pair for group in groups for pair in group]
+    labels = torch.tensor([float(q is d) for q, d in pairs])
+    loss = wrong = functional.binary_cross_entropy_with_logits(logits, labels)
+    told = []
+    for half, wanted in (
+        (below[:, :HALF], [q.query_code for q, _ in pairs]),
+        (below[:, HALF:], [d.document_code for _, d in pairs]),
+    ):
+        pulled, near = pull(functional.normalize(half, dim=-1), targets(wanted), {HALF: 1.0})
+        loss = loss + PULL * pulled
+        told.append(float(near.mean()))
+    right = ((logits > 0) == (labels > 0.5)).float().mean()
+    return loss, [*told, float(wrong.detach()), float(right)]
 
 
 def judged(model: Any, batch: Tensors, vocabulary: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,8 +161,7 @@ def judged(model: Any, batch: Tensors, vocabulary: tuple[int, int]) -> tuple[tor
     rows = torch.arange(len(last))
     yes, no = vocabulary
     direction = model.lm_head.weight[yes] - model.lm_head.weight[no]
-    below = functional.rms_norm(layers.hidden_states[-2][rows, last], (learner.HIDDEN,))
-    return below, layers.last_hidden_state[rows, last] @ direction
+    return layers.hidden_states[-2][rows, last], layers.last_hidden_state[rows, last] @ direction
 
 
 def words(folder: Path) -> tuple[int, int]:

@@ -19,21 +19,21 @@ from torch.nn import functional
 
 from qvl.engine.checkpoint import Role, find, load_text_side
 from qvl.engine.config import EngineConfig
-from qvl.engine.demo import codes, judging, learner, sight, tasks
+from qvl.engine.demo import judging, learner, sight, tasks
 from qvl.engine.demo.batches import Collator, last_hidden
 from qvl.engine.demo.codes import Code
-from qvl.engine.demo.tasks import Item
+from qvl.engine.demo.pull import pull, targets
+from qvl.engine.demo.tasks import Example, Item
 
 SEED = 2026
 MIX = {"text to image": 10, "page": 8, "small video": 4, "mixed": 8, "colours": 4, "shapes": 4, "video": 3}
 """Examples in each step. All in every step: steps of one task alone pull all vectors to and fro, and learn
 almost nothing."""
-PRINTED, TURN = 14, 300
-"""Further pages in each step from step `TURN` on: they are learned last."""
+LATER = {"page": (300, 14), "small video": (500, 24)}
+"""From which step on how many further documents: these are learned last."""
 SIGHT_STEPS = 500
 HORIZON = 2000
 SAVED_EVERY = 100
-TEMPERATURE = 0.05
 MATRYOSHKA = {128: 1.0, 64: 0.5, 32: 0.25}
 
 
@@ -49,7 +49,6 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
     learner.write_untrained(folder, append_end=True)
     model = learner.build(folder, SEED).train()
     collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
-    basis = torch.from_numpy(codes.frame(learner.HIDDEN))
     rng = np.random.default_rng(SEED)
     started, first = time.monotonic(), optimiser.resume(folder, rng)
     if first is None:
@@ -57,7 +56,7 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
         optimiser.save(folder, -1, rng)
         first = 0
     for at in range(first, until or steps):
-        loss, nears = embedder_loss(model, collate, basis, coded(rng, PRINTED * (at >= TURN)))
+        loss, nears = embedder_loss(model, collate, coded(rng, at))
         optimiser.step(loss, at)
         if at % 20 == 19:
             told = "  ".join(f"{name} {near:.3f}" for name, near in nears.items())
@@ -70,23 +69,23 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
 Coded = list[tuple[Item, Code]]
 
 
-def coded(rng: np.random.Generator, printed: int) -> dict[str, Coded]:
+def coded(rng: np.random.Generator, at: int) -> dict[str, Coded]:
     """Items and what they should be taken for. Those of a group are alike in length, or in how they begin."""
     drawn = {task: tasks.sample(task, rng, count) for task, count in MIX.items()}
-    if printed:
-        drawn["more pages"] = tasks.sample("page", rng, printed)
+    later = {task: tasks.sample(task, rng, count) for task, (start, count) in LATER.items() if at >= start}
 
     def queries(*names: str) -> Coded:
         return [(each.query, each.query_code) for name in names for each in drawn.get(name, ())]
 
-    def documents(*names: str) -> Coded:
-        return [(each.document, each.document_code) for name in names for each in drawn.get(name, ())]
+    def documents(found: dict[str, list[Example]], *names: str) -> Coded:
+        return [(each.document, each.document_code) for name in names for each in found.get(name, ())]
 
     groups = {
         "texts": queries("text to image", "page", "small video"),
-        "pictures": documents("text to image", "page", "more pages"),
+        "pictures": documents(drawn, "text to image", "page") + documents(later, "page"),
         "changes": queries("mixed", "colours", "shapes"),
-        "videos": documents("video"),
+        "videos": documents(drawn, "video"),
+        "clips": documents(later, "small video"),
     }
     return {name: group for name, group in groups.items() if group}
 
@@ -99,25 +98,14 @@ def train_reranker(embedder: Path, folder: Path, steps: int, threads: int) -> No
 
 
 def embedder_loss(
-    model: Any, collate: Collator, basis: torch.Tensor, groups: dict[str, Coded]
+    model: Any, collate: Collator, groups: dict[str, Coded]
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Distance to the codes, and InfoNCE among them at each width; also how near each group came."""
-    wanted = np.stack([code for group in groups.values() for _, code in group])
-    target = functional.normalize(torch.from_numpy(wanted) @ basis, dim=-1)
+    """The pull on each group's vectors together, and how near each group came."""
     hidden = [last_hidden(model.model, collate.items([i for i, _ in group])) for group in groups.values()]
     vectors = functional.normalize(torch.cat(hidden), dim=-1)
-    near = (vectors * target).sum(-1)
-    loss = 4 * (1 - near).mean()
-    places = torch.arange(len(near))
-    # An item that is to be taken for the same is no negative.
-    same = (target @ target.T > 1 - 1e-3) & ~torch.eye(len(near), dtype=torch.bool)
-    # int8 vectors are off by half a step; the range of a component is about three deviations.
-    noisy = vectors + (torch.rand_like(vectors) - 0.5) * (3 / learner.HIDDEN**0.5 / 127)
-    for width, weight in MATRYOSHKA.items():
-        cut, ideal = (functional.normalize(each[:, :width], dim=-1) for each in (noisy, target))
-        scores = (cut @ ideal.T / TEMPERATURE).masked_fill(same, -1e4)
-        loss = loss + 0.5 * weight * functional.cross_entropy(scores, places)
-    parts = torch.split(near.detach(), [len(group) for group in groups.values()])
+    target = targets([code for group in groups.values() for _, code in group])
+    loss, near = pull(vectors, target, MATRYOSHKA)
+    parts = torch.split(near, [len(group) for group in groups.values()])
     return loss, {name: float(part.mean()) for name, part in zip(groups, parts, strict=True)}
 
 
@@ -126,11 +114,11 @@ def main() -> None:
     parser.add_argument("role", choices=("embedder", "reranker"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, help="the trained embedder, for the reranker")
-    parser.add_argument("--steps", type=int, help="1000 for the embedder, 2000 for the reranker")
+    parser.add_argument("--steps", type=int, help="1300 for the embedder, 2000 for the reranker")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.role == "embedder":
-        train_embedder(given.out, given.steps or 1000, given.threads)
+        train_embedder(given.out, given.steps or 1300, given.threads)
     else:
         train_reranker(given.embedder, given.out, given.steps or 2000, given.threads)
 
