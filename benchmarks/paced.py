@@ -11,14 +11,16 @@ import asyncio
 import sys
 import time
 
+import numpy as np
+
 from qvl.engine.admission import Admission, cost
 from qvl.engine.config import EngineConfig
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import EmbedRequest, EmbedResult
+from qvl.engine.protocol import EmbedRequest, EmbedResult, Usage
 from qvl.engine.server import serve as serve_alone
 from qvl.ray_serve.config import load
 from qvl.ray_serve.run import serve
-from tests.engine.http.fake import FakeEngine
+from tests.engine.http.fake import EMBEDDER, WIDTH, FakeEngine
 
 RATE = 20_000.0
 """Tokens a second of one replica."""
@@ -40,7 +42,9 @@ class Paced(FakeEngine):
             now = time.monotonic()
             self._free = max(now, self._free) + tokens / RATE
             await asyncio.sleep(self._free - now)
-            return await super().embed(request)
+        # Not the stand-in's own vectors, which it makes of all the bytes of an item.
+        rows = np.full((len(request.input), WIDTH), WIDTH**-0.5, np.float32)
+        return EmbedResult(model=EMBEDDER, vectors=rows, usage=Usage(text_tokens=tokens), errors={})
 
 
 async def start(config: EngineConfig, metrics: Metrics) -> Paced:

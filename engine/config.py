@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from qvl.engine.errors import ConfigError
 
 Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32"]
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+"""As browsers send it: they compare no more than the letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,9 @@ class ServerConfig:
     it and bounds its requests a minute (of each replica); keys of one name share limits."""
     api_key_file: str | None = None
     """A file with one key a line, as in --api-key; blank lines and # comments are skipped."""
+    cors_origin: tuple[str, ...] = ()
+    """Origin whose pages may call from a browser and read the answers, as https://app.example, or * for any
+    (none: no CORS header is ever sent)."""
     drain_seconds: float = 8.0
     """How long requests in flight may take to finish after SIGTERM."""
     request_seconds: float = 120.0
@@ -156,3 +163,8 @@ class ServerConfig:
             raise ConfigError(f"replicas must be at least 1, got {self.replicas}")
         if self.tls_key and not self.tls_cert:
             raise ConfigError("tls_key needs tls_cert, the certificate of that key")
+        for origin in self.cors_origin:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"cors_origin is SCHEME://HOST[:PORT] in lower case without a path, or *; got {origin!r}"
+                )

@@ -14,6 +14,7 @@ from litestar.types import Scope
 from qvl.engine.api import failures, openapi
 from qvl.engine.api.auth import load_keys
 from qvl.engine.api.bodies import Bodies
+from qvl.engine.api.cors import shared
 from qvl.engine.api.edge import Call, Edge
 from qvl.engine.api.operations import OPERATIONS, Backend, Operation
 from qvl.engine.api.service import Service
@@ -49,7 +50,7 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
         logging_config=None,
         on_shutdown=[index.close] if index else [],
     )
-    app.asgi_handler = Edge(
+    edge = Edge(
         app.asgi_handler,
         openapi.ROUTES,
         keys,
@@ -57,6 +58,7 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
         engine.metrics,
         Bodies(limits.bodies_bytes),
     )
+    app.asgi_handler = shared(edge, config.cors_origin) if config.cors_origin else edge
     return app
 
 

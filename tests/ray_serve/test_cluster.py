@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from qvl.engine.protocol import Content
-from tests.conftest import Pair
+from tests.conftest import Pair, Server
+from tests.engine.http import fuzz
 from tests.engine.http.bad_requests import ALL
 from tests.engine.http.test_bad_requests import check
 from tests.parity import cases
@@ -95,6 +96,20 @@ def test_bad_requests_get_the_answers_of_one_replica(cluster: Cluster) -> None:
             check(bad, answer)
         except AssertionError as error:
             error.add_note(bad.name)
+            raise
+
+
+def test_damaged_requests_get_the_answers_of_one_replica(cluster: Cluster, server: Server) -> None:
+    for name, route, body in fuzz.corpus():
+        headers = {"content-type": "application/json", **KEYED}
+        answers = [
+            httpx.post(base + route, content=body, headers=headers, timeout=60)
+            for base in (server.url, cluster.url)
+        ]
+        try:
+            fuzz.compare(*answers)
+        except AssertionError as error:
+            error.add_note(name)
             raise
 
 

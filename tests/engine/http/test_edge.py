@@ -199,6 +199,29 @@ def test_no_page_of_another_origin_may_read_an_answer(make: Callable[..., Client
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+def test_pages_of_a_named_origin_may_read_every_answer(make: Callable[..., Client]) -> None:
+    named, other = "https://app.example", "https://elsewhere.example"
+    client = make(api_key=("k",), cors_origin=(named,))
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    for origin, wanted in ((named, named), (other, None)):
+        preflight = client.options(E, headers={"origin": origin, **asks})
+        assert preflight.is_success == (wanted is not None)
+        answers = [
+            client.post(E, json=GOOD, headers={"origin": origin, "authorization": f"Bearer {key}"})
+            for key in ("k", "wrong")
+        ]
+        assert [each.status_code for each in answers] == [200, 401]
+        for answer in (preflight, *answers):
+            assert answer.headers.get("access-control-allow-origin") == wanted
+            assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://App.example", ""])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match="cors_origin is SCHEME"):
+        settings(cors_origin=(origin,))
+
+
 def test_logs_hold_no_content(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "qvl.http")
     client.post(E, json={"input": "private words", "private_field": 1})
