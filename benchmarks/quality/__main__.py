@@ -95,9 +95,8 @@ def show(grid: Grid, console: Console, path: Path | None) -> int:
 def models(embedder: Path | None, reranker: Path | None) -> dict[Role, Path]:
     if embedder is None and reranker is None:
         from qvl.engine.demo.bundled import bundled_pair
-        from qvl.engine.options import cache_folder
 
-        embedder, reranker = bundled_pair(cache_folder())
+        embedder, reranker = bundled_pair()
     given: dict[Role, Path | None] = {"embedder": embedder, "reranker": reranker}
     return {role: folder for role, folder in given.items() if folder}
 
