@@ -44,6 +44,11 @@ class Server:
             return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
         return False
 
+    def memory(self) -> float:
+        """MiB that its processes hold on their own."""
+        whole = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
+        return float(sum(each.memory_full_info().uss for each in whole) / (1 << 20))
+
 
 Serving: TypeAlias = AbstractContextManager[Server]
 

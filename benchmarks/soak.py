@@ -122,6 +122,7 @@ class Soak:
             self.random.choice(engines).kill()
             self.seen.kills += 1
             self.killed, self.noticed = time.monotonic(), False
+            self.seen.steady.discard(int(self.killed - self.start))
 
     async def watch(self) -> None:
         text = (await self.client.get("/metrics")).text
@@ -129,10 +130,12 @@ class Soak:
         if not ready or float(ready[1]) < REPLICAS:
             self.noticed = True
             return
-        self.seen.steady.add(int(time.monotonic() - self.start))
-        if self.killed is not None and self.noticed:
+        if self.killed is not None:
+            if not self.noticed:
+                return
             self.seen.restart_seconds.append(time.monotonic() - self.killed)
             self.killed = None
+        self.seen.steady.add(int(time.monotonic() - self.start))
 
     async def settle(self) -> None:
         """Until the last one killed is back: a model that is being loaded takes memory of its own."""
@@ -190,12 +193,6 @@ async def _harmless(fault: Awaitable[None]) -> None:
         return
 
 
-def _memory(pid: int) -> float:
-    """MiB that the processes hold on their own."""
-    whole = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return float(sum(each.memory_full_info().uss for each in whole) / (1 << 20))
-
-
 async def _hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Takes a request and says nothing."""
     await reader.read()
@@ -209,7 +206,7 @@ async def _run(server: Server, seconds: float, seed: int, slow_port: int, others
         soak = Soak(server, client, seed, slow_port)
         await soak.learn()
         peak = await soak.peak()
-        before = _memory(server.pid)
+        before = server.memory()
         await soak.load(2 * peak, seconds)
         await soak.settle()
         return promises.soaked(
@@ -218,7 +215,7 @@ async def _run(server: Server, seconds: float, seed: int, slow_port: int, others
             peak=peak,
             seconds=seconds,
             replicas=REPLICAS,
-            memory=(before, _memory(server.pid)),
+            memory=(before, server.memory()),
         )
 
 
