@@ -175,7 +175,7 @@ def main() -> None:
         print(json.dumps(recalls(miner, task, given.count)), flush=True)
     print(json.dumps(instructed(miner, given.count)), flush=True)
     if given.reranker:
-        for shares in reranked(miner, given.reranker, "text to image", given.reranked, (128, 16)):
+        for shares in reranked(miner, given.reranker, "text to image", given.reranked, (128, 16, 8)):
             print(json.dumps(shares), flush=True)
 
 
