@@ -75,7 +75,11 @@ def corpus() -> Iterator[tuple[str, str, bytes]]:
             for turn in range(TURNS):
                 medium = url(f"video/{kind}" if is_video else f"image/{kind}", damage(file, random))
                 item = {"video" if is_video else "image": medium}
-                yield f"{kind} {damage.__name__} {turn}", "/v1/embeddings", json.dumps({"input": item}).encode()
+                yield (
+                    f"{kind} {damage.__name__} {turn}",
+                    "/v1/embeddings",
+                    json.dumps({"input": item}).encode(),
+                )
     for route, body in BODIES.items():
         for damage in DAMAGES:
             yield f"{route} {damage.__name__}", route, damage(json.dumps(body).encode(), random)
