@@ -130,8 +130,8 @@ class Graph:
         except (RuntimeError, OSError) as error:
             draft.unlink(missing_ok=True)
             raise Unavailable(
-                f"all items are in the index, but not its graph {self._path}: {error}; make room, and the same "
-                "command puts it there",
+                f"all items are in the index, but not its graph {self._path}: {error}; make room, and the "
+                "same command puts it there",
                 code="index_failed",
             ) from None
 
