@@ -21,6 +21,7 @@ from qvl.engine.client.items import data_url, sniff
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
+from qvl.engine.jobs.corpus import content, files_of
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
@@ -139,7 +140,7 @@ class Intake:
 def files(folder: Path) -> Iterator[Line]:
     """Every picture, video and text below a folder, as lines; others are left out."""
     number = 0
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for path in files_of(folder):
         if (item := _item_of(path)) is not None:
             name = path.relative_to(folder).as_posix()
             above = path.parent.relative_to(folder).as_posix()
@@ -149,7 +150,7 @@ def files(folder: Path) -> Iterator[Line]:
 
 
 def count(folder: Path) -> int:
-    return sum(path.is_file() and _kind(path) is not None for path in folder.rglob("*"))
+    return sum(_kind(path) is not None for path in files_of(folder))
 
 
 def referred(folder: Path, name: str, item: Any) -> Any:
@@ -171,9 +172,9 @@ def _item_of(path: Path) -> dict[str, str] | None:
         case None:
             return None
         case "text":
-            return {"text": path.read_text(encoding="utf-8", errors="replace")}
+            return {"text": content(path).decode("utf-8", "replace")}
         case kind:
-            data = path.read_bytes()
+            data = content(path)
             return {kind: data_url(data, sniff(data) or "")}
 
 
