@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ def embed_file(
         files=Embedding.files,
         writer=writer_for(out, formats.EMBEDDINGS),
     )
-    return _until_stopped(order)
+    return until_stopped(carry_out(order))
 
 
 def rerank_file(
@@ -75,12 +75,13 @@ def rerank_file(
         files=Ranking.files,
         writer=writer_for(out, formats.RANKINGS),
     )
-    return _until_stopped(order)
+    return until_stopped(carry_out(order))
 
 
-def _until_stopped(order: Order) -> int:
+def until_stopped(job: Coroutine[Any, Any, int]) -> int:
+    """The exit code of a job that its own command goes on with."""
     try:
-        return asyncio.run(carry_out(order))
+        return asyncio.run(job)
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         say("stopped; the same command goes on from here")
         return 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)

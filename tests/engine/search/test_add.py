@@ -183,6 +183,16 @@ def test_an_index_keeps_to_what_it_was_made_with(qvl: Run, fake: Start, tmp_path
     assert "4 put, 0 were there" in qvl(*command, "--dimensions", 8, "--overwrite")
 
 
+def test_nothing_is_cleared_or_loaded_before_it_can_go_on(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    source, locked = write(tmp_path / "in.jsonl", ["a", "b"]), fake(key="k").url
+    index = ("--index", tmp_path / "index")
+    qvl("search", "add", source, *index, "--url", fake().url)
+    assert "invalid_api_key" in qvl("search", "add", source, *index, "--url", locked, "--overwrite", code=1)
+    assert rows_of(tmp_path / "index") == 2
+    refused = ("search", "ask", "x", *index, "--url", locked, "--filter", '{"a b": 1}')
+    assert "the field 'a b' needs another name" in qvl(*refused, code=1)
+
+
 def test_mistakes_are_one_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
     source, url = write(tmp_path / "in.jsonl", ["a"]), fake().url
     for arguments, message in [
