@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-Start = Callable[..., Any]
-Run = Callable[..., str]
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write(path: Path, items: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
-
-
-def vectors_of(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
-    return np.asarray([row["embedding"] for row in rows], np.float32)
+from tests.engine.conftest import Run, Start, lines_of, vectors_of, write
 
 
 def test_every_format_holds_the_same_rows_in_order(

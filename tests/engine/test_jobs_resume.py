@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-Start = Callable[..., Any]
-Run = Callable[..., str]
-
-QVL = [sys.executable, "-m", "qvl.engine.cli"]
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write(path: Path, items: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
-
-
-def vectors_of(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
-    return np.asarray([row["embedding"] for row in rows], np.float32)
+from tests.engine.conftest import QVL, Run, Start, lines_of, vectors_of, write
 
 
 def test_a_finished_job_is_not_repeated_and_not_mixed_up(

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,8 @@ from PIL import Image
 
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.search.embedded import Embedded
+from tests.engine.conftest import QVL, Run, Start, write
 from tests.engine.fake_server import vector
-
-Start = Callable[..., Any]
-Run = Callable[..., str]
-
-QVL = [sys.executable, "-m", "qvl.engine.cli"]
-
-
-def write(path: Path, items: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
 
 
 def held(folder: Path) -> dict[str, tuple[Any, dict[str, Any], float]]:
