@@ -85,7 +85,7 @@ class Ranking:
 
     async def _one(self, line: Parsed) -> Row | QvlError:
         try:
-            query, documents, instruction, top_n = _pair(line.value)
+            query, documents, instruction, top_n = pair_of(line.value)
         except BadRequest as error:
             return error
         result = await self.answers.rerank(query, documents, instruction or self.instruction)
@@ -95,7 +95,8 @@ class Ranking:
         return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE),)
 
 
-def _pair(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
+def pair_of(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
+    """A line's query, documents, instruction and top_n. Raises BadRequest."""
     if not isinstance(value, Mapping):
         raise BadRequest('a line must be an object with "query" and "documents"')
     if unknown := sorted(value.keys() - RERANK_KEYS):
