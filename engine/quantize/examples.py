@@ -88,8 +88,8 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _drawn(role: Role) -> Iterator[tuple[str, Request]]:
-    """Of all kinds but videos, which cost more than they add; a reranker gets each query with its document and
-    with another's."""
+    """Of all kinds but videos, which cost more than they add; a reranker gets each query with its document
+    and with another's."""
     rng = np.random.default_rng(_SEED)
     drawn = [
         (content(each.query), content(each.document))
