@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def test_vectors_recall_and_the_reranker_orders(client: Client, engine: FakeEngi
     embedded, reranked = engine.requests
     assert embedded.instruction == "Retrieve images or text relevant to the user's query."
     assert (embedded.dimensions, reranked.instruction) == (WIDTH, None)
+
+
+def test_a_busy_index_keeps_no_thread_from_other_routes(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    find = Embedded.find
+
+    def recorded(self: Embedded, *given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return find(self, *given)
+
+    monkeypatch.setattr(Embedded, "find", recorded)
+    search(client, query="a red boat")
+    assert [name.rpartition("_")[0] for name in threads] == ["qvl-index"]
 
 
 def test_what_the_reranker_cannot_read_comes_last_with_its_error(client: Client) -> None:
