@@ -96,7 +96,8 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     path = source.with_name(f"{source.name}.errors.jsonl")
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
-        say(f"{len(intake.errors):,} bad lines left out; what was wrong with them: {path}")
+        told = "them" if len(intake.errors) == intake.mark.errors else f"the first {len(intake.errors):,}"
+        say(f"{intake.mark.errors:,} bad lines left out; what was wrong with {told}: {path}")
     else:
         path.unlink(missing_ok=True)
 

@@ -27,6 +27,8 @@ from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
 from qvl.engine.search.index import Dtype, Entry, Index, Layout
 
+MOST_ERRORS = 100_000
+"""Bad lines that are told; of all others only the number is."""
 TEXTS = {".txt", ".md"}
 
 
@@ -115,7 +117,8 @@ class Intake:
         self.mark = replace(self.mark, rows=self.mark.rows + 1)
 
     def append_error(self, record: dict[str, Any]) -> None:
-        self.errors.append(record)
+        if len(self.errors) < MOST_ERRORS:
+            self.errors.append(record)
         self.mark = replace(self.mark, errors=self.mark.errors + 1)
 
     def advance(self, index: int, offset: int, lines: int) -> None:

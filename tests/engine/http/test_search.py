@@ -163,6 +163,7 @@ def test_the_client_has_it_too(folder: Path) -> None:
         ({"query": "a", "filter": {"place": []}}, 400, "invalid_request", "filter.place"),
         ({"query": "a", "filter": {"place": 2**70}}, 400, "invalid_request", "filter.place"),
         ({"query": "a", "filter": {"a' OR 1=1": 1}}, 400, "invalid_request", "filter"),
+        ({"query": "a", "filter": {f"k{i}": [0] * 500 for i in range(21)}}, 400, "invalid_request", "filter"),
         ({"query": {"image": "x", "content": "y"}}, 400, "conflicting_fields", "query.content"),
         ({"query": "a", "model": "other"}, 404, "model_not_found", "model"),
         ({"query": "a", "rerank_model": "other"}, 404, "model_not_found", "rerank_model"),

@@ -14,9 +14,11 @@ import orjson
 import pytest
 from PIL import Image
 
+from qvl.engine.cli import main
 from qvl.engine.errors import ConfigError, Unavailable
+from qvl.engine.search import ingest
 from qvl.engine.search.embedded import Embedded
-from tests.engine.conftest import QVL, Run, Start, write
+from tests.engine.conftest import QVL, Run, Start, lines_of, write
 from tests.engine.fake_server import vector
 
 
@@ -79,7 +81,7 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     source.write_text("\n".join(lines))
     command = ("search", "add", source, "--index", tmp_path / "index", "--url", fake().url)
     assert "7 bad lines left out" in qvl(*command)
-    errors = [json.loads(line) for line in (tmp_path / "in.jsonl.errors.jsonl").read_text().splitlines()]
+    errors = lines_of(tmp_path / "in.jsonl.errors.jsonl")
     assert [(each["line"], each["error"]["param"]) for each in errors] == [
         (2, None),
         (3, "text"),
@@ -93,6 +95,17 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     source.write_text('"fine"')
     qvl(*command)
     assert not (tmp_path / "in.jsonl.errors.jsonl").exists()
+
+
+def test_what_is_told_of_bad_lines_has_a_limit(
+    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ingest, "MOST_ERRORS", 3)
+    source = write(tmp_path / "in.jsonl", ["fine", 1, 2, 3, 4, 5])
+    command = ["search", "add", str(source), "--index", str(tmp_path / "index"), "--url", fake().url]
+    assert main(command) == 0
+    assert "5 bad lines left out; what was wrong with the first 3: " in capsys.readouterr().err
+    assert len(lines_of(tmp_path / "in.jsonl.errors.jsonl")) == 3
 
 
 def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path) -> None:
