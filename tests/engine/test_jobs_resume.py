@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from qvl.engine.jobs import pipeline
+from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.settings import JobConfig
+from qvl.engine.jobs.tasks import Parsed
+from qvl.engine.jobs.work import Mark
 from tests.engine.conftest import QVL, Run, Start, lines_of, vectors_of, write
 
 
@@ -115,3 +124,51 @@ def test_two_runs_do_not_write_the_same_file(qvl: Run, fake: Start, source: Path
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another run is writing" in qvl("embed", source, "-o", out, "--url", fake().url, code=2)
     assert not out.exists()
+
+
+class SlowDisk:
+    """A sink that says when two commits met."""
+
+    def __init__(self) -> None:
+        self.mark, self.begun = Mark(), threading.Event()
+        self.busy = self.met = False
+        self.commits = 0
+
+    def append(self, row: str) -> None: ...
+
+    def append_error(self, record: dict[str, Any]) -> None: ...
+
+    def advance(self, index: int, offset: int, lines: int) -> None: ...
+
+    def commit(self) -> None:
+        self.met = self.met or self.busy
+        self.busy = True
+        self.begun.set()
+        time.sleep(0.1)
+        self.busy = False
+        self.commits += 1
+
+
+class Echo:
+    most = None
+
+    async def answer(self, batch: Sequence[Parsed]) -> list[Any]:
+        await asyncio.sleep(0.01)
+        return [line.value for line in batch]
+
+
+def test_a_stop_does_not_commit_beside_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "COMMIT_SECONDS", 0)
+    disk = SlowDisk()
+
+    async def stopped() -> None:
+        lines = (Line(i, b"1", i) for i in range(1000))
+        job = asyncio.create_task(pipeline.run(Echo(), lines, disk, JobConfig(batch=1), lambda mark: None))
+        await asyncio.to_thread(disk.begun.wait)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+
+    asyncio.run(stopped())
+    assert not disk.met
+    assert disk.commits >= 2
