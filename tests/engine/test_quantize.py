@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -158,7 +159,17 @@ def test_refusals_leave_nothing_behind(pair: Pair, tmp_path: Path) -> None:
     narrow = write_checkpoint(tmp_path.parent / f"{tmp_path.name}-narrow-embedding", hidden=64)
     with pytest.raises(ConfigError, match="groups of 128, and hidden_size is 64"):
         quantize(str(narrow), out, "awq")
+    with pytest.raises(CheckpointError, match=r"cannot read .*narrow-embedding, or not write .*: .*header"):
+        (narrow / "model.safetensors").write_bytes(b"junk" * 9)
+        quantize(str(narrow), out, "int8", check=False)
     with pytest.raises(CheckpointError, match="no weights"):
         (narrow / "model.safetensors").unlink()
         quantize(str(narrow), out, "int8", check=False)
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, largest[1]))  # as a full disk
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            quantize(str(pair.embedder), out, "int8", check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
     assert sorted(tmp_path.iterdir()) == before
