@@ -124,7 +124,8 @@ async def find(backend: Backend, raw: bytes) -> bytes:
     recalling = partial(service.metrics.stage, "recall")
     result = await Searcher(service, backend.index, recalling, backend.threads).search(request)
     with service.metrics.stage("render"):
-        return dump(search.render(body, result))
+        # Items may hold their pictures, which are read here only to be left out.
+        return dump(await asyncio.to_thread(search.render, body, result))
 
 
 def _within(limit: int, name: str, count: int, where: str) -> None:

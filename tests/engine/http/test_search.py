@@ -16,6 +16,7 @@ from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
 from qvl.engine.protocol import ModelCard
+from qvl.engine.search import searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
 from tests.engine.http.conftest import Client, on_a_port
@@ -77,19 +78,24 @@ def test_vectors_recall_and_the_reranker_orders(client: Client, engine: FakeEngi
     assert (embedded.dimensions, reranked.instruction) == (WIDTH, None)
 
 
-def test_a_busy_index_keeps_no_thread_from_other_routes(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_index_holds_up_no_other_route(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for in threads of its own, and items of any size are read off the event loop."""
     threads: list[str] = []
-    find = Embedded.find
 
-    def recorded(self: Embedded, *given: Any) -> Any:
-        threads.append(threading.current_thread().name)
-        return find(self, *given)
+    def recorded(whose: Any, name: str) -> None:
+        real = getattr(whose, name)
 
-    monkeypatch.setattr(Embedded, "find", recorded)
+        def call(*given: Any) -> Any:
+            threads.append(threading.current_thread().name.rpartition("_")[0])
+            return real(*given)
+
+        monkeypatch.setattr(whose, name, call)
+
+    recorded(Embedded, "find")
+    recorded(dialect, "contents")
+    recorded(searcher, "contents")
     search(client, query="a red boat")
-    assert [name.rpartition("_")[0] for name in threads] == ["qvl-index"]
+    assert threads == ["qvl-index", "asyncio", "asyncio"]
 
 
 def test_what_the_reranker_cannot_read_comes_last_with_its_error(client: Client) -> None:
