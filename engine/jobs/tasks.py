@@ -19,6 +19,8 @@ Row: TypeAlias = tuple[bytes, ...]
 Id: TypeAlias = str | int
 R = TypeVar("R")
 
+MOST_OF_AN_ID = 4096
+"""Characters, as of a path; in an npz every id takes the room of the longest."""
 RERANK_KEYS = frozenset({"id", "query", "documents", "instruction", "top_n"})
 
 
@@ -51,6 +53,8 @@ def parse(line: Line) -> Parsed:
         value = {key: each for key, each in value.items() if key != "id"}
     if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
         raise BadRequest("id must be a string or an integer", param="id")
+    if isinstance(own, str) and len(own) > MOST_OF_AN_ID:
+        raise BadRequest(f"id has {len(own):,} characters; at most {MOST_OF_AN_ID:,}", param="id")
     return Parsed(line.index, own, value)
 
 
