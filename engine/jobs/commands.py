@@ -15,7 +15,7 @@ from qvl.engine.jobs import formats
 from qvl.engine.jobs.answers import answering, settings_of
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
-from qvl.engine.jobs.pipeline import run
+from qvl.engine.jobs.pipeline import run, to_its_end
 from qvl.engine.jobs.progress import duration, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding, Ranking
@@ -82,7 +82,7 @@ async def carry_out(order: Order) -> int:
         await _answer(order, work, given)
         summary = {"rows": work.mark.rows, "errors": work.mark.errors}
         made = work.folder / "made"
-        await asyncio.to_thread(order.writer, work.folder, made, work.mark)
+        await to_its_end(order.writer, work.folder, made, work.mark)
         work.finish(made, settings, summary)
     say(f"{order.out}: {_told(summary)}")
     if summary["errors"]:

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from qvl.engine.jobs import pipeline
+from qvl.engine.jobs.commands import Order, carry_out
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.jobs.tasks import Parsed
+from qvl.engine.jobs.tasks import Embedding, Parsed
 from qvl.engine.jobs.work import Mark, Work
 from tests.engine.conftest import QVL, Run, Start, lines_of, vectors_of, write
 
@@ -173,6 +174,30 @@ def test_a_stop_does_not_commit_beside_a_commit(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(stopped())
     assert not disk.met
     assert disk.commits >= 2
+
+
+def test_a_stop_leaves_nobody_writing(fake: Start, source: Path, tmp_path: Path) -> None:
+    """The lock is given back only when the output is not written any more."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(folder: Path, made: Path, mark: Mark) -> None:
+        begun.set()
+        time.sleep(0.3)
+        ended.set()
+
+    async def stopped() -> None:
+        job = JobConfig(url=fake().url)
+        asked = {"instruction": None, "dimensions": None}
+        order = Order(source, tmp_path / "out.jsonl", job, None, "embedder", asked, Embedding, slow)
+        under_way = asyncio.create_task(carry_out(order))
+        await asyncio.to_thread(begun.wait, 30)
+        under_way.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await under_way
+        assert ended.is_set()
+
+    asyncio.run(stopped())
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_what_gets_its_name_is_whole_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
