@@ -85,7 +85,7 @@ def show(grid: Grid, console: Console, path: Path | None) -> int:
             append(path, group)
         console.print(f"{group[0].role:10}{group[0].variant:32} done", highlight=False, style="dim")
     wide = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    for role in grid.options.models:
+    for role in dict.fromkeys(row.role for row in made):  # --only may leave one without rows
         wide.print(table(made, role))
     for line in grid.failures:
         wide.print(f"under its floor: {line}", highlight=False, style="red")

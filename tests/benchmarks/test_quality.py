@@ -90,7 +90,7 @@ def test_a_row_under_its_floor_fails_the_command(capsys: pytest.CaptureFixture[s
     nan = msgspec.structs.replace(good, correlation=float("nan"), ndcg=float("nan"))
     assert "nDCG" in rows.under([nan])
     assert "correlation" in rows.under([nan])
-    options = Options(models={"embedder": Path("m")}, tasks=[], rankings=0)
+    options = Options(models={"embedder": Path("m"), "reranker": Path("r")}, tasks=[], rankings=0)
     failing = Grid(options, Console(file=io.StringIO()))
     failing.rows = lambda: iter([[good]])  # type: ignore[method-assign]
     assert show(failing, failing.console, None) == 0
