@@ -7,17 +7,50 @@ vLLM applies them to the text layers only, each request by its own, in one batch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from qvl.engine.checkpoint import Checkpoint, Role
 from qvl.engine.errors import CheckpointError, ConfigError
 
-_LAYERS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+_WEIGHT = re.compile(r"\.([qkvo]|gate|up|down)_proj\.lora_[AB]\.weight$")
+_PLAIN_STARTS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
+"""Ways to begin a training that leave the base model as it is."""
+
+
+class _Unserved(msgspec.Struct, kw_only=True):
+    """What gives other answers when it is left out, as vLLM 0.26 does."""
+
+    use_dora: Any = None
+    modules_to_save: Any = None
+    lora_bias: Any = None
+    alora_invocation_tokens: Any = None
+    layer_replication: Any = None
+    use_bdlora: Any = None
+    use_qalora: Any = None
+
+
+class _Config(_Unserved, kw_only=True):
+    r: Annotated[int, msgspec.Meta(ge=1)]
+    rank_pattern: dict[str, Annotated[int, msgspec.Meta(ge=1)]] | None = None
+    alpha_pattern: dict[str, float] | None = None
+    base_model_name_or_path: str | None = None
+    init_lora_weights: bool | str | None = None
+    bias: str = "none"
+
+    def unserved(self) -> str | None:
+        """A setting that no vLLM of ours applies."""
+        start = self.init_lora_weights
+        if isinstance(start, str) and start.lower() not in _PLAIN_STARTS:
+            return "init_lora_weights"
+        if self.bias != "none":
+            return "bias"
+        return next((name for name in _Unserved.__struct_fields__ if getattr(self, name)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +59,8 @@ class Adapter:
     path: Path
     role: Role
     rank: int
+    uneven: bool = False
+    """Some layers have a rank or an alpha of their own."""
 
 
 def find(given: Sequence[str], checkpoints: Sequence[Checkpoint]) -> list[Adapter]:
@@ -41,46 +76,47 @@ def find(given: Sequence[str], checkpoints: Sequence[Checkpoint]) -> list[Adapte
         taken.add(name)
         path = Path(folder).expanduser()
         config = _read(path)
-        found.append(Adapter(name, path, _role(name, config, checkpoints), _rank(path, config)))
+        _check(path, config)
+        rank = max((config.r, *(config.rank_pattern or {}).values()))
+        uneven = bool(config.rank_pattern or config.alpha_pattern)
+        found.append(Adapter(name, path, _role(name, config, checkpoints), rank, uneven))
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> _Config:
     try:
-        config = msgspec.json.decode((path / "adapter_config.json").read_bytes(), type=dict[str, Any])
+        config = msgspec.json.decode((path / "adapter_config.json").read_bytes(), type=_Config)
     except OSError:
         raise CheckpointError(f"{path}: no adapter_config.json, so not a LoRA adapter") from None
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{path}/adapter_config.json: not valid JSON ({error})") from None
+        raise CheckpointError(f"{path}/adapter_config.json: {error}") from None
     if not (path / "adapter_model.safetensors").is_file():
         raise CheckpointError(f"{path}: no adapter_model.safetensors")
     return config
 
 
-def _rank(path: Path, config: dict[str, Any]) -> int:
-    """The largest. What vLLM would leave out, or refuse in its own process, is refused here."""
+def _check(path: Path, config: _Config) -> None:
+    """What vLLM would leave out, or refuse in its own process, is refused here."""
     from safetensors import SafetensorError, safe_open
 
-    if config.get("use_dora") or config.get("modules_to_save") or config.get("bias", "none") != "none":
-        raise CheckpointError(f"{path}: DoRA, biases and saved modules are not served; merge it instead")
-    ranks = {int(config.get("r", 0)), *map(int, (config.get("rank_pattern") or {}).values())}
+    if name := config.unserved():
+        raise CheckpointError(f"{path}: adapters with {name} are not served; merge it into the model instead")
     try:
         with safe_open(path / "adapter_model.safetensors", framework="np") as file:
             names = list(file.keys())
     except SafetensorError as error:
         raise CheckpointError(f"{path}/adapter_model.safetensors: not readable ({error})") from None
     for name in names:
-        if "visual" in name or name.split(".lora_")[0].rpartition(".")[2] not in _LAYERS:
+        if "visual" in name or not _WEIGHT.search(name):
             raise CheckpointError(f"{path}: it changes {name}; vLLM adapts the text layers' projections only")
-    if not names or min(ranks) < 1:
-        raise CheckpointError(f"{path}: it has no rank or no weights")
-    return max(ranks)
+    if not names:
+        raise CheckpointError(f"{path}: it has no weights")
 
 
-def _role(name: str, config: dict[str, Any], checkpoints: Sequence[Checkpoint]) -> Role:
+def _role(name: str, config: _Config, checkpoints: Sequence[Checkpoint]) -> Role:
     if len(checkpoints) == 1:
         return checkpoints[0].role
-    base = Path(str(config.get("base_model_name_or_path") or "")).name
+    base = Path(config.base_model_name_or_path or "").name
     for each in checkpoints:
         if base and base in (each.name, each.path.name):
             return each.role

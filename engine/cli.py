@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -158,18 +159,28 @@ def models(*, config: ConfigFile = None) -> int:
 
 
 @app.command
-def demo(*, keep: bool = False, config: ConfigFile = None) -> int:
-    """Start a real server with the tiny pair, then embed, rank and rerank generated pictures and texts.
+def demo(
+    *,
+    keep: bool = False,
+    ask: tuple[str, ...] = (),
+    show: Annotated[bool, Parameter(name="--open")] = False,
+    config: ConfigFile = None,
+) -> int:
+    """Start a real server with the tiny pair, then embed, rank and rerank drawn pictures, pages and videos.
 
     Parameters
     ----------
     keep
-        Leave the server running until Ctrl-C, to try requests of your own.
+        Leave the server running until Ctrl-C, to try requests of your own; in a terminal, ask it questions.
+    ask
+        A question of your own, e.g. "a small red ring at the top left"; may be given several times.
+    show
+        Write the answers with their pictures to a page, and open it in the browser where there is one.
     """
     del config
     from qvl.engine.demo.run import demo
 
-    return demo(keep=keep)
+    return demo(keep=keep, ask=ask, show=show)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

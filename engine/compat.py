@@ -130,7 +130,14 @@ def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
     if not adapters:
         return {}
     from vllm.config.lora import MaxLoRARanks
+    from vllm.lora.peft_helper import PEFTHelper
 
+    uneven = next((each.name for each in adapters if each.uneven), None)
+    if uneven and "rank_pattern" not in {field.name for field in dataclasses.fields(PEFTHelper)}:
+        raise CheckpointError(
+            f"--lora {uneven}: this vLLM leaves out its rank_pattern and alpha_pattern; take vLLM 0.32, or "
+            "merge it into the model"
+        )
     most = max(each.rank for each in adapters)
     ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= most]
     if not ranks:

@@ -101,15 +101,14 @@ def cache_folder() -> Path:
 
 
 def with_bundled(config: EngineConfig) -> EngineConfig:
-    """The settings with `bundled` replaced by the folder it is written to, said on one line."""
+    """The settings with `bundled` replaced by its folder, said on one line."""
     if BUNDLED not in (config.embedder, config.reranker):
         return config
     from qvl.engine.demo.bundled import bundled_pair
 
-    embedder, reranker = bundled_pair(cache_folder())
+    embedder, reranker = bundled_pair()
     sys.stderr.write(
-        "qvl: no model given: using the bundled tiny pair (an embedder trained on the demo's pictures, "
-        "and a reranker with random weights)\n"
+        "qvl: no model given: using the bundled tiny pair, which knows the demo's pictures alone\n"
     )
     return replace(
         config,

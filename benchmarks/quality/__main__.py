@@ -85,7 +85,7 @@ def show(grid: Grid, console: Console, path: Path | None) -> int:
             append(path, group)
         console.print(f"{group[0].role:10}{group[0].variant:32} done", highlight=False, style="dim")
     wide = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    for role in grid.options.models:
+    for role in dict.fromkeys(row.role for row in made):  # --only may leave one without rows
         wide.print(table(made, role))
     for line in grid.failures:
         wide.print(f"under its floor: {line}", highlight=False, style="red")
@@ -95,9 +95,8 @@ def show(grid: Grid, console: Console, path: Path | None) -> int:
 def models(embedder: Path | None, reranker: Path | None) -> dict[Role, Path]:
     if embedder is None and reranker is None:
         from qvl.engine.demo.bundled import bundled_pair
-        from qvl.engine.options import cache_folder
 
-        embedder, reranker = bundled_pair(cache_folder())
+        embedder, reranker = bundled_pair()
     given: dict[Role, Path | None] = {"embedder": embedder, "reranker": reranker}
     return {role: folder for role, folder in given.items() if folder}
 

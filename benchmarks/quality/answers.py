@@ -14,9 +14,9 @@ from PIL import Image
 from benchmarks.contestants.huggingface import HuggingFace
 from benchmarks.quality.metrics import Scores
 from qvl.engine import EmbedRequest, Engine, EngineConfig
-from qvl.engine.demo.samples import png
 from qvl.engine.demo.tasks import Item
-from qvl.engine.protocol import Content, RerankRequest
+from qvl.engine.protocol import RerankRequest
+from qvl.engine.quantize.examples import content
 from qvl.engine.quantize.quality import threads
 
 Rankings = Sequence[tuple[Item, Sequence[Item]]]
@@ -82,15 +82,6 @@ async def _vectors(engine: Engine, items: Sequence[Item]) -> Scores:
         request = EmbedRequest(input=tuple(content(each) for each in items[at : at + _REQUEST]))
         parts.append((await engine.embed(request)).vectors)
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-
-
-def content(item: Item) -> Content:
-    return Content(
-        texts=(item.text,) if item.text else (),
-        images=(png(item.image),) if item.image else (),
-        videos=(tuple(png(frame) for frame in item.frames),) if item.frames else (),
-        instruction=item.instruction,
-    )
 
 
 def largest(items: Sequence[Item]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from qvl.engine.response import dump
 from qvl.engine.search.open import open_index
 from qvl.engine.tracing import tracer
 
+_INDEX_THREADS = 4
 _JSON = "application/json"
 _HEALTH_CODES = ("starting", "draining", "stopped")
 
@@ -36,7 +38,8 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
     limits = config.engine.limits
     keys = load_keys(config)
     index = open_index(config.index, key=config.index_key, make=True) if config.index else None
-    backend = Backend(engine, limits, index)
+    threads = ThreadPoolExecutor(_INDEX_THREADS, "qvl-index") if index else None
+    backend = Backend(engine, limits, index, threads)
     engine.metrics.tracer = tracer(config.otlp)
     app = Litestar(
         route_handlers=[
@@ -48,7 +51,7 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
         request_max_body_size=limits.body_bytes,
         openapi_config=None,
         logging_config=None,
-        on_shutdown=[index.close] if index else [],
+        on_shutdown=[threads.shutdown, index.close] if threads and index else [],
     )
     edge = Edge(
         app.asgi_handler,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -29,6 +30,8 @@ class Backend:
     limits: Limits
     index: Index | None = None
     """What `/v1/search` looks in."""
+    threads: Executor | None = None
+    """Of their own: who waits for an index that is busy keeps no thread from the other routes."""
 
 
 Answer: TypeAlias = Callable[[Backend, bytes], Awaitable[bytes]]
@@ -119,9 +122,10 @@ async def find(backend: Backend, raw: bytes) -> bytes:
     if backend.index is None:
         raise NotFound("nothing to search: start the server with --index", code="no_index")
     recalling = partial(service.metrics.stage, "recall")
-    result = await Searcher(service, backend.index, recalling).search(request)
+    result = await Searcher(service, backend.index, recalling, backend.threads).search(request)
     with service.metrics.stage("render"):
-        return dump(search.render(body, result))
+        # Items may hold their pictures, which are read here only to be left out.
+        return dump(await asyncio.to_thread(search.render, body, result))
 
 
 def _within(limit: int, name: str, count: int, where: str) -> None:

@@ -30,7 +30,7 @@ class Collator:
         self._pads = (config["image_token_id"], config["video_token_id"])
 
     def items(self, items: Sequence[Item]) -> Tensors:
-        visuals = [_visuals(item) for item in items]
+        visuals = [drawn(item) for item in items]
         texts = [
             prompt.embed_text(self._side.template, _content(item), seen, None)
             for item, seen in zip(items, visuals, strict=True)
@@ -40,7 +40,7 @@ class Collator:
     def pairs(self, pairs: Sequence[tuple[Item, Item]]) -> Tensors:
         visuals, texts = [], []
         for query, document in pairs:
-            asked, shown = _visuals(query), _visuals(document)
+            asked, shown = drawn(query), drawn(document)
             contents = _content(query), _content(document)
             texts.append(prompt.rerank_text(self._side.template, *contents, asked, shown, None))
             visuals.append(asked + shown)
@@ -69,11 +69,34 @@ class Collator:
         return batch
 
 
-def last_hidden(model: torch.nn.Module, batch: Tensors) -> torch.Tensor:
+def last_hidden(model: Any, batch: Tensors) -> torch.Tensor:
     """(items, hidden): the last token's state; padding stands on the right, where nothing before sees it."""
-    hidden: torch.Tensor = model(**batch, use_cache=False).last_hidden_state
-    last = batch["attention_mask"].sum(1) - 1
+    out, last = run(model, batch)
+    hidden: torch.Tensor = out.last_hidden_state
     return hidden[torch.arange(len(last)), last]
+
+
+def run(model: Any, batch: Tensors, **asked: bool) -> tuple[Any, torch.Tensor]:
+    """The model's output, and where in it each row's last token is.
+
+    Tokens that all rows begin with (the system message, the instruction) are run once, not once a row: they
+    are half of all, and the gradient goes through their keys and values as it would through each row's own.
+    """
+    ids, kinds, mask = (batch[name] for name in ("input_ids", "mm_token_type_ids", "attention_mask"))
+    last = mask.sum(1) - 1
+    same = ((ids == ids[:1]) & (kinds == 0)).all(0)
+    shared = min(int(same.long().cumprod(0).sum()), int(last.min()))
+    if len(ids) == 1 or not shared:
+        return model(**batch, use_cache=False, **asked), last
+    grids = {name: batch.get(name) for name in ("image_grid_thw", "video_grid_thw")}
+    places, _ = model.get_rope_index(ids, kinds, attention_mask=mask, **grids)
+    past = model(
+        input_ids=ids[:1, :shared], position_ids=places[:, :1, :shared], use_cache=True
+    ).past_key_values
+    past.batch_repeat_interleave(len(ids))
+    rest = batch | {"input_ids": ids[:, shared:], "position_ids": places[..., shared:]}
+    del rest["mm_token_type_ids"]
+    return model(**rest, past_key_values=past, use_cache=True, **asked), last - shared
 
 
 def patches(seen: Visual) -> torch.Tensor:
@@ -97,14 +120,17 @@ def _content(item: Item) -> Content:
     )
 
 
-def _visuals(item: Item) -> list[Visual]:
+def drawn(item: Item) -> list[Visual]:
     if item.frames:
-        return [_clip(item.frames)]
+        return [_clip(item.frames, item.small)]
     return [Visual("image", np.asarray(item.image)[None].copy(), (), "")] if item.image else []
 
 
-def _clip(frames: Sequence[Image.Image]) -> Visual:
+def _clip(frames: Sequence[Image.Image], small: bool) -> Visual:
     """Resized twice, as `media.frames` does it; without the files that it reads them from."""
+    if small:
+        pixels = np.stack([np.asarray(each) for each in frames])
+        return Visual("video", pixels, pair_times(range(len(frames)), FPS), "")
     first = [resized(frame, FACTOR) for frame in frames]
     height, width, _ = first[0].shape
     size = video_size(height, width, len(frames), LIST_BUDGET)

@@ -1,17 +1,12 @@
-"""The models that answer when none is named: the trained embedder of this package, and a reranker."""
+"""The models that answer when none is named: the trained pair of this package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from qvl.engine.demo.tiny import write_pair
+FOLDER = Path(__file__).parent / "pair"
 
 
-def embedder() -> Path:
-    """Trained on the demo's world; see the card beside it."""
-    return Path(__file__).parent / "pair" / "embedder"
-
-
-def bundled_pair(cache: Path) -> tuple[Path, Path]:
-    """The reranker is not trained yet: its weights are random, and it is written below `cache`."""
-    return embedder(), write_pair(cache / "tiny")[1]
+def bundled_pair() -> tuple[Path, Path]:
+    """Embedder and reranker, trained on the demo's world; see the card beside them."""
+    return FOLDER / "embedder", FOLDER / "reranker"

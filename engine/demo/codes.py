@@ -27,7 +27,7 @@ Code = npt.NDArray[np.float32]
 ATTRIBUTES = (
     *(f"{q} {value}" for q in QUARTERS for value in (*COLOUR_NAMES, *SHAPES, "large", "striped")),
     *(f"over {place}" for place in PLACE_NAMES),
-    *(f"any {value}" for value in (*COLOUR_NAMES, *SHAPES, "striped")),
+    *(f"any {value}" for value in (*COLOUR_NAMES, *SHAPES, "large", "striped")),
     *WORDS,
     *MOTIONS,
 )
@@ -58,11 +58,25 @@ def code(item: Scene | Page | Clip) -> Code:
         return _bag(parts | ({"any striped": 1.0} if item.thing.striped else {}))
     for quarter, thing in zip(QUARTERS, item.things, strict=True):
         if thing is not None:
-            parts |= {f"{quarter} {thing.colour}": 1.0, f"{quarter} {thing.shape}": 1.0}
-            parts |= {f"{quarter} large": 0.8} if thing.large else {}
-            parts |= {f"{quarter} striped": 0.8} if thing.striped else {}
-            parts |= {f"any {thing.colour}": 0.7, f"any {thing.shape}": 0.7}
+            parts |= {f"{quarter} {thing.colour}": 0.6, f"{quarter} {thing.shape}": 0.6}
+            parts |= {f"{quarter} large": 0.5} if thing.large else {}
+            parts |= {f"{quarter} striped": 0.5} if thing.striped else {}
+            parts |= {f"any {thing.colour}": 0.9, f"any {thing.shape}": 0.9}
     return _bag(parts)
+
+
+def parts(item: Scene | Page) -> Code:
+    """(parts, attributes), 0 or 1: a scene's quarters or a page's lines."""
+    if isinstance(item, Page):
+        return np.stack([_bag({word: 1.0}) for word in item.words])
+    found = []
+    for quarter, thing in zip(QUARTERS, item.things, strict=True):
+        held = {thing.colour, thing.shape} if thing else set()
+        held |= {"large"} if thing and thing.large else set()
+        held |= {"striped"} if thing and thing.striped else set()
+        named = [f"{where} {each}" for each in held for where in (quarter, "any")]
+        found.append(_bag(dict.fromkeys([*named, f"over {item.place}"], 1.0)))
+    return np.stack(found)
 
 
 def _bag(parts: dict[str, float]) -> Code:

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from qvl.engine.demo.tasks import CHANGE, FIND, FIND_VIDEO, MATCH_COLOURS, MATCH_WORDS
-from qvl.engine.demo.world import edited, random_clip, random_page, random_scene
+from qvl.engine.demo.tasks import CHANGE, FIND, FIND_VIDEO, MATCH_COLOURS, MATCH_WORDS, pages
+from qvl.engine.demo.world import Scene, edited, random_clip, random_scene
 
 SEED = 424_242
+SCENES, PAGES, CLIPS = 32, 16, 8
+TYPED = "Retrieve what fits."
 
 
 @dataclass(frozen=True)
 class Entry:
     """One thing to be found."""
 
+    kind: str
     title: str
     item: Any
     picture: Image.Image
@@ -25,45 +28,65 @@ class Entry:
 
 @dataclass(frozen=True)
 class Asked:
+    """`answer` is the entry that fits, where one is known to."""
+
     title: str
     item: Any
     instruction: str
+    answer: int | None = None
+    kind: str = ""
+    picture: Image.Image | None = None
 
 
 def corpus() -> tuple[list[Entry], list[Asked]]:
-    """Sixteen pictures, eight near misses of them, eight pages and four videos; and five questions."""
+    """Pictures and two near misses of each, pages that share words, videos; and a question for each."""
     rng = np.random.default_rng(SEED)
-    scenes = [random_scene(rng) for _ in range(16)]
-    changes = [edited(scene, rng) for scene in scenes[:8]]
-    pages, clips = [random_page(rng) for _ in range(8)], [random_clip(rng) for _ in range(4)]
-    entries = []
-    for scene in [*scenes, *(scene for scene, _ in changes)]:
+    scenes, changes = _families(rng)
+    clips = [random_clip(rng) for _ in range(CLIPS)]
+    entries: list[Entry] = []
+    questions: list[Asked] = []
+    for place, scene in enumerate(scenes):
         picture = scene.draw(rng)
-        entries.append(Entry(f"image  {scene.caption(rng)}", picture, picture))
-    for page in pages:
-        picture = page.draw(rng)
-        entries.append(Entry(f"page   {' '.join(page.words)}", picture, picture))
+        entries.append(Entry("image", scene.caption(rng), picture, picture))
+        if place % 3 == 0:
+            told = scene.caption(rng)
+            questions.append(Asked(told, told, FIND, place, "text → image"))
+    for page in pages(rng, PAGES):
+        picture, told = page.draw(rng), page.caption(rng)
+        questions.append(Asked(told, told, MATCH_WORDS, len(entries), "text → page"))
+        entries.append(Entry("page", " ".join(page.words), picture, picture))
     for clip in clips:
-        frames = clip.draw(rng)
-        entries.append(Entry(f"video  {clip.caption(rng)}", {"video": frames}, strip(frames)))
-    queries = [
-        Asked(scenes[9].caption(rng), scenes[9].caption(rng), FIND),
-        Asked(pages[2].caption(rng), pages[2].caption(rng), MATCH_WORDS),
-        Asked(clips[1].caption(rng), clips[1].caption(rng), FIND_VIDEO),
-        Asked(
-            f"({scenes[3].caption(rng)}) with “{changes[3][1]}”",
-            {"text": changes[3][1], "image": scenes[3].draw(rng)},
-            CHANGE,
-        ),
-        Asked(f"({scenes[5].caption(rng)})", scenes[5].draw(rng), MATCH_COLOURS),
+        frames, told = clip.draw(rng), clip.caption(rng)
+        questions.append(Asked(told, told, FIND_VIDEO, len(entries), "text → video"))
+        entries.append(Entry("video", clip.caption(rng), {"video": frames}, strip(frames)))
+    for place, told in changes:
+        picture = scenes[place - place % 3].draw(rng)
+        item = {"text": told, "image": picture}
+        questions.append(Asked(told, item, CHANGE, place, "image + change → image", picture))
+    shown = scenes[9].draw(rng)
+    return entries, [
+        *questions,
+        Asked("which pictures have these colours?", shown, MATCH_COLOURS, picture=shown),
     ]
-    return entries, queries
+
+
+def _families(rng: np.random.Generator) -> tuple[list[Scene], list[tuple[int, str]]]:
+    """Threes of a scene and two changes of it, no scene twice; and where which change stands, in words."""
+    scenes: list[Scene] = []
+    changes = []
+    while len(scenes) < 3 * SCENES:
+        first = random_scene(rng)
+        (second, told), (third, _) = edited(first, rng), edited(first, rng)
+        if len({first, second, third, *scenes}) == len(scenes) + 3:
+            changes.append((len(scenes) + 1, told))
+            scenes += [first, second, third]
+    return scenes, changes[:CLIPS]
 
 
 def strip(frames: list[Image.Image]) -> Image.Image:
-    """A video's frames side by side."""
-    width, height = frames[0].size
-    whole = Image.new("RGB", (width * len(frames), height))
+    """A video's frames one above the other, at half their size."""
+    width, height = (side // 2 for side in frames[0].size)
+    whole = Image.new("RGB", (width, height * len(frames) + 4 * (len(frames) - 1)), "white")
     for place, frame in enumerate(frames):
-        whole.paste(frame, (place * width, 0))
+        whole.paste(frame.resize((width, height), Image.Resampling.BOX), (0, (height + 4) * place))
     return whole

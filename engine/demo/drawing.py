@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from PIL import Image, ImageDraw
 
-from qvl.engine.demo.samples import COLOURS, PLACES
+from qvl.engine.demo import samples
+from qvl.engine.demo.samples import COLOURS
 
+PLACES = samples.PLACES | {
+    "a forest": ((30, 90, 50), (15, 50, 30)),
+    "the night": ((15, 15, 50), (50, 40, 90)),
+    "a sunset": ((90, 50, 110), (250, 160, 90)),
+    "a stage": ((120, 30, 40), (70, 45, 35)),
+}
 SIDE = 64
+Size: TypeAlias = tuple[int, int]
+"""(width, height)."""
 
 
-def backdrop(place: str, rng: np.random.Generator) -> Image.Image:
+def backdrop(place: str, rng: np.random.Generator, size: Size = (SIDE, SIDE)) -> Image.Image:
     top, bottom = (np.array(end, dtype=np.float32) for end in PLACES[place])
-    slope = np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
-    field = top + (bottom - top) * slope + 7 * rng.standard_normal((SIDE, SIDE, 1), dtype=np.float32)
+    width, height = size
+    slope = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    field = top + (bottom - top) * slope + 7 * rng.standard_normal((height, width, 1), dtype=np.float32)
     return Image.fromarray(field.clip(0, 255).astype(np.uint8))
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from qvl.engine.demo import learner, tasks
 from qvl.engine.demo.judging import Miner, judged, words
+from qvl.engine.demo.pull import cut
 from qvl.engine.demo.tasks import MATCH_COLOURS, MATCH_SHAPES, SCENES, Example, Item, alike
 from qvl.engine.demo.train import collator
 from qvl.engine.demo.world import Scene, edited, random_clip, random_page, random_scene
@@ -26,6 +26,7 @@ from qvl.engine.demo.world import Scene, edited, random_clip, random_page, rando
 SEED = 990_000
 TOP = 20
 Scores = npt.NDArray[np.float32]
+Shares = dict[str, float]
 
 
 def examples(task: str, count: int, seed: int = SEED) -> list[Example]:
@@ -54,10 +55,10 @@ def ndcg(order: npt.NDArray[np.int64]) -> float:
     return float((found / np.log2(places + 2)).mean())
 
 
-def instructed(miner: Miner, count: int) -> dict[str, float]:
+def instructed(miner: Miner, count: int) -> Shares:
     """How often the first document has the query's colours (shapes), told so and told the other thing."""
     rng = np.random.default_rng(SEED + 1)
-    shares: dict[str, float] = {}
+    shares: Shares = {}
     for kept, right, wrong in (
         ("colour", MATCH_COLOURS, MATCH_SHAPES),
         ("shape", MATCH_SHAPES, MATCH_COLOURS),
@@ -74,27 +75,49 @@ def instructed(miner: Miner, count: int) -> dict[str, float]:
     return shares
 
 
-def reranked(miner: Miner, reranker: Path, task: str, count: int) -> dict[str, float]:
-    """First stage and second: the embedder's top 20 in the reranker's order."""
+def reranked(
+    miner: Miner, reranker: Path, task: str, count: int, widths: tuple[int, ...]
+) -> Iterator[Shares]:
+    """First stage and second: the top 20 by the vectors' first dimensions, in the reranker's order."""
     pairs = examples(task, count)
-    queries, documents = miner.vectors([e.query for e in pairs]), miner.vectors([e.document for e in pairs])
-    recalled = (queries @ documents.T).topk(TOP, 1).indices.numpy()
+    sides = miner.vectors([e.query for e in pairs]), miner.vectors([e.document for e in pairs])
+    scores = {}
+    for width in widths:
+        queries, documents = (cut(side, width) for side in sides)
+        scores[width] = (queries @ documents.T).topk(TOP, 1).indices.numpy()
+    judge = _judge(reranker, pairs)
+    known = [dict(zip(wanted, judge(at, wanted), strict=True)) for at, wanted in _united(scores.values())]
+    for width, recalled in scores.items():
+        order = np.stack(
+            [row[np.argsort([-known[at][i] for i in row], kind="stable")] for at, row in enumerate(recalled)]
+        )
+        right = np.arange(len(order))
+        yield {
+            f"@{width} recall@20": float((recalled == right[:, None]).any(1).mean()),
+            f"@{width} recall@1 before": float((recalled[:, 0] == right).mean()),
+            f"@{width} recall@1 after": float((order[:, 0] == right).mean()),
+            f"@{width} nDCG@10 before": ndcg(recalled),
+            f"@{width} nDCG@10 after": ndcg(order),
+        }
+
+
+def _united(found: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[int, list[int]]]:
+    """Each query, and what is to be scored for it."""
+    for at, rows in enumerate(zip(*found, strict=True)):
+        yield at, sorted({int(i) for row in rows for i in row})
+
+
+def _judge(reranker: Path, pairs: list[Example]) -> Callable[[int, list[int]], list[float]]:
     model, collate = learner.build(reranker, 0).eval(), collator(reranker, "reranker")
     vocabulary = words(reranker)
-    order = recalled.copy()
-    for at, row in enumerate(recalled):
+
+    def judge(query: int, documents: list[int]) -> list[float]:
+        chosen = [(pairs[query].query, pairs[i].document) for i in documents]
         with torch.inference_mode():
-            chosen = [(pairs[at].query, pairs[i].document) for i in row]
             _, logits = judged(model, collate.pairs(chosen), vocabulary)
-        order[at] = row[np.argsort(-logits.numpy(), kind="stable")]
-    right = np.arange(len(order))
-    return {
-        "recall@1 before": float((recalled[:, 0] == right).mean()),
-        "recall@1 after": float((order[:, 0] == right).mean()),
-        "recall@20": float((recalled == right[:, None]).any(1).mean()),
-        "nDCG@10 before": ndcg(recalled),
-        "nDCG@10 after": ndcg(order),
-    }
+        return [float(each) for each in logits]
+
+    return judge
 
 
 def miner_of(embedder: Path) -> Miner:
@@ -104,7 +127,7 @@ def miner_of(embedder: Path) -> Miner:
 def recalls(miner: Miner, task: str, count: int, widths: tuple[int, ...] = (128, 64, 32)) -> dict[str, float]:
     pairs = examples(task, count)
     queries, documents = miner.vectors([e.query for e in pairs]), miner.vectors([e.document for e in pairs])
-    cuts = {w: [functional.normalize(v[:, :w], dim=-1) for v in (queries, documents)] for w in widths}
+    cuts = {w: [cut(v, w) for v in (queries, documents)] for w in widths}
     return {f"{task} @{w}": recall((q @ d.T).numpy()) for w, (q, d) in cuts.items()}
 
 
@@ -152,7 +175,8 @@ def main() -> None:
         print(json.dumps(recalls(miner, task, given.count)), flush=True)
     print(json.dumps(instructed(miner, given.count)), flush=True)
     if given.reranker:
-        print(json.dumps(reranked(miner, given.reranker, "text to image", given.reranked)), flush=True)
+        for shares in reranked(miner, given.reranker, "text to image", given.reranked, (128, 16, 8)):
+            print(json.dumps(shares), flush=True)
 
 
 if __name__ == "__main__":

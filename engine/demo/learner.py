@@ -15,8 +15,10 @@ from qvl.engine.demo.tiny import model_config, text_config, vision_config, write
 from qvl.engine.demo.vocabulary import TEXT, train_tokenizer
 
 HIDDEN, LAYERS, VISION_HIDDEN, VISION_DEPTH = 128, 3, 128, 2
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
+"""Values as wide as the hidden state: narrower ones would be a bottleneck of each layer."""
 MERGED = 1000
-RATE, WARM_UP = 2e-3, 100
+RATE, WARM_UP, COOLING = 2.5e-3, 100, 0.3
 LAST = ("o_proj", "down_proj", "attn.proj", "mlp.linear_fc2")
 """Matrices whose output is added to what goes past them."""
 STATE = "training.pt"
@@ -29,9 +31,8 @@ def write_untrained(folder: Path, *, append_end: bool, layers: int = LAYERS) -> 
     tokenizer = train_tokenizer(append_end=append_end, text=_text(), merged=MERGED)
     ids = {str(token): index for index, token in tokenizer.get_added_tokens_decoder().items()}
     rows = -(-tokenizer.get_vocab_size() // 64) * 64
-    config = model_config(
-        ids, text_config(ids, rows, True, HIDDEN, layers), vision_config(HIDDEN, VISION_HIDDEN, VISION_DEPTH)
-    )
+    text = text_config(ids, rows, True, HIDDEN, layers) | HEADS
+    config = model_config(ids, text, vision_config(HIDDEN, VISION_HIDDEN, VISION_DEPTH))
     tokenizer.save(str(folder / "tokenizer.json"))
     write_texts(folder, config)
 
@@ -41,10 +42,12 @@ def build(folder: Path, seed: int) -> Any:
     from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
     if (folder / "model.safetensors").is_file():
-        return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder)).float()
-    _initialise(model)
+        model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    else:
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder)).float()
+        _initialise(model)
+    model.model.visual.pos_embed.weight.requires_grad_(False)
     return model
 
 
@@ -59,17 +62,22 @@ def save(model: Any, folder: Path) -> None:
 
 @dataclass
 class Optimiser:
-    """AdamW with warm-up and cosine over a fixed number of steps."""
+    """AdamW with warm-up and a cosine over the number of steps.
+
+    With a longer `horizon` the cosine is only begun, and the rate falls to nothing in the last three tenths:
+    what comes before them is the same however long the run is to be.
+    """
 
     model: Any
     steps: int
     rate: float = RATE
+    horizon: int | None = None
 
     def __post_init__(self) -> None:
-        flat = [p for p in self.model.parameters() if p.ndim < 2]
-        wide = [p for p in self.model.parameters() if p.ndim >= 2]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        flat, wide = [p for p in trained if p.ndim < 2], [p for p in trained if p.ndim >= 2]
         groups = [{"params": wide, "weight_decay": 0.01}, {"params": flat, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98))
+        self.adam = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98), fused=True)
 
     def save(self, folder: Path, at: int, rng: np.random.Generator) -> None:
         """Weights, and the state after step `at`."""
@@ -78,10 +86,10 @@ class Optimiser:
         torch.save(state, folder / f"{STATE}.part")
         (folder / f"{STATE}.part").replace(folder / STATE)
 
-    def resume(self, folder: Path, rng: np.random.Generator) -> int:
-        """The step to go on with."""
+    def resume(self, folder: Path, rng: np.random.Generator) -> int | None:
+        """The step to go on with; None where nothing was saved."""
         if not (folder / STATE).is_file():
-            return 0
+            return None
         state = torch.load(folder / STATE, weights_only=False)
         self.model.load_state_dict(state["model"])
         self.adam.load_state_dict(state["adam"])
@@ -91,8 +99,10 @@ class Optimiser:
 
     def step(self, loss: torch.Tensor, at: int) -> None:
         warm = min(1.0, (at + 1) / WARM_UP)
+        cool = min(1.0, (self.steps - at) / (COOLING * self.steps)) if self.horizon else 1.0
+        turn = math.pi * at / (self.horizon or self.steps)
         for group in self.adam.param_groups:
-            group["lr"] = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * at / self.steps)))
+            group["lr"] = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(turn))) * cool
         self.adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -103,11 +113,25 @@ def _initialise(model: Any) -> None:
     """Variance-keeping matrices: at these widths the usual 0.02 is a nearly linear net that starts slowly."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "embed" in name and "patch" not in name:
+            if "pos_embed" in name:
+                weight.copy_(_places(*weight.shape))
+            elif "embed" in name and "patch" not in name:
                 weight.normal_(0, 0.1)
             elif weight.ndim >= 2:
                 gain = 0.7 if any(part in name for part in LAST) else 1.0
                 weight.normal_(0, gain / weight[0].numel() ** 0.5)
+
+
+def _places(count: int, size: int) -> torch.Tensor:
+    """(count, size): smooth over the square and left as it is, so that what is learned on a small grid of
+    patches holds on a large one, which reads other rows."""
+    side = round(count**0.5)
+    line = torch.linspace(0, 1, side)
+    y, x = (each.reshape(-1, 1) for each in torch.meshgrid(line, line, indexing="ij"))
+    waves = [torch.cos(math.pi * k * axis) for k in range(1, 5) for axis in (x, y)]
+    waves += [torch.cos(math.pi * i * x) * torch.cos(math.pi * j * y) for i in (1, 2) for j in (1, 2)]
+    basis = torch.cat(waves, 1)
+    return basis @ torch.randn(basis.shape[1], size) * 0.2
 
 
 def _text() -> str:

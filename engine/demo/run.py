@@ -1,7 +1,7 @@
 """`qvl demo`: the whole way on this machine, over HTTP, with nothing downloaded.
 
-A tiny pair of models, a real `qvl serve`, pictures, pages and videos of a small drawn world, and a few
-questions: recall by vectors, then rerank, as a search service does it.
+The bundled pair, a real `qvl serve`, pictures, pages and videos of the small drawn world that it was trained
+on, and questions: recall by vectors, then rerank, as a search service does it.
 """
 
 from __future__ import annotations
@@ -12,91 +12,98 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import webbrowser
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from qvl.engine.client import Client, Ranked
+from qvl.engine.client import Client
 from qvl.engine.client.calls import Vectors
+from qvl.engine.demo import search, tables
 from qvl.engine.demo.bundled import bundled_pair
-from qvl.engine.demo.corpus import Asked, Entry, corpus
+from qvl.engine.demo.corpus import TYPED, Asked, Entry, corpus
+from qvl.engine.demo.page import page
+from qvl.engine.demo.search import Found
 from qvl.engine.errors import ConfigError
 from qvl.engine.options import cache_folder
 
 START_SECONDS = 300
 STOP_SECONDS = 15
-RERANKED = 4
-SHOWN = 3
 
-UNTRAINED = (
-    "The embedder is trained on a small drawn world; the reranker has random weights still: its scores show "
-    "that both stages work together, so the tables below are in the embedder's order."
+ABOUT = (
+    "Two tiny models, trained on a small drawn world, show both stages at work. The first turns every "
+    "picture, page and video into a vector and finds the nearest to a question; the second reads the "
+    "question beside each of those and says how sure it is that they fit. They know this world alone, and "
+    "say nothing about the quality of the published models."
 )
 
 
-def demo(*, keep: bool = False) -> int:
-    """Run the demo; the exit code is 0 when every stage answered."""
+def demo(*, keep: bool = False, ask: Sequence[str] = (), show: bool = False) -> int:
+    """Run the demo; the exit code is 0 when every stage answered.
+
+    `ask` are further questions; `show` writes the answers with their pictures to a page and opens it.
+    """
     signal.signal(signal.SIGTERM, _as_interrupt)
     console = Console()
-    console.print(UNTRAINED, style="yellow")
+    console.print(ABOUT, style="yellow")
     timings: dict[str, float] = {}
-    with _timed(timings, "write the tiny pair"):
-        embedder, reranker = bundled_pair(cache_folder())
-    with _serving(console, timings, embedder, reranker) as url, Client(url) as client:
-        _search(console, timings, client)
-        _show_timings(console, timings)
+    with _serving(console, timings) as url, Client(url) as client:
+        searched = Searched(client, timings)
+        typed = [searched.ask(text) for text in ask]
+        _report(console, searched, typed)
+        if show:
+            _open(console, searched, typed)
         if keep:
             console.print(f"Serving on {url} until Ctrl-C; try {url}/docs")
-            _until_interrupted()
+            _until_interrupted(console, searched)
     return 0
 
 
-def _search(console: Console, timings: dict[str, float], client: Client) -> None:
-    entries, asked = corpus()
-    with _timed(timings, f"embed {len(entries)} items (pictures, pages, videos)"):
-        found = client.embed([entry.item for entry in entries])
-    for query in asked:
-        with _timed(timings, f"embed {len(asked)} queries"):
-            [wanted] = client.embed([query.item], instruction=query.instruction)
-        similarity = found @ wanted
-        recalled = [int(place) for place in np.argsort(-similarity)[:RERANKED]]
-        with _timed(timings, f"rerank {len(asked)} × {RERANKED} candidates"):
-            ranked = client.rerank(
-                query.item, [entries[i].item for i in recalled], instruction=query.instruction
-            )
-        console.print(
-            _table(query, entries, similarity, [Ranked(recalled[r.index], r.score) for r in ranked])
-        )
+@dataclass
+class Searched:
+    """The demo's corpus, embedded, and the answers to its questions."""
+
+    client: Client
+    timings: dict[str, float]
+    entries: list[Entry] = field(init=False)
+    vectors: Vectors = field(init=False)
+    found: list[Found] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.entries, questions = corpus()
+        with _timed(self.timings, f"embed {len(self.entries)} items (pictures, pages, videos)"):
+            self.vectors = self.client.embed([entry.item for entry in self.entries])
+        with _timed(self.timings, f"embed {len(questions)} questions"):
+            nearest = search.recall(self.client, self.vectors, questions)
+        with _timed(self.timings, f"rerank {len(questions)} × {search.RECALLED} candidates"):
+            self.found = [
+                search.rerank(self.client, self.entries, asked, near)
+                for asked, near in zip(questions, nearest, strict=True)
+            ]
+
+    def ask(self, text: str) -> Found:
+        asked = Asked(text, text, TYPED)
+        [nearest] = search.recall(self.client, self.vectors, [asked])
+        return search.rerank(self.client, self.entries, asked, nearest)
 
 
-def _table(query: Asked, entries: list[Entry], similarity: Vectors, ranked: list[Ranked]) -> Table:
-    table = Table(
-        title=f"Query: {query.title}\n{query.instruction}", title_justify="left", title_style="bold"
-    )
-    table.add_column("rank", justify="right")
-    table.add_column("found")
-    table.add_column("cosine", justify="right")
-    table.add_column("reranker (random)", justify="right")
-    recalled = sorted(ranked, key=lambda each: -float(similarity[each.index]))
-    for rank, each in enumerate(recalled[:SHOWN], 1):
-        table.add_row(
-            str(rank), entries[each.index].title, f"{similarity[each.index]:.3f}", f"{each.score:.3f}"
-        )
-    return table
+def _report(console: Console, searched: Searched, typed: Sequence[Found]) -> None:
+    for found in typed or search.telling(searched.found):
+        console.print(tables.question(searched.entries, found))
+    console.print(tables.shares(search.shares(searched.found)))
+    console.print(tables.timings(searched.timings))
 
 
-def _show_timings(console: Console, timings: dict[str, float]) -> None:
-    table = Table(title="What took how long", title_justify="left", title_style="bold")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    for stage, seconds in timings.items():
-        table.add_row(stage, f"{seconds:.2f}")
-    console.print(table)
+def _open(console: Console, searched: Searched, typed: Sequence[Found]) -> None:
+    file = cache_folder() / "demo.html"
+    shown = [*typed, *search.telling(searched.found)]
+    file.write_text(page(ABOUT, searched.entries, shown, search.shares(searched.found)), encoding="utf-8")
+    console.print(f"The same with pictures: {file}", soft_wrap=True)
+    webbrowser.open(file.resolve().as_uri())
 
 
 @contextmanager
@@ -107,12 +114,13 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
 
 
 @contextmanager
-def _serving(console: Console, timings: dict[str, float], embedder: Path, reranker: Path) -> Iterator[str]:
+def _serving(console: Console, timings: dict[str, float]) -> Iterator[str]:
     """A real `qvl serve` in a process group of its own, which is gone afterwards whatever happened."""
-    port = _free_port()
+    port, (embedder, reranker) = _free_port(), bundled_pair()
     command = [sys.executable, "-m", "qvl.engine.cli", "serve", "--port", str(port), "--dtype", "float32"]
     command += ["--embedder", str(embedder), "--reranker", str(reranker)]
     log = cache_folder() / "demo-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"Starting the server (log: {log})")
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -182,8 +190,14 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _until_interrupted() -> None:
-    try:
+def _until_interrupted(console: Console, searched: Searched) -> None:
+    """Questions typed at a terminal are answered; anywhere else it only waits."""
+    with suppress(KeyboardInterrupt):
+        while sys.stdin.isatty():
+            try:
+                text = console.input("ask for a picture, page or video: ").strip()
+            except EOFError:
+                break
+            if text:
+                console.print(tables.question(searched.entries, searched.ask(text)))
         signal.pause()
-    except KeyboardInterrupt:
-        return

@@ -16,7 +16,9 @@ from PIL import Image
 
 from qvl.engine.demo import codes
 from qvl.engine.demo.codes import Code
+from qvl.engine.demo.drawing import Size
 from qvl.engine.demo.world import (
+    WIDE,
     WORDS,
     Clip,
     Page,
@@ -43,6 +45,8 @@ class Item:
     image: Image.Image | None = None
     frames: tuple[Image.Image, ...] = ()
     instruction: str | None = None
+    small: bool = False
+    """Frames kept as small as they are: a short cut of training, which the reference does not take."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,10 @@ def shapes(rng: Rng, scene: Scene) -> Example:
     return Example(asked, Item(image=found.draw(rng)), codes.shapes(scene), codes.code(found))
 
 
-def video(rng: Rng, clip: Clip) -> Example:
+def video(rng: Rng, clip: Clip, size: Size = WIDE) -> Example:
     asked = Item(clip.caption(rng), instruction=FIND_VIDEO if rng.integers(2) else None)
-    return Example(asked, Item(frames=tuple(clip.draw(rng))), codes.code(clip), codes.code(clip))
+    shown = Item(frames=tuple(clip.draw(rng, size)), small=size != WIDE)
+    return Example(asked, shown, codes.code(clip), codes.code(clip))
 
 
 def alike(rng: Rng, scene: Scene, kept: str) -> Scene:
@@ -114,21 +119,29 @@ SCENES: dict[str, Callable[[Rng, Scene], Example]] = {
 }
 
 
+SMALL = (128, 128)
+CLIPS: dict[str, Size] = {"video": WIDE, "small video": SMALL}
+
+
 def sample(task: str, rng: Rng, count: int) -> list[Example]:
+    """All under one instruction, so that they begin alike."""
     if task == "page":
-        return [page(rng, each) for each in _pages(rng, count)]
-    if task == "video":
-        return [video(rng, random_clip(rng)) for _ in range(count)]
-    scenes = [random_scene(rng) for _ in range(-(-count // 2))]
-    scenes += [edited(scene, rng)[0] for scene in scenes]
-    return [SCENES[task](rng, scene) for scene in scenes[:count]]
+        made = [page(rng, each) for each in pages(rng, count)]
+    elif task in CLIPS:
+        made = [video(rng, random_clip(rng), CLIPS[task]) for _ in range(count)]
+    else:
+        scenes = [random_scene(rng) for _ in range(-(-count // 2))]
+        scenes += [edited(scene, rng)[0] for scene in scenes]
+        made = [SCENES[task](rng, scene) for scene in scenes[:count]]
+    told = made[0].query.instruction
+    return [replace(each, query=replace(each.query, instruction=told)) for each in made]
 
 
-def _pages(rng: Rng, count: int) -> list[Page]:
-    """Every second one has two words of the one before."""
-    pages: list[Page] = []
-    while len(pages) < count:
+def pages(rng: Rng, count: int) -> list[Page]:
+    """Every second one has three words of the one before."""
+    made: list[Page] = []
+    while len(made) < count:
         first = random_page(rng)
         left = [word for word in WORDS if word not in first.words]
-        pages += [first, replace(first, words=(*first.words[:2], left[rng.integers(len(left))]))]
-    return pages[:count]
+        made += [first, replace(first, words=(*first.words[:3], left[rng.integers(len(left))]))]
+    return made[:count]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,21 @@ from torch.nn import functional
 
 from qvl.engine.checkpoint import Role, find, load_text_side
 from qvl.engine.config import EngineConfig
-from qvl.engine.demo import codes, judging, learner, tasks
+from qvl.engine.demo import judging, learner, sight, tasks
 from qvl.engine.demo.batches import Collator, last_hidden
-from qvl.engine.demo.tasks import Example
+from qvl.engine.demo.codes import Code
+from qvl.engine.demo.pull import pull, targets
+from qvl.engine.demo.tasks import Example, Item
 
 SEED = 2026
-SHARES = {
-    "text to image": 0.27,
-    "image to text": 0.15,
-    "page": 0.26,
-    "mixed": 0.14,
-    "colours": 0.07,
-    "shapes": 0.07,
-    "video": 0.06,
-}
-BATCH = {"video": 4}
-PAIRS = 24
-SAVED_EVERY = 500
-TEMPERATURE = 0.05
+MIX = {"text to image": 10, "page": 8, "small video": 4, "mixed": 8, "colours": 4, "shapes": 4, "video": 3}
+"""Examples in each step. All in every step: steps of one task alone pull all vectors to and fro, and learn
+almost nothing."""
+LATER = {"page": (300, 14), "small video": (500, 24)}
+"""From which step on how many further documents: these are learned last."""
+SIGHT_STEPS = 500
+HORIZON = 2000
+SAVED_EVERY = 100
 MATRYOSHKA = {128: 1.0, 64: 0.5, 32: 0.25}
 
 
@@ -52,23 +48,46 @@ def train_embedder(folder: Path, steps: int, threads: int, until: int | None = N
     torch.set_num_threads(threads)
     learner.write_untrained(folder, append_end=True)
     model = learner.build(folder, SEED).train()
-    collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps)
-    basis = torch.from_numpy(codes.frame(learner.HIDDEN))
+    collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
     rng = np.random.default_rng(SEED)
-    names, shares = list(SHARES), np.array(list(SHARES.values()))
-    started, seen = time.monotonic(), dict.fromkeys(names, 0.0)
-    for at in range(optimiser.resume(folder, rng), until or steps):
-        task = names[rng.choice(len(names), p=shares / shares.sum())]
-        examples = tasks.sample(task, rng, BATCH.get(task, PAIRS))
-        loss, near = embedder_loss(model, collate, basis, examples)
+    started, first = time.monotonic(), optimiser.resume(folder, rng)
+    if first is None:
+        sight.train(model, SIGHT_STEPS, SEED)
+        optimiser.save(folder, -1, rng)
+        first = 0
+    for at in range(first, until or steps):
+        loss, nears = embedder_loss(model, collate, coded(rng, at))
         optimiser.step(loss, at)
-        seen[task] = 0.9 * seen[task] + 0.1 * near
-        if at % 100 == 99:
-            line = "  ".join(f"{name} {value:.3f}" for name, value in seen.items())
-            print(f"{at + 1} {time.monotonic() - started:.0f}s  {line}", flush=True)
+        if at % 20 == 19:
+            told = "  ".join(f"{name} {near:.3f}" for name, near in nears.items())
+            print(f"{at + 1} {time.monotonic() - started:.0f}s  {told}", flush=True)
         if at % SAVED_EVERY == SAVED_EVERY - 1 or at == steps - 1:
             optimiser.save(folder, at, rng)
             learner.save(model, folder)
+
+
+Coded = list[tuple[Item, Code]]
+
+
+def coded(rng: np.random.Generator, at: int) -> dict[str, Coded]:
+    """Items and what they should be taken for. Those of a group are alike in length, or in how they begin."""
+    drawn = {task: tasks.sample(task, rng, count) for task, count in MIX.items()}
+    later = {task: tasks.sample(task, rng, count) for task, (start, count) in LATER.items() if at >= start}
+
+    def queries(*names: str) -> Coded:
+        return [(each.query, each.query_code) for name in names for each in drawn.get(name, ())]
+
+    def documents(found: dict[str, list[Example]], *names: str) -> Coded:
+        return [(each.document, each.document_code) for name in names for each in found.get(name, ())]
+
+    groups = {
+        "texts": queries("text to image", "page", "small video"),
+        "pictures": documents(drawn, "text to image", "page") + documents(later, "page"),
+        "changes": queries("mixed", "colours", "shapes"),
+        "videos": documents(drawn, "video"),
+        "clips": documents(later, "small video"),
+    }
+    return {name: group for name, group in groups.items() if group}
 
 
 def train_reranker(embedder: Path, folder: Path, steps: int, threads: int) -> None:
@@ -79,28 +98,15 @@ def train_reranker(embedder: Path, folder: Path, steps: int, threads: int) -> No
 
 
 def embedder_loss(
-    model: Any, collate: Collator, basis: torch.Tensor, examples: Sequence[Example]
-) -> tuple[torch.Tensor, float]:
-    """Distance to the codes, and InfoNCE at each width; also how near to their codes the vectors came."""
-    half = len(examples)
-    both = [e.query for e in examples] + [e.document for e in examples]
-    wanted = np.stack([e.query_code for e in examples] + [e.document_code for e in examples])
-    target = functional.normalize(torch.from_numpy(wanted) @ basis, dim=-1)
-    vectors = functional.normalize(last_hidden(model.model, collate.items(both)), dim=-1)
-    near = (vectors * target).sum(-1)
-    loss = 4 * (1 - near).mean()
-    ideal = target[:half] @ target[half:].T
-    # A document that the codes call as good as the right one is no negative.
-    same = (ideal > ideal.diagonal()[:, None] - 1e-3) & ~torch.eye(half, dtype=torch.bool)
-    # int8 vectors are off by half a step; the range of a component is about three deviations.
-    noisy = vectors + (torch.rand_like(vectors) - 0.5) * (3 / learner.HIDDEN**0.5 / 127)
-    for width, weight in MATRYOSHKA.items():
-        cut = functional.normalize(noisy[:, :width], dim=-1)
-        scores = (cut[:half] @ cut[half:].T / TEMPERATURE).masked_fill(same, -1e4)
-        loss = loss + 0.5 * weight * functional.cross_entropy(scores, torch.arange(half))
-        if not same.any():
-            loss = loss + 0.5 * weight * functional.cross_entropy(scores.T, torch.arange(half))
-    return loss, float(near.detach().mean())
+    model: Any, collate: Collator, groups: dict[str, Coded]
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The pull on each group's vectors together, and how near each group came."""
+    hidden = [last_hidden(model.model, collate.items([i for i, _ in group])) for group in groups.values()]
+    vectors = functional.normalize(torch.cat(hidden), dim=-1)
+    target = targets([code for group in groups.values() for _, code in group])
+    loss, near = pull(vectors, target, MATRYOSHKA)
+    parts = torch.split(near, [len(group) for group in groups.values()])
+    return loss, {name: float(part.mean()) for name, part in zip(groups, parts, strict=True)}
 
 
 def main() -> None:
@@ -108,13 +114,13 @@ def main() -> None:
     parser.add_argument("role", choices=("embedder", "reranker"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, help="the trained embedder, for the reranker")
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="1300 for the embedder, 2000 for the reranker")
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.role == "embedder":
-        train_embedder(given.out, given.steps, given.threads)
+        train_embedder(given.out, given.steps or 1300, given.threads)
     else:
-        train_reranker(given.embedder, given.out, given.steps, given.threads)
+        train_reranker(given.embedder, given.out, given.steps or 2000, given.threads)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     scene.draw(rng), scene.caption(rng)         # a 64 × 64 picture, one of several phrasings
     page = random_page(rng); clip = random_clip(rng)
 
-A scene has four quarters; one to three of them hold a shape. Everything that a caption says can be seen, and
+A scene has four quarters; two or three of them hold a shape. Everything that a caption says can be seen, and
 two scenes with the same caption are the same scene, so that a caption picks one picture out of a thousand.
 """
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from qvl.engine.demo.drawing import SIDE, backdrop, stamp
-from qvl.engine.demo.samples import COLOURS, PLACES
+from qvl.engine.demo.drawing import PLACES, SIDE, Size, backdrop, stamp
+from qvl.engine.demo.samples import COLOURS
 
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
@@ -43,20 +43,10 @@ WORDS = (
     "river",
     "storm",
     "table",
-    "uncle",
-    "violin",
-    "water",
-    "yacht",
-    "zebra",
-    "bridge",
-    "candle",
-    "dragon",
-    "forest",
-    "garden",
-    "mirror",
-    "silver",
 )
 PAPERS = {"white": (250, 250, 246), "yellow": (247, 232, 170), "grey": (205, 208, 212)}
+WIDE = (512, 256)
+"""A clip's frames: 128 tokens, the fewest that the reference makes of any."""
 COLOUR_NAMES, PLACE_NAMES, PAPER_NAMES = tuple(COLOURS), tuple(PLACES), tuple(PAPERS)
 
 
@@ -85,11 +75,11 @@ class Scene:
         listed = [(QUARTERS[i], f"a {thing.name}") for i in order if (thing := self.things[i])]
         style = int(rng.integers(4))
         if style == 0:
-            return " and ".join(f"{name} at the {where}" for where, name in listed) + f", over {self.place}"
+            return " and ".join(f"at the {where} {name}" for where, name in listed) + f", over {self.place}"
         if style == 1:
             return f"over {self.place}: " + ", ".join(f"{where} {name}" for where, name in listed)
         if style == 2:
-            return f"a picture of {self.place} with " + ", ".join(f"{n} in the {w}" for w, n in listed)
+            return f"a picture of {self.place}, " + ", ".join(f"in the {w} {n}" for w, n in listed)
         return "; ".join(f"at the {where} {name}" for where, name in listed) + f"; behind it {self.place}"
 
     def draw(self, rng: np.random.Generator) -> Image.Image:
@@ -114,37 +104,38 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Three words, one to a line; the layout is not part of what a query asks for."""
+    """Four words, one to a line; the layout is not part of what a query asks for."""
 
     words: tuple[str, ...]
     paper: str
     layout: int
 
     def caption(self, rng: np.random.Generator) -> str:
-        first, second, third = (self.words[i] for i in rng.permutation(3))
+        first, second, third, fourth = (self.words[i] for i in rng.permutation(4))
         styles = (
-            f"{first} {second} {third}",
-            f"the page that says {first}, {second} and {third}",
-            f"a page with the words {first}, {second}, {third}",
+            f"{first} {second} {third} {fourth}",
+            f"the page that says {first}, {second}, {third} and {fourth}",
+            f"a page with the words {first}, {second}, {third}, {fourth}",
         )
         return styles[int(rng.integers(len(styles)))]
 
     def draw(self, rng: np.random.Generator) -> Image.Image:
-        """64 × 96: a word stands in a band of its own; layouts indent and rule it differently."""
-        image = Image.new("RGB", (SIDE, 96), PAPERS[self.paper])
+        """64 × 128: a word stands in a row of patches of its own; layouts indent and rule it differently."""
+        image = Image.new("RGB", (SIDE, 128), PAPERS[self.paper])
         pen = ImageDraw.Draw(image)
-        font = ImageFont.load_default(14)
+        font = ImageFont.load_default(13)
         for line, word in enumerate(self.words):
-            x = (4, 12, 4 + 8 * line)[self.layout]
-            pen.text((x + int(rng.integers(2)), 7 + 32 * line), word, fill=(20, 20, 30), font=font)
+            x, y = (1, 17, 1 + 16 * (line % 2))[self.layout], 13 + 32 * line
+            shift = rng.integers(0, 2, 2)
+            pen.text((x + int(shift[0]), y + int(shift[1])), word, fill=(20, 20, 30), font=font)
             if self.layout == 1:
-                pen.line((4, 29 + 32 * line, 60, 29 + 32 * line), fill=(120, 120, 130))
+                pen.line((4, 8 + 32 * line, 60, 8 + 32 * line), fill=(120, 120, 130))
         return image
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One thing that moves or changes its size, in four frames."""
+    """One thing that moves or changes its size, in two frames."""
 
     thing: Thing
     motion: str
@@ -164,19 +155,37 @@ class Clip:
         )
         return styles[int(rng.integers(len(styles)))]
 
-    def draw(self, rng: np.random.Generator) -> list[Image.Image]:
+    def path(self, rng: np.random.Generator, size: Size = WIDE) -> list[tuple[int, int, int]]:
+        """x, y and radius in each frame. It stands near the middle of a token, as a scene's things do."""
+        verb = self.motion.rsplit(" ", 1)[-1]
+        aside = rng.uniform(0.3, 0.7, 2)
+        found = []
+        for at in (0.0, 1.0):
+            way = 0.2 + 0.6 * (at if verb in ("right", "down") else 1 - at)
+            x = size[0] * (way if verb in ("left", "right") else aside[0])
+            y = size[1] * (way if verb in ("up", "down") else aside[1])
+            shift = rng.integers(-2, 3, 2)
+            radius = {"grows": 8 + 20 * at, "shrinks": 28 - 20 * at}.get(verb, 14)
+            found.append((cell(x) + int(shift[0]), cell(y) + int(shift[1]), round(radius)))
+        return found
+
+    def draw(self, rng: np.random.Generator, size: Size = WIDE) -> list[Image.Image]:
+        return self.paint(self.path(rng, size), rng, size)
+
+    def paint(
+        self, path: list[tuple[int, int, int]], rng: np.random.Generator, size: Size
+    ) -> list[Image.Image]:
         frames = []
-        across = float(rng.uniform(26, 38))
-        for at in np.linspace(0, 1, 4):
-            image = backdrop(self.place, rng)
-            way = {"left": 50 - 36 * at, "right": 14 + 36 * at, "up": 50 - 36 * at, "down": 14 + 36 * at}
-            verb = self.motion.rsplit(" ", 1)[-1]
-            step = round(way.get(verb, 32.0))
-            centre = (step, round(across)) if verb in ("left", "right") else (round(across), step)
-            radius = {"grows": 7 + 16 * at, "shrinks": 23 - 16 * at}.get(verb, 11.0)
-            stamp(image, self.thing.shape, self.thing.colour, self.thing.striped, centre, round(radius))
+        for x, y, radius in path:
+            image = backdrop(self.place, rng, size)
+            stamp(image, self.thing.shape, self.thing.colour, self.thing.striped, (x, y), radius)
             frames.append(image)
         return frames
+
+
+def cell(at: float) -> int:
+    """The middle of the 32 pixels that become one token."""
+    return 32 * int(at // 32) + 16
 
 
 def random_thing(rng: np.random.Generator) -> Thing:
@@ -185,13 +194,13 @@ def random_thing(rng: np.random.Generator) -> Thing:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    held = set(rng.permutation(4)[: rng.integers(1, 4)].tolist())
+    held = set(rng.permutation(4)[: rng.integers(2, 4)].tolist())
     things = tuple(random_thing(rng) if i in held else None for i in range(4))
     return Scene(things, PLACE_NAMES[rng.integers(len(PLACE_NAMES))])
 
 
 def random_page(rng: np.random.Generator) -> Page:
-    words = tuple(WORDS[i] for i in rng.permutation(len(WORDS))[:3])
+    words = tuple(WORDS[i] for i in rng.permutation(len(WORDS))[:4])
     return Page(words, PAPER_NAMES[rng.integers(len(PAPER_NAMES))], int(rng.integers(3)))
 
 

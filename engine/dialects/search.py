@@ -24,6 +24,8 @@ from qvl.engine.protocol import Condition, Content, Scalar, SearchRequest, Searc
 
 MOST = 64
 """Fields of a filter or of an item's metadata."""
+MOST_VALUES = 10_000
+"""Accepted by all fields of a filter; an SQLite as it comes takes 32,766 parameters."""
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -109,7 +111,10 @@ def parse(body: SearchBody) -> SearchRequest:
 
 def conditions(rules: dict[str, Any]) -> tuple[Condition, ...]:
     _named("filter", rules)
-    return tuple(_condition(key, _checked(rule, Rule, f"filter.{key}")) for key, rule in rules.items())
+    made = tuple(_condition(key, _checked(rule, Rule, f"filter.{key}")) for key, rule in rules.items())
+    if (values := sum(len(each.values) for each in made)) > MOST_VALUES:
+        raise BadRequest(f"filter: {values} accepted values; at most {MOST_VALUES}", param="filter")
+    return made
 
 
 def metadata(value: Any) -> dict[str, Scalar | list[Scalar]]:

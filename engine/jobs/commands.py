@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs import formats
-from qvl.engine.jobs.answers import Answers, answering, settings_of
+from qvl.engine.jobs.answers import answering, settings_of
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
-from qvl.engine.jobs.pipeline import run
+from qvl.engine.jobs.pipeline import run, to_its_end
 from qvl.engine.jobs.progress import duration, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.tasks import Embedding, Ranking, Row, Task
+from qvl.engine.jobs.tasks import Embedding, Ranking
 from qvl.engine.jobs.work import Work
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Order:
     """One job as the command line gave it."""
 
@@ -34,8 +33,7 @@ class Order:
     role: str
     asked: dict[str, Any]
     """What goes with every line, e.g. the instruction; another value is another job."""
-    task: Callable[[Answers], Task[Row]]
-    files: tuple[str, ...]
+    task: type[Embedding | Ranking]
     writer: Writer
 
 
@@ -47,40 +45,22 @@ def embed_file(
     instruction: str | None,
     dimensions: int | None,
 ) -> int:
-    order = Order(
-        source=source,
-        out=out,
-        job=job,
-        engine=engine,
-        role="embedder",
-        asked={"instruction": instruction, "dimensions": dimensions},
-        task=partial(Embedding, instruction=instruction, dimensions=dimensions),
-        files=Embedding.files,
-        writer=writer_for(out, formats.EMBEDDINGS),
-    )
-    return _until_stopped(order)
+    asked = {"instruction": instruction, "dimensions": dimensions}
+    writer = writer_for(out, formats.EMBEDDINGS)
+    return until_stopped(carry_out(Order(source, out, job, engine, "embedder", asked, Embedding, writer)))
 
 
 def rerank_file(
     source: Path, out: Path, job: JobConfig, engine: EngineConfig | None, instruction: str | None
 ) -> int:
-    order = Order(
-        source=source,
-        out=out,
-        job=job,
-        engine=engine,
-        role="reranker",
-        asked={"instruction": instruction},
-        task=partial(Ranking, instruction=instruction),
-        files=Ranking.files,
-        writer=writer_for(out, formats.RANKINGS),
-    )
-    return _until_stopped(order)
+    asked, writer = {"instruction": instruction}, writer_for(out, formats.RANKINGS)
+    return until_stopped(carry_out(Order(source, out, job, engine, "reranker", asked, Ranking, writer)))
 
 
-def _until_stopped(order: Order) -> int:
+def until_stopped(job: Coroutine[Any, Any, int]) -> int:
+    """The exit code of a job that its own command goes on with."""
     try:
-        return asyncio.run(carry_out(order))
+        return asyncio.run(job)
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         say("stopped; the same command goes on from here")
         return 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
@@ -93,7 +73,7 @@ async def carry_out(order: Order) -> int:
     given = await asyncio.to_thread(fingerprint, order.source)
     answered_by = await settings_of(order.job, order.engine, order.role)
     settings = {"input": given.sha256, "role": order.role, **order.asked, **answered_by}
-    with Work(order.out, order.files) as work, work.on_a_full_disk():
+    with Work(order.out, order.task.files) as work, work.on_a_full_disk():
         done = work.finished(settings, order.job.overwrite)
         if done is not None:
             say(f"{order.out} is finished already: {_told(done)}")
@@ -102,7 +82,7 @@ async def carry_out(order: Order) -> int:
         await _answer(order, work, given)
         summary = {"rows": work.mark.rows, "errors": work.mark.errors}
         made = work.folder / "made"
-        await asyncio.to_thread(order.writer, work.folder, made, work.mark)
+        await to_its_end(order.writer, work.folder, made, work.mark)
         work.finish(made, settings, summary)
     say(f"{order.out}: {_told(summary)}")
     if summary["errors"]:
@@ -121,7 +101,7 @@ async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
         started = time.monotonic()
         with reporting(given.lines, work.mark) as report:
             lines = read(order.source, work.mark.index, work.mark.offset)
-            await run(order.task(answers), lines, work, order.job, report)
+            await run(order.task(answers, **order.asked), lines, work, order.job, report)
         seconds = time.monotonic() - started
     say(f"{left:,} lines in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
 

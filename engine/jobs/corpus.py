@@ -27,7 +27,7 @@ KINDS = {
     "text": (".txt", ".md"),
 }
 """Of a folder's files, by the end of their names; each is an item whose id is its path in the folder."""
-_READ_BYTES = 256 << 20
+READ_BYTES = 256 << 20
 """Of one file; the engine refuses less."""
 _READ_ROWS = 256
 """Rows of a parquet file in memory at once."""
@@ -82,7 +82,7 @@ def survey(source: Path, size: int) -> Corpus:
     digest, blocks, skipped = hashlib.sha256(), [], 0
     plans: Iterable[Block]
     if source.is_dir():
-        files = sorted(each for each in source.rglob("*") if each.is_file())
+        files = files_of(source)
         tables = [each for each in files if each.suffix in (".jsonl", ".parquet")]
         media = [each for each in files if each.suffix.lower() in _KIND_OF]
         skipped = len(files) - len(tables) - len(media)
@@ -99,6 +99,22 @@ def survey(source: Path, size: int) -> Corpus:
         placed.append(replace(block, number=number, first=first))
         first += block.count
     return Corpus(tuple(placed), digest.hexdigest(), first, skipped)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Every file below a folder, in order. Raises JobError for a name that an id cannot be made of."""
+    found = sorted(each for each in folder.rglob("*") if each.is_file())
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise JobError(f"{str(path)!a}: the name is not UTF-8; rename the file") from None
+    return found
+
+
+def content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(READ_BYTES)
 
 
 def _of_lines(path: Path, size: int, digest: Any) -> Iterator[Block]:
@@ -151,9 +167,7 @@ def _mark(digest: Any, path: Path) -> None:
 
 def _file(folder: Path, name: str) -> bytes:
     path = folder / name
-    kind = _KIND_OF[path.suffix.lower()]
-    with path.open("rb") as file:
-        data = file.read(_READ_BYTES)
+    kind, data = _KIND_OF[path.suffix.lower()], content(path)
     value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)
     return orjson.dumps({"id": name, kind: value})
 

@@ -61,7 +61,7 @@ async def run(
                 settle(work, asked, await answered, job)
                 report(work.mark)
             if time.monotonic() - committed > COMMIT_SECONDS or (batch is None and not window):
-                await asyncio.to_thread(work.commit)
+                await to_its_end(work.commit)
                 committed = time.monotonic()
             if batch is None and not window:
                 return
@@ -72,6 +72,16 @@ async def run(
         for _, under_way in window:
             under_way.cancel()
         await asyncio.gather(*(under_way for _, under_way in window), return_exceptions=True)
+
+
+async def to_its_end(write: Callable[..., None], *given: Any) -> None:
+    """In a thread, and even when the job is stopped meanwhile: what is written next must not meet it."""
+    under_way = asyncio.create_task(asyncio.to_thread(write, *given))
+    try:
+        await asyncio.shield(under_way)
+    except asyncio.CancelledError:
+        await under_way
+        raise
 
 
 async def answer(task: Task[R], batch: Sequence[Line]) -> list[R | QvlError]:

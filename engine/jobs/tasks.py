@@ -19,6 +19,8 @@ Row: TypeAlias = tuple[bytes, ...]
 Id: TypeAlias = str | int
 R = TypeVar("R")
 
+MOST_OF_AN_ID = 4096
+"""Characters, as of a path; in an npz every id takes the room of the longest."""
 RERANK_KEYS = frozenset({"id", "query", "documents", "instruction", "top_n"})
 
 
@@ -51,6 +53,8 @@ def parse(line: Line) -> Parsed:
         value = {key: each for key, each in value.items() if key != "id"}
     if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
         raise BadRequest("id must be a string or an integer", param="id")
+    if isinstance(own, str) and len(own) > MOST_OF_AN_ID:
+        raise BadRequest(f"id has {len(own):,} characters; at most {MOST_OF_AN_ID:,}", param="id")
     return Parsed(line.index, own, value)
 
 
@@ -85,7 +89,7 @@ class Ranking:
 
     async def _one(self, line: Parsed) -> Row | QvlError:
         try:
-            query, documents, instruction, top_n = _pair(line.value)
+            query, documents, instruction, top_n = pair_of(line.value)
         except BadRequest as error:
             return error
         result = await self.answers.rerank(query, documents, instruction or self.instruction)
@@ -95,7 +99,8 @@ class Ranking:
         return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE),)
 
 
-def _pair(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
+def pair_of(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
+    """A line's query, documents, instruction and top_n. Raises BadRequest."""
     if not isinstance(value, Mapping):
         raise BadRequest('a line must be an object with "query" and "documents"')
     if unknown := sorted(value.keys() - RERANK_KEYS):

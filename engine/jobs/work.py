@@ -140,13 +140,12 @@ class Work:
     def finish(self, made: Path, settings: dict[str, Any], summary: dict[str, Any]) -> None:
         """Put the output in its place in one step; a crash in between only repeats this."""
         if self.mark.errors:
-            shutil.copyfile(self.folder / ERRORS, self.folder / "errors.new")
-            (self.folder / "errors.new").replace(self.errors)
+            told = self.folder / "errors.new"
+            shutil.copyfile(self.folder / ERRORS, told)
+            _place(told, self.errors)
         else:
             self.errors.unlink(missing_ok=True)
-        with made.open("ab") as file:
-            sync(file)
-        made.replace(self.out)
+        _place(made, self.out)
         sync_folder(self.out.parent)
         done = {"settings": settings, "summary": summary}
         write_whole(self.record, orjson.dumps(done, option=orjson.OPT_INDENT_2))
@@ -194,6 +193,13 @@ def _difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
     if key == "input":
         return "an input file of other content"
     return f"{key} {orjson.dumps(begun.get(key)).decode()}, now {orjson.dumps(now.get(key)).decode()}"
+
+
+def _place(made: Path, name: Path) -> None:
+    """Whole on disk first."""
+    with made.open("ab") as file:
+        sync(file)
+    made.replace(name)
 
 
 def sync(file: BufferedWriter) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 
 from qvl.engine import checkpoint
 from qvl.engine.checkpoint import Checkpoint, Role
 from qvl.engine.config import EngineConfig
-from qvl.engine.errors import ConfigError
+from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.jobs.progress import say
 from qvl.engine.prepare import Ready
 from qvl.engine.quantize import awq, files, quality
@@ -62,6 +63,8 @@ def quantize(
                 before, after, side, found.role, examples[:: -(-len(examples) // _CHECKED)]
             )
         part.rename(out)
+    except SafetensorError as error:
+        raise CheckpointError(f"cannot read {found.path}, or not write {out}: {error}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     sizes = [files.size_of(folder) / 1e6 for folder in (found.path, out)]

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from qvl.engine.checkpoint import Checkpoint, TextSide
+from qvl.engine.checkpoint import Checkpoint, Role, TextSide
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.demo import tasks
 from qvl.engine.demo.batches import patches
 from qvl.engine.demo.samples import png
-from qvl.engine.errors import BadRequest, ConfigError, QvlError
+from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs import native
 from qvl.engine.jobs.lines import read
-from qvl.engine.jobs.tasks import parse
+from qvl.engine.jobs.tasks import pair_of, parse
 from qvl.engine.media import MediaLoader
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Preparer, Ready
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 
-Pair = tuple[Content, tuple[Content, ...]]
+Request: TypeAlias = EmbedRequest | RerankRequest
 MOST = 128
 """Prompts; more than this changes little."""
 _SEED = 31
@@ -32,19 +33,23 @@ _SEED = 31
 async def prompts(checkpoint: Checkpoint, side: TextSide, file: Path | None) -> list[Ready]:
     """As the server would make them. Raises ConfigError that names the file's line."""
     preparer = Preparer(MediaLoader(MediaConfig(), Limits(), lambda _: None), Metrics())
+    found: list[Ready] = []
     try:
-        if checkpoint.role == "embedder":
-            items = _items(file) if file else _drawn_items()
-            found = await preparer.embed(EmbedRequest(input=tuple(items[:MOST])), side)
-        else:
-            found = []
-            for query, documents in (_pairs(file) if file else _drawn_pairs())[:MOST]:
-                found += await preparer.rerank(RerankRequest(query=query, documents=documents), side)
-    except QvlError as error:
-        raise ConfigError(f"{file or 'examples'}: {error.param or ''}: {error.message}") from error
+        for where, request in _lines(file, checkpoint.role) if file else _drawn(checkpoint.role):
+            with _named(where):
+                prepared = (
+                    await preparer.embed(request, side)
+                    if isinstance(request, EmbedRequest)
+                    else await preparer.rerank(request, side)
+                )
+            found += [each for each in prepared if isinstance(each, Ready)]
+            if len(found) >= MOST:
+                break
     finally:
         await preparer.close()
-    return [each for each in found if isinstance(each, Ready)][:MOST]
+    if not found:
+        raise ConfigError(f"{file} has no lines")
+    return found[:MOST]
 
 
 def tensors(ready: Ready, config: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -59,54 +64,49 @@ def tensors(ready: Ready, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def _items(file: Path) -> Sequence[Content]:
-    """Lines as `qvl embed` takes them."""
-    return native.contents([each.value for each in _lines(file)])
+def _lines(file: Path, role: Role) -> Iterator[tuple[str, Request]]:
+    """As `qvl embed` or `qvl rerank` takes them; of the latter's, the first four documents."""
+    for line in read(file):
+        where = f"{file}, line {line.index + 1}"
+        with _named(where):
+            value = parse(line).value
+            if role == "embedder":
+                request: Request = EmbedRequest(input=native.contents([value]))
+            else:
+                asked, candidates, instruction, _ = pair_of(value)
+                query, documents = native.pair(asked, candidates[:4])
+                request = RerankRequest(query=query, documents=documents, instruction=instruction)
+        yield where, request
 
 
-def _pairs(file: Path) -> list[Pair]:
-    """Lines as `qvl rerank` takes them; of each, its first four documents."""
-    made = []
-    for line in _lines(file):
-        value = line.value
-        if not isinstance(value, dict) or not {"query", "documents"} <= value.keys():
-            raise BadRequest('must be an object with "query" and "documents"', param=f"line {line.index + 1}")
-        query, documents = native.pair(value["query"], value["documents"][:4])
-        made.append((query, documents))
-    return made
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
+    except QvlError as error:
+        raise ConfigError(f"{where}: {error.message}") from None
 
 
-def _lines(file: Path) -> list[Any]:
-    found = [parse(line) for _, line in zip(range(MOST), read(file), strict=False)]
-    if not found:
-        raise BadRequest("has no lines", param="file")
-    return found
-
-
-def _drawn() -> list[tuple[Content, Content]]:
-    """Queries and their documents, in all kinds but videos, which cost more than they add."""
+def _drawn(role: Role) -> Iterator[tuple[str, Request]]:
+    """Of all kinds but videos, which cost more than they add; a reranker gets each query with its document
+    and with another's."""
     rng = np.random.default_rng(_SEED)
-    return [
-        (_content(each.query), _content(each.document))
+    drawn = [
+        (content(each.query), content(each.document))
         for task in ("text to image", "image to text", "page", "mixed")
         for each in tasks.sample(task, rng, MOST // 8)
     ]
+    if role == "embedder":
+        yield "examples", EmbedRequest(input=tuple(each for both in drawn for each in both))
+        return
+    for (query, right), (_, wrong) in zip(drawn, [*drawn[1:], drawn[0]], strict=True):
+        yield "examples", RerankRequest(query=query, documents=(right, wrong))
 
 
-def _drawn_items() -> list[Content]:
-    return [each for both in _drawn() for each in both]
-
-
-def _drawn_pairs() -> list[Pair]:
-    """Each query with its document and with another's."""
-    drawn = _drawn()
-    shifted = [*drawn[1:], drawn[0]]
-    return [(query, (right, wrong)) for (query, right), (_, wrong) in zip(drawn, shifted, strict=True)]
-
-
-def _content(item: tasks.Item) -> Content:
+def content(item: tasks.Item) -> Content:
     return Content(
         texts=(item.text,) if item.text else (),
         images=(png(item.image),) if item.image else (),
+        videos=(tuple(png(frame) for frame in item.frames),) if item.frames else (),
         instruction=item.instruction,
     )

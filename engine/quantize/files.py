@@ -40,7 +40,7 @@ def write(
     matrices were quantised. No more than one file of weights is in memory."""
     for file in source.iterdir():
         if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX:
-            shutil.copy(file, out / file.name)
+            shutil.copyfile(file, out / file.name)  # not its mode: it may be read-only
     places: dict[str, str] = {}
     done = size = 0
     for file in weight_files(source):

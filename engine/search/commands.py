@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -19,8 +18,8 @@ from qvl.engine.client.items import native
 from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
-from qvl.engine.jobs.answers import answering
-from qvl.engine.jobs.commands import stop_politely
+from qvl.engine.jobs.answers import answering, settings_of
+from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import duration, reporting, say
@@ -47,19 +46,14 @@ class Order:
 
 
 def add(order: Order) -> int:
-    try:
-        return asyncio.run(_add(order))
-    except (KeyboardInterrupt, asyncio.CancelledError) as stop:
-        say("stopped; the same command goes on from here")
-        return 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+    return until_stopped(_add(order))
 
 
 async def _add(order: Order) -> int:
     stop_politely()
     lines, total = await asyncio.to_thread(_lines, order.source)
     with closing(order.place.open(writable=True)) as index:
-        if order.job.overwrite:
-            index.clear()
+        await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
         intake = await _filled(order, index, lines, total)
         await asyncio.to_thread(index.settle)
         held = len(index)
@@ -74,15 +68,18 @@ def _lines(source: Path) -> tuple[Iterable[Line], int]:
 
 
 async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int) -> Intake:
-    layout, kept = index.layout, order.kept
-    dimensions = kept.dimensions or (layout.dimensions if layout else None)
-    intake = Intake(
-        index,
-        dtype=kept.vectors or (layout.dtype if layout else "int8"),
-        prefix=kept.prefix or (layout.prefix if layout else None),
-    )
+    kept = order.kept
     folder = order.source if order.source.is_dir() else None
     async with answering(order.job, order.engine) as answers:
+        if order.job.overwrite:  # only now: models that do not start cost nothing
+            index.clear()
+        layout = index.layout
+        dimensions = kept.dimensions or (layout.dimensions if layout else None)
+        intake = Intake(
+            index,
+            dtype=kept.vectors or (layout.dtype if layout else "int8"),
+            prefix=kept.prefix or (layout.prefix if layout else None),
+        )
         task = Indexing(answers, index, dimensions, order.instruction, folder)
         started = time.monotonic()
         with reporting(total, intake.mark) as report:
@@ -99,7 +96,8 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     path = source.with_name(f"{source.name}.errors.jsonl")
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
-        say(f"{len(intake.errors):,} bad lines left out; what was wrong with them: {path}")
+        told = "them" if len(intake.errors) == intake.mark.errors else f"the first {len(intake.errors):,}"
+        say(f"{intake.mark.errors:,} bad lines left out; what was wrong with {told}: {path}")
     else:
         path.unlink(missing_ok=True)
 
@@ -156,10 +154,11 @@ async def _asked(
             raise JobError("nothing to search: give --index, or --url of a server that has one")
         async with AsyncClient(url, key=key) as client:
             return await client.search_reply(body)
+    parsed = decode(dialect.SearchBody, orjson.dumps(body))
+    request = dialect.parse(parsed)
     with closing(place.open()) as index:
         async with _models(url, key, _needed(engine, body["rerank"])) as models:
-            parsed = decode(dialect.SearchBody, orjson.dumps(body))
-            result = await Searcher(models, index).search(dialect.parse(parsed))
+            result = await Searcher(models, index).search(request)
             return dict(dialect.render(parsed, result))
 
 

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +75,9 @@ class Embedded:
     def prepare(self, layout: Layout) -> None:
         agreed(self.layout, layout)
         if self._made is None:
-            with self._changing():
-                self._made = tables.begin(self._db, layout)
+            with self._transaction("IMMEDIATE"):
+                made = tables.begin(self._db, layout)
+            self._made = made
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         query = "SELECT id, digest FROM entries WHERE id IN (SELECT value FROM json_each(?))"
@@ -85,16 +86,16 @@ class Embedded:
 
     def put(self, entries: Sequence[Entry], vectors: Vectors) -> None:
         codes = convert(vectors, self._kept().dtype)
-        with self._changing():
+        with self._transaction("IMMEDIATE"):
             for entry, code in zip(entries, codes, strict=True):
                 tables.replace(self._db, entry, code.tobytes())
 
     def remove(self, ids: Sequence[str]) -> int:
-        with self._changing():
+        with self._transaction("IMMEDIATE"):
             return sum(tables.remove(self._db, id) for id in set(ids))
 
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
-        with self._lock, self._told(), self._snapshot():
+        with self._transaction("DEFERRED"):
             near = self._caught_up()
             if near is None:
                 return []
@@ -112,12 +113,12 @@ class Embedded:
             return tables.count(self._db)
 
     def settle(self) -> None:
-        with self._lock, self._told(), self._snapshot():
+        with self._transaction("DEFERRED"):
             if (near := self._caught_up()) is not None:
                 near.save()
 
     def clear(self) -> None:
-        with self._changing():
+        with self._transaction("IMMEDIATE"):
             tables.clear(self._db)
             self._restart(None)
         for path in self._folder.glob("graph-*.usearch"):
@@ -140,24 +141,23 @@ class Embedded:
         version = tables.version(self._db)
         if version != self._seen.version:
             made = tables.made(self._db)
-            if made != self._made or self._near is None:
+            outgrown = isinstance(self._near, Scan) and self._many()
+            if made != self._made or self._near is None or outgrown:
                 self._restart(made)
             if self._near is not None and made is not None:
                 self._follow(self._near, made.layout)
-                if isinstance(self._near, Scan) and len(self._near) > self._exact_rows:
-                    self._restart(made)
-                    self._follow(self._near, made.layout)
             self._seen.version = version
         return self._near
+
+    def _many(self) -> bool:
+        return tables.count(self._db) > self._exact_rows
 
     def _restart(self, made: tables.Made | None) -> None:
         self._made, self._near, self._seen = made, None, tables.Seen()
         if made is not None:
             layout, path = made.layout, self._folder / f"graph-{made.name}.usearch"
-            many = tables.count(self._db) > self._exact_rows
-            self._near = (
-                Graph(layout.prefix, layout.dtype, path) if many else Scan(layout.prefix, layout.dtype)
-            )
+            width, dtype = layout.prefix, layout.dtype
+            self._near = Graph(width, dtype, path) if self._many() else Scan(width, dtype)
             self._seen.row = self._near.last
 
     def _follow(self, near: Near, layout: Layout) -> None:
@@ -188,25 +188,18 @@ class Embedded:
         ]
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """One transaction, on disk at its end."""
+    def _transaction(self, kind: Literal["IMMEDIATE", "DEFERRED"]) -> Iterator[None]:
+        """What is written is on disk at its end; what another process puts meanwhile is seen next time."""
         with self._lock, self._told():
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(f"BEGIN {kind}")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # On a full disk SQLite has rolled back itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[None]:
-        """What another process puts meanwhile is seen next time."""
-        self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._db.execute("COMMIT")
 
     @contextmanager
     def _told(self) -> Iterator[None]:

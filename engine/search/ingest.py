@@ -21,11 +21,14 @@ from qvl.engine.client.items import data_url, sniff
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
+from qvl.engine.jobs.corpus import content, files_of
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
 from qvl.engine.search.index import Dtype, Entry, Index, Layout
 
+MOST_ERRORS = 100_000
+"""Bad lines that are told; of all others only the number is."""
 TEXTS = {".txt", ".md"}
 
 
@@ -114,7 +117,8 @@ class Intake:
         self.mark = replace(self.mark, rows=self.mark.rows + 1)
 
     def append_error(self, record: dict[str, Any]) -> None:
-        self.errors.append(record)
+        if len(self.errors) < MOST_ERRORS:
+            self.errors.append(record)
         self.mark = replace(self.mark, errors=self.mark.errors + 1)
 
     def advance(self, index: int, offset: int, lines: int) -> None:
@@ -139,7 +143,7 @@ class Intake:
 def files(folder: Path) -> Iterator[Line]:
     """Every picture, video and text below a folder, as lines; others are left out."""
     number = 0
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for path in files_of(folder):
         if (item := _item_of(path)) is not None:
             name = path.relative_to(folder).as_posix()
             above = path.parent.relative_to(folder).as_posix()
@@ -149,7 +153,7 @@ def files(folder: Path) -> Iterator[Line]:
 
 
 def count(folder: Path) -> int:
-    return sum(path.is_file() and _kind(path) is not None for path in folder.rglob("*"))
+    return sum(_kind(path) is not None for path in files_of(folder))
 
 
 def referred(folder: Path, name: str, item: Any) -> Any:
@@ -171,9 +175,9 @@ def _item_of(path: Path) -> dict[str, str] | None:
         case None:
             return None
         case "text":
-            return {"text": path.read_text(encoding="utf-8", errors="replace")}
+            return {"text": content(path).decode("utf-8", "replace")}
         case kind:
-            data = path.read_bytes()
+            data = content(path)
             return {kind: data_url(data, sniff(data) or "")}
 
 

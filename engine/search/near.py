@@ -6,6 +6,7 @@ several threads at once.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from usearch.compiled import MetricKind
 from usearch.index import Index, search
 
+from qvl.engine.errors import Unavailable
 from qvl.engine.search.index import Dtype
 
 Rows: TypeAlias = npt.NDArray[np.uint64]
@@ -46,7 +48,9 @@ class Near(Protocol):
         """The rows nearest by cosine, best first; `among` are the only ones that count."""
         ...
 
-    def save(self) -> None: ...
+    def save(self) -> None:
+        """Raises Unavailable; without it nothing is lost but time."""
+        ...
 
 
 class Scan:
@@ -118,10 +122,22 @@ class Graph:
 
     def save(self) -> None:
         draft = self._path.with_name(f"{self._path.name}.new")
-        self._graph.save(str(draft))
-        draft.replace(self._path)
+        try:
+            self._graph.save(str(draft))
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except (RuntimeError, OSError) as error:
+            draft.unlink(missing_ok=True)
+            raise Unavailable(
+                f"all items are in the index, but not its graph {self._path}: {error}; make room, and the "
+                "same command puts it there",
+                code="index_failed",
+            ) from None
 
     def _walked(self, code: Codes, count: int) -> Rows:
+        if not len(self):
+            return np.empty(0, np.uint64)
         found = self._graph.search(np.ascontiguousarray(code), min(count, len(self)))
         return np.asarray(found.keys, np.uint64)
 

@@ -25,12 +25,17 @@ from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition, Hit, Scalar
 from qvl.engine.search.index import Entry, Layout, Vectors, agreed
 
+SHAPE = "http(s)://HOST:PORT/COLLECTION"
 COLLECTION = "qvl"
 SECONDS = 30
-POINTS = 256
-"""Of one request; Qdrant takes bodies of 32 MiB."""
+POINTS = 256  # of one request, whose body may have 32 MiB
 BYTES = 16 << 20
+NUMBER_BYTES = 24  # of a vector, in JSON
 OVERSAMPLED = 4
+RESCORED = models.SearchParams(
+    quantization=models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLED)
+)
+"""Left to itself Qdrant answers with the rounded vectors' cosines."""
 POINT_IDS = uuid.UUID("6f1c2a52-4e0f-4f0b-9d0d-7156c1a3e8b1")
 """Qdrant's ids are UUIDs: ours are made from the items' ids in this namespace."""
 
@@ -43,14 +48,17 @@ class Qdrant:
     @classmethod
     def at(cls, url: str, key: str | None = None) -> Qdrant:
         """Raises ConfigError for a bad URL, Unavailable when nobody answers there."""
-        parts = urlsplit(url)
-        collection = parts.path.strip("/") or COLLECTION
+        try:
+            parts = urlsplit(url)
+            port, collection = parts.port, parts.path.strip("/") or COLLECTION
+        except ValueError as error:
+            raise ConfigError(f"{url} is not {SHAPE}: {error}") from None
         if "/" in collection or not parts.hostname:
-            raise ConfigError(f"{url} is not http(s)://HOST:PORT/COLLECTION")
+            raise ConfigError(f"{url} is not {SHAPE}")
         secure = parts.scheme == "https"
         client = QdrantClient(
             host=parts.hostname,
-            port=parts.port or (443 if secure else 6333),
+            port=port or (443 if secure else 6333),
             https=secure,
             api_key=key,
             timeout=SECONDS,
@@ -66,8 +74,8 @@ class Qdrant:
 
     @property
     def layout(self) -> Layout | None:
-        if self._layout is None:
-            self._layout = self._read()
+        """Asked each time: another run may have made the collection again."""
+        self._layout = self._read()
         return self._layout
 
     def prepare(self, layout: Layout) -> None:
@@ -88,18 +96,18 @@ class Qdrant:
             points = self._client.retrieve(
                 self._collection, [_point_id(id) for id in ids], with_payload=["id", "digest"]
             )
-        return {str(payload["id"]): str(payload["digest"]) for payload in map(_payload, points)}
+        return {each.payload["id"]: each.payload["digest"] for each in points if each.payload}
 
     def put(self, entries: Sequence[Entry], vectors: Vectors) -> None:
-        layout = self._kept()
+        layout, size = self._kept(), 0
         batch: list[models.PointStruct] = []
-        size = 0
         for entry, vector in zip(entries, vectors, strict=True):
-            if batch and (len(batch) == POINTS or size + len(entry.item) > BYTES):
+            more = len(entry.item) + NUMBER_BYTES * (layout.dimensions + layout.prefix)
+            if batch and (len(batch) == POINTS or size + more > BYTES):
                 self._upsert(batch)
                 batch, size = [], 0
             batch.append(_point(entry, vector, layout))
-            size += len(entry.item)
+            size += more
         self._upsert(batch)
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -110,7 +118,7 @@ class Qdrant:
         return len(there)
 
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
-        if (layout := self.layout) is None:
+        if (layout := self._layout or self.layout) is None:
             return []
         fits = models.Filter(must=[_fits(each) for each in where]) if where else None
         short = models.Prefetch(
@@ -123,6 +131,7 @@ class Qdrant:
                 query=vector.tolist(),
                 using="whole",
                 query_filter=fits,
+                search_params=RESCORED if layout.dtype == "int8" else None,
                 limit=count,
                 with_payload=True,
             )
@@ -187,8 +196,8 @@ def _vectors(layout: Layout) -> dict[str, models.VectorParams]:
 def _quantised(layout: Layout) -> models.ScalarQuantization | None:
     if layout.dtype != "int8":
         return None
-    scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-    return models.ScalarQuantization(scalar=scalar)
+    config = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    return models.ScalarQuantization(scalar=config)
 
 
 def _point(entry: Entry, vector: npt.NDArray[np.float32], layout: Layout) -> models.PointStruct:
@@ -205,17 +214,13 @@ def _point(entry: Entry, vector: npt.NDArray[np.float32], layout: Layout) -> mod
 
 
 def _hit(point: models.ScoredPoint) -> Hit:
-    payload = _payload(point)
+    payload = point.payload or {}
     return Hit(
         id=payload["id"],
         item=orjson.dumps(payload["item"]),
         metadata=payload["metadata"],
         similarity=float(point.score),
     )
-
-
-def _payload(point: models.Record | models.ScoredPoint) -> dict[str, Any]:
-    return point.payload or {}
 
 
 def _point_id(id: str) -> str:
@@ -241,4 +246,5 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ApiException, ResponseHandlingException, httpx.HTTPError) as error:
-        raise Unavailable(f"Qdrant does not answer: {str(error)[:300]}", code="index_failed") from None
+        said = " ".join(str(error).split())[:300]
+        raise Unavailable(f"Qdrant does not answer: {said}", code="index_failed") from None

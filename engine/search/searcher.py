@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -43,6 +44,8 @@ class Searcher:
     index: Index
     timed: Callable[[], AbstractContextManager[None]] = nullcontext
     """Around the look into the index."""
+    threads: Executor | None = None
+    """Where it waits for the index (None: among all that this process has off its event loop)."""
 
     async def search(self, request: SearchRequest) -> SearchResult:
         """Raises QvlError; an item that the reranker cannot read has its error in the result."""
@@ -72,7 +75,8 @@ class Searcher:
         return NOT_SERVED
 
     async def _recalled(self, request: SearchRequest) -> tuple[str, list[Hit], Usage]:
-        layout = await asyncio.to_thread(lambda: self.index.layout)
+        loop = asyncio.get_running_loop()
+        layout = await loop.run_in_executor(self.threads, lambda: self.index.layout)
         wanted = EmbedRequest(
             input=(request.query,),
             model=request.model,
@@ -90,8 +94,8 @@ class Searcher:
                 code="index_mismatch",
             )
         with self.timed():
-            hits = await asyncio.to_thread(
-                self.index.find, embedded.vectors[0], request.recall, request.where
+            hits = await loop.run_in_executor(
+                self.threads, self.index.find, embedded.vectors[0], request.recall, request.where
             )
         return embedded.model, hits, embedded.usage
 

@@ -22,7 +22,6 @@ from benchmarks.quality.tasks import converted, generated
 from benchmarks.quality.variants import SERVED, STORED, Stored
 from qvl.engine.demo import bundled
 from qvl.engine.demo.tasks import Item
-from tests.conftest import Pair
 
 # vLLM and compressed-tensors make torch build script methods on import, which are deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.:DeprecationWarning")
@@ -38,10 +37,11 @@ COUNT = 48
 
 
 @pytest.fixture(scope="module")
-def grid(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, list[rows.Row], int]:
-    """The trained embedder and a reranker, on engines of the CPU build."""
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, list[rows.Row], int]:
+    """The trained pair, on engines of the CPU build."""
+    embedder, reranker = bundled.bundled_pair()
     options = Options(
-        models={"embedder": bundled.embedder(), "reranker": pair.reranker},
+        models={"embedder": embedder, "reranker": reranker},
         tasks=[generated("text to image", COUNT)],
         rankings=4,
         variants=[replace(each, roles=SHORT[each.name]) for each in SERVED if each.name in SHORT],
@@ -90,7 +90,7 @@ def test_a_row_under_its_floor_fails_the_command(capsys: pytest.CaptureFixture[s
     nan = msgspec.structs.replace(good, correlation=float("nan"), ndcg=float("nan"))
     assert "nDCG" in rows.under([nan])
     assert "correlation" in rows.under([nan])
-    options = Options(models={"embedder": Path("m")}, tasks=[], rankings=0)
+    options = Options(models={"embedder": Path("m"), "reranker": Path("r")}, tasks=[], rankings=0)
     failing = Grid(options, Console(file=io.StringIO()))
     failing.rows = lambda: iter([[good]])  # type: ignore[method-assign]
     assert show(failing, failing.console, None) == 0

@@ -5,14 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+
+QVL = [sys.executable, "-m", "qvl.engine.cli"]
+Start = Callable[..., Any]
+Run = Callable[..., str]
+"""The types of `fake` and `qvl`."""
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path: Path, items: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def vectors_of(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+    return np.asarray([row["embedding"] for row in rows], np.float32)
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ def qvl() -> Callable[..., str]:
     """`qvl("embed", ..., code=2)` runs the command and returns what it says on stderr."""
 
     def run(*arguments: object, code: int = 0) -> str:
-        command = [sys.executable, "-m", "qvl.engine.cli", *map(str, arguments)]
+        command = [*QVL, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
@@ -59,6 +78,4 @@ def qvl() -> Callable[..., str]:
 def source(tmp_path: Path) -> Path:
     """50 lines, every other with an id of its own."""
     items = [f"text {i}" if i % 2 else {"id": f"d{i}", "text": f"text {i}"} for i in range(50)]
-    path = tmp_path / "in.jsonl"
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
+    return write(tmp_path / "in.jsonl", items)

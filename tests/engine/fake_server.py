@@ -46,22 +46,10 @@ class Handler(BaseHTTPRequestHandler):
     seen: ClassVar[list[dict[str, Any]]] = []
 
     def do_GET(self) -> None:
-        models = [
-            {
-                "id": "fake-embedder",
-                "role": "embedder",
-                "dimensions": 8,
-                "max_length": 99,
-                "dtype": "float32",
-            },
-            {
-                "id": "fake-reranker",
-                "role": "reranker",
-                "dimensions": 8,
-                "max_length": 99,
-                "dtype": "float32",
-            },
-        ]
+        about = {"dimensions": 8, "max_length": 99, "dtype": "float32"}
+        models = [{"id": f"fake-{role}", "role": role, **about} for role in ("embedder", "reranker")]
+        if self.path == "/v1/models" and self.refused():
+            return
         replies: dict[str, Any] = {"/log": self.seen, "/v1/models": {"data": models}, "/health/ready": {}}
         self.reply(200 if self.path in replies else 404, replies.get(self.path, {}))
 
@@ -70,11 +58,18 @@ class Handler(BaseHTTPRequestHandler):
         self.seen.append({"path": self.path, "key": self.headers["authorization"], "body": body})
         if self.options["refusals"]:
             status, headers, refusal = self.options["refusals"].pop(0)
-            return self.reply(status, refusal, headers)
+            self.reply(status, refusal, headers)
+            return
         time.sleep(self.options["delay"])
-        if self.options["key"] and self.headers["authorization"] != f"Bearer {self.options['key']}":
-            return self.reply(401, {"error": error("wrong key", "invalid_api_key", None)})
-        return self.embed(body) if self.path == "/v1/embeddings" else self.rerank(body)
+        if self.refused():
+            return
+        self.embed(body) if self.path == "/v1/embeddings" else self.rerank(body)
+
+    def refused(self) -> bool:
+        if not self.options["key"] or self.headers["authorization"] == f"Bearer {self.options['key']}":
+            return False
+        self.reply(401, {"error": error("wrong key", "invalid_api_key", None)})
+        return True
 
     def embed(self, body: dict[str, Any]) -> None:
         dimensions = body.get("dimensions") or self.options["dimensions"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-Start = Callable[..., Any]
-Run = Callable[..., str]
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write(path: Path, items: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
-
-
-def vectors_of(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
-    return np.asarray([row["embedding"] for row in rows], np.float32)
+from tests.engine.conftest import Run, Start, lines_of, vectors_of, write
 
 
 def test_every_format_holds_the_same_rows_in_order(
@@ -59,10 +43,11 @@ def test_options_reach_the_server(qvl: Run, fake: Start, source: Path, tmp_path:
 def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(
-        '"a"\n\nnot json\n{"id": "x", "text": "BAD"}\n7\n{"id": [1], "text": "a"}\n{"id": 5, "text": "b"}'
+        '"a"\n\nnot json\n{"id": "x", "text": "BAD"}\n7\n{"id": [1], "text": "a"}\n{"id": 5, "text": "b"}\n'
+        + f'{{"id": "{"x" * 4097}", "text": "a"}}'
     )
     said = qvl("embed", source, "-o", tmp_path / "out.jsonl", "--url", fake().url)
-    assert "2 rows, 4 bad lines left out" in said
+    assert "2 rows, 5 bad lines left out" in said
     assert [(row["id"], row["index"]) for row in lines_of(tmp_path / "out.jsonl")] == [(0, 0), (5, 6)]
     errors = lines_of(tmp_path / "out.jsonl.errors.jsonl")
     assert [(each["line"], each["error"]["code"], each["error"]["param"]) for each in errors] == [
@@ -70,6 +55,7 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
         (4, "unprocessable", "text"),
         (5, "invalid_request", None),
         (6, "invalid_request", "id"),
+        (8, "invalid_request", "id"),
     ]
     assert errors[1]["error"]["message"] == "line 4.text is bad"
 

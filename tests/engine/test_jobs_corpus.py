@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qvl.engine.jobs import corpus as corpora
 from qvl.engine.jobs.corpus import Corpus, survey
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.jobs.tasks import parse
+from qvl.engine.search import ingest
 
 PIXELS = b"\x89PNG picture"
 
@@ -83,6 +85,19 @@ def test_a_folder_of_everything(tmp_path: Path, lines: Path) -> None:
         {"id": "deep/b.JPG", "image": encoded},
     ]
     assert parse(next(corpus.blocks[2].lines(25))).id == "c.mp4"
+
+
+def test_names_that_are_not_utf8_and_files_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "READ_BYTES", 1000)
+    (tmp_path / "ü.png").write_bytes(b"\x89PNG\r\n\x1a\n" * 1000)
+    for lines in (ingest.files(tmp_path), survey(tmp_path, 5).blocks[0].lines()):
+        assert len(next(iter(lines)).data) < 2000
+    (tmp_path / "a\udcff.txt").write_text("a text")
+    for read in (ingest.count, lambda folder: survey(folder, 5)):
+        with pytest.raises(JobError, match=r"a\\udcff.txt': the name is not UTF-8; rename"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "empty.jsonl"])

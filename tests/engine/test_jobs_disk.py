@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-Start = Callable[..., Any]
+from tests.engine.conftest import QVL, Start
 
 ROWS = 400
 _IN_A_NAMESPACE = ["unshare", "--map-root-user", "--mount"]
@@ -40,7 +38,7 @@ def test_a_full_disk(fake: Start, tmp_path: Path, suffix: str, size: str) -> Non
     disk.mkdir()
     said.mkdir()
     server = fake(dimensions=32)
-    command = [sys.executable, "-m", "qvl.engine.cli", "embed", str(source)]
+    command = [*QVL, "embed", str(source)]
     command += ["-o", str(disk / f"out.{suffix}"), "--url", server.url, "--batch", "10"]
     environment = {"SIZE": size, "DISK": str(disk), "SAID": str(said)}
     shell = ["env", *(f"{name}={value}" for name, value in environment.items()), "sh", "-c", _SCRIPT, "sh"]

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
-import json
+import os
 import signal
 import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-Start = Callable[..., Any]
-Run = Callable[..., str]
-
-QVL = [sys.executable, "-m", "qvl.engine.cli"]
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write(path: Path, items: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
-
-
-def vectors_of(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
-    return np.asarray([row["embedding"] for row in rows], np.float32)
+from qvl.engine.jobs import pipeline
+from qvl.engine.jobs.commands import Order, carry_out
+from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.settings import JobConfig
+from qvl.engine.jobs.tasks import Embedding, Parsed
+from qvl.engine.jobs.work import Mark, Work
+from tests.engine.conftest import QVL, Run, Start, lines_of, vectors_of, write
 
 
 def test_a_finished_job_is_not_repeated_and_not_mixed_up(
@@ -135,3 +126,94 @@ def test_two_runs_do_not_write_the_same_file(qvl: Run, fake: Start, source: Path
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another run is writing" in qvl("embed", source, "-o", out, "--url", fake().url, code=2)
     assert not out.exists()
+
+
+class SlowDisk:
+    """A sink that says when two commits met."""
+
+    def __init__(self) -> None:
+        self.mark, self.begun = Mark(), threading.Event()
+        self.busy = self.met = False
+        self.commits = 0
+
+    def append(self, row: str) -> None: ...
+
+    def append_error(self, record: dict[str, Any]) -> None: ...
+
+    def advance(self, index: int, offset: int, lines: int) -> None: ...
+
+    def commit(self) -> None:
+        self.met = self.met or self.busy
+        self.busy = True
+        self.begun.set()
+        time.sleep(0.1)
+        self.busy = False
+        self.commits += 1
+
+
+class Echo:
+    most = None
+
+    async def answer(self, batch: Sequence[Parsed]) -> list[Any]:
+        await asyncio.sleep(0.01)
+        return [line.value for line in batch]
+
+
+def test_a_stop_does_not_commit_beside_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "COMMIT_SECONDS", 0)
+    disk = SlowDisk()
+
+    async def stopped() -> None:
+        lines = (Line(i, b"1", i) for i in range(1000))
+        job = asyncio.create_task(pipeline.run(Echo(), lines, disk, JobConfig(batch=1), lambda mark: None))
+        await asyncio.to_thread(disk.begun.wait)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+
+    asyncio.run(stopped())
+    assert not disk.met
+    assert disk.commits >= 2
+
+
+def test_a_stop_leaves_nobody_writing(fake: Start, source: Path, tmp_path: Path) -> None:
+    """The lock is given back only when the output is not written any more."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(folder: Path, made: Path, mark: Mark) -> None:
+        begun.set()
+        time.sleep(0.3)
+        ended.set()
+
+    async def stopped() -> None:
+        job = JobConfig(url=fake().url)
+        asked = {"instruction": None, "dimensions": None}
+        order = Order(source, tmp_path / "out.jsonl", job, None, "embedder", asked, Embedding, slow)
+        under_way = asyncio.create_task(carry_out(order))
+        await asyncio.to_thread(begun.wait, 30)
+        under_way.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await under_way
+        assert ended.is_set()
+
+    asyncio.run(stopped())
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_what_gets_its_name_is_whole_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[str] = set()
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Work(tmp_path / "out.jsonl", ("rows.jsonl",)) as work:
+        work.begin({})
+        work.append_error({"line": 1})
+        work.commit()
+        (made := work.folder / "made").write_bytes(b"rows")
+        work.finish(made, {}, {})
+    assert {"errors.new", "made", "out.jsonl.job.json.new"} <= synced
+    assert lines_of(tmp_path / "out.jsonl.errors.jsonl") == [{"line": 1}]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,11 @@ def test_the_embedding_the_head_and_by_default_the_vision_tower_stay(tmp_path: P
 
 
 def test_the_role_is_told_whatever_the_folder_is_called(pair: Pair, tmp_path: Path) -> None:
-    quantize(str(pair.reranker), tmp_path / "eight", "int8", check=False)
+    source = Path(shutil.copytree(pair.reranker, tmp_path / "a-reranker"))
+    for file in source.iterdir():
+        file.chmod(0o444)
+    quantize(str(source), tmp_path / "eight", "int8", check=False)
+    assert all(file.stat().st_mode & 0o200 for file in (tmp_path / "eight").iterdir())
     with pytest.raises(ConfigError, match="quantised already; start from the original"):
         quantize(str(tmp_path / "eight"), tmp_path / "four", "awq")
     (found,) = checkpoint.find(EngineConfig(models=(str(tmp_path / "eight"),)))
@@ -128,11 +134,20 @@ def test_the_command_reports_size_and_quality(qvl: Callable[..., str], pair: Pai
 
 def test_refusals_leave_nothing_behind(pair: Pair, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
-    bad.write_text('"fine"\n{"texts": "x"}\n')
+    bad.write_text('"fine"\n\n{"texts": "x"}\n')
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"query": "a", "documents": ["b"]}\n{"query": "a", "documents": 5}\n')
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"image": "data:image/png;base64,AAAA"}\n')
     before = sorted(tmp_path.iterdir())
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match=r"bad\.jsonl"):
-        quantize(str(pair.embedder), out, "awq", calibration=bad)
+    for model, calibration, match in (
+        (pair.embedder, bad, r"bad\.jsonl, line 3: .*texts"),
+        (pair.embedder, broken, r"broken\.jsonl, line 1: "),
+        (pair.reranker, pairs, r"pairs\.jsonl, line 2: documents must be a list"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            quantize(str(model), out, "awq", calibration=calibration)
     with pytest.raises(ConfigError, match="no folder"):
         quantize(str(pair.embedder), out / "deeper", "int8")
     with pytest.raises(ConfigError, match="--vision goes with fp8 and int8"):
@@ -144,7 +159,17 @@ def test_refusals_leave_nothing_behind(pair: Pair, tmp_path: Path) -> None:
     narrow = write_checkpoint(tmp_path.parent / f"{tmp_path.name}-narrow-embedding", hidden=64)
     with pytest.raises(ConfigError, match="groups of 128, and hidden_size is 64"):
         quantize(str(narrow), out, "awq")
+    with pytest.raises(CheckpointError, match=r"cannot read .*narrow-embedding, or not write .*: .*header"):
+        (narrow / "model.safetensors").write_bytes(b"junk" * 9)
+        quantize(str(narrow), out, "int8", check=False)
     with pytest.raises(CheckpointError, match="no weights"):
         (narrow / "model.safetensors").unlink()
         quantize(str(narrow), out, "int8", check=False)
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, largest[1]))  # as a full disk
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            quantize(str(pair.embedder), out, "int8", check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
     assert sorted(tmp_path.iterdir()) == before

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qvl.engine.demo import codes, evaluate, tasks, train
+from qvl.engine.demo import bundled, codes, evaluate, sight, tasks, train
 from qvl.engine.demo.batches import last_hidden
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import edited, random_clip, random_page, random_scene
@@ -33,7 +33,7 @@ def as_reference(item: Item) -> dict[str, Any]:
     return {name: value for name, value in media.items() if value} | {"instruction": item.instruction}
 
 
-@pytest.mark.parametrize("task", [*TASKS, "colours", "shapes"])
+@pytest.mark.parametrize("task", [*TASKS, "colours", "shapes", "small video"])
 def test_the_same_seed_draws_the_same(task: str) -> None:
     first, again = (tasks.sample(task, np.random.default_rng(3), 4) for _ in range(2))
     for one, two in zip(first, again, strict=True):
@@ -84,21 +84,50 @@ def test_training_feeds_what_the_reference_feeds(pair: Pair, kind: str) -> None:
             torch.testing.assert_close(batch[name].float(), wanted[name].float(), atol=1e-5, rtol=0)
 
 
-def test_padding_changes_no_vector(pair: Pair) -> None:
-    model, collate = Reference(pair.embedder).model, train.collator(pair.embedder, "embedder")
-    items = [ITEMS["text"], ITEMS["image and text"], ITEMS["page"]]
+@pytest.mark.parametrize("names", [("text", "image and text", "page"), ("page", "page"), ("frames", "text")])
+def test_neither_padding_nor_a_shared_start_changes_a_vector(pair: Pair, names: tuple[str, ...]) -> None:
+    model, collate = Reference(pair.embedder).model.model, train.collator(pair.embedder, "embedder")
+    items = [ITEMS[name] for name in names]
     with torch.inference_mode():
-        together = last_hidden(model.model, collate.items(items))
-        alone = torch.cat([last_hidden(model.model, collate.items([item])) for item in items])
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+        together = last_hidden(model, collate.items(items))
+        alone = [model(**collate.items([item]), use_cache=False).last_hidden_state[:, -1] for item in items]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_a_shared_start_has_its_gradient(pair: Pair) -> None:
+    model, collate = Reference(pair.embedder).model.model, train.collator(pair.embedder, "embedder")
+    items = [ITEMS["page"], ITEMS["page"], Item(image=PICTURE)]
+    weight = model.language_model.layers[0].self_attn.k_proj.weight.requires_grad_()
+    grads = []
+    for parts in ([items], [[item] for item in items]):
+        weight.grad = None
+        for part in parts:
+            last_hidden(model, collate.items(part)).sum().backward()  # type: ignore[no-untyped-call]
+        assert weight.grad is not None
+        grads.append(weight.grad.clone())
+    torch.testing.assert_close(*grads, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", sight.SHARES)
+def test_each_part_of_a_picture_is_asked_for_what_is_in_it(kind: str) -> None:
+    items, parts = sight.sample(kind, np.random.default_rng(2), 3)
+    assert len(items) == len(parts) == 3
+    asked = parts.sum(-1) > 0
+    assert asked.any(1).all()
+    assert asked.all() == (kind != "clip")
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "SHARES", {"text to image": 1.0})
-    monkeypatch.setattr(train, "PAIRS", 4)
+    monkeypatch.setattr(train, "MIX", {"text to image": 4})
     monkeypatch.setattr(train, "SAVED_EVERY", 2)
+    monkeypatch.setattr(train, "SIGHT_STEPS", 2)
     for name, stops in (("whole", (4,)), ("halves", (2, 4))):
         for stop in stops:
             train.train_embedder(tmp_path / name, 4, 1, until=stop)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "halves")]
     assert weights[0] == weights[1]
+
+
+def test_the_pair_is_small() -> None:
+    files = [file for folder in bundled.bundled_pair() for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) <= 12e6

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvl.engine import EmbedRequest, Engine, EngineConfig, adapters, checkpoint
+from qvl.engine import EmbedRequest, Engine, EngineConfig, adapters, checkpoint, compat
 from qvl.engine.errors import CheckpointError, ConfigError, NotFound
 from qvl.engine.protocol import Content, RerankRequest
 from tests.conftest import Pair
@@ -161,11 +161,38 @@ def test_bad_adapters_are_refused_before_the_engine_starts(pair: Pair, tmp_path:
     config = json.loads((good / "adapter_config.json").read_text())
     (good / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "mine"}))
     refused("for the embedder or the reranker", f"a={good}", kind=ConfigError)
-    (good / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
-    refused("DoRA", f"a={good}")
+    for setting, match in (
+        ({"use_dora": True}, "with use_dora are not served; merge"),
+        ({"lora_bias": True}, "with lora_bias"),
+        ({"bias": "all"}, "with bias"),
+        ({"init_lora_weights": "pissa_niter_4"}, "with init_lora_weights"),
+        ({"layer_replication": [[0, 1]]}, "with layer_replication"),
+        ({"r": "many"}, r"adapter_config\.json: Expected `int`"),
+        ({"r": 0}, r"Expected `int` >= 1"),
+        ({"rank_pattern": {"q_proj": 0}}, r"`\$.rank_pattern"),
+    ):
+        (good / "adapter_config.json").write_text(json.dumps(config | setting))
+        refused(match, f"a={good}")
     (good / "adapter_config.json").write_text(json.dumps(config))
-    vision = {"base_model.model.model.visual.blocks.0.attn.qkv.lora_A.weight": torch.zeros(8, 64)}
-    save_file(vision, good / "adapter_model.safetensors")
-    refused("text layers' projections only", f"a={good}")
+    for name in ("visual.blocks.0.attn.qkv.lora_A.weight", "layers.0.self_attn.q_proj.lora_B.bias"):
+        save_file({f"base_model.model.model.{name}": torch.zeros(8)}, good / "adapter_model.safetensors")
+        refused("text layers' projections only", f"a={good}")
     (good / "adapter_model.safetensors").write_bytes(b"junk")
     refused("not readable", f"a={good}")
+
+
+def test_layers_of_other_ranks_need_a_vllm_that_knows_them(pair: Pair, tmp_path: Path) -> None:
+    """vLLM 0.26 scales them as all others, which gives other answers."""
+    from vllm.lora.peft_helper import PEFTHelper
+
+    folder = write_adapter(tmp_path / "uneven", pair.embedder, 1, rank=8)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    patterns = {"rank_pattern": {"q_proj": 16}, "init_lora_weights": "gaussian"}
+    (folder / "adapter_config.json").write_text(json.dumps(config | patterns))
+    found = adapters.find([f"a={folder}"], checkpoint.find(EngineConfig(embedder=str(pair.embedder))))
+    assert [(each.rank, each.uneven) for each in found] == [(16, True)]
+    if hasattr(PEFTHelper(r=8, lora_alpha=8, target_modules=[]), "rank_pattern"):
+        assert compat._lora_settings(found)["max_lora_rank"] == 16
+    else:
+        with pytest.raises(CheckpointError, match="this vLLM leaves out its rank_pattern"):
+            compat._lora_settings(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
 from qvl.engine.protocol import ModelCard
+from qvl.engine.search import searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
 from tests.engine.http.conftest import Client, on_a_port
@@ -74,6 +76,26 @@ def test_vectors_recall_and_the_reranker_orders(client: Client, engine: FakeEngi
     embedded, reranked = engine.requests
     assert embedded.instruction == "Retrieve images or text relevant to the user's query."
     assert (embedded.dimensions, reranked.instruction) == (WIDTH, None)
+
+
+def test_a_busy_index_holds_up_no_other_route(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for in threads of its own, and items of any size are read off the event loop."""
+    threads: list[str] = []
+
+    def recorded(whose: Any, name: str) -> None:
+        real = getattr(whose, name)
+
+        def call(*given: Any) -> Any:
+            threads.append(threading.current_thread().name.rpartition("_")[0])
+            return real(*given)
+
+        monkeypatch.setattr(whose, name, call)
+
+    recorded(Embedded, "find")
+    recorded(dialect, "contents")
+    recorded(searcher, "contents")
+    search(client, query="a red boat")
+    assert threads == ["qvl-index", "asyncio", "asyncio"]
 
 
 def test_what_the_reranker_cannot_read_comes_last_with_its_error(client: Client) -> None:
@@ -147,6 +169,7 @@ def test_the_client_has_it_too(folder: Path) -> None:
         ({"query": "a", "filter": {"place": []}}, 400, "invalid_request", "filter.place"),
         ({"query": "a", "filter": {"place": 2**70}}, 400, "invalid_request", "filter.place"),
         ({"query": "a", "filter": {"a' OR 1=1": 1}}, 400, "invalid_request", "filter"),
+        ({"query": "a", "filter": {f"k{i}": [0] * 500 for i in range(21)}}, 400, "invalid_request", "filter"),
         ({"query": {"image": "x", "content": "y"}}, 400, "conflicting_fields", "query.content"),
         ({"query": "a", "model": "other"}, 404, "model_not_found", "model"),
         ({"query": "a", "rerank_model": "other"}, 404, "model_not_found", "rerank_model"),

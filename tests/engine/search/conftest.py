@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,14 +30,30 @@ def unit_rows(count: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+class Local(QdrantClient):
+    """Computes in this process: no server can be installed where the tests run. Keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.upserted: list[list[Any]] = []
+        self.queries: list[Any] = []
+
+    def upsert(self, collection_name: str, points: Any, **options: Any) -> Any:
+        self.upserted.append(points)
+        return super().upsert(collection_name, points, **options)
+
+    def query_points(self, *given: Any, search_params: Any = None, **options: Any) -> Any:
+        self.queries.append(search_params)  # they would do nothing here
+        return super().query_points(*given, **options)
+
+
 @pytest.fixture(params=["folder", "qdrant"])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Index]:
-    """Qdrant's client computes in this process here: no server can be installed where the tests run."""
-    made: Index
-    if request.param == "folder":
-        made = Embedded(tmp_path / "index", writable=True)
-    else:
-        made = Qdrant(QdrantClient(":memory:"))
+    kinds: dict[str, Callable[[], Index]] = {
+        "folder": lambda: Embedded(tmp_path / "index", writable=True),
+        "qdrant": lambda: Qdrant(Local()),
+    }
+    made = kinds[request.param]()
     yield made
     made.close()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,12 @@ import orjson
 import pytest
 from PIL import Image
 
+from qvl.engine.cli import main
 from qvl.engine.errors import ConfigError, Unavailable
+from qvl.engine.search import ingest
 from qvl.engine.search.embedded import Embedded
+from tests.engine.conftest import QVL, Run, Start, lines_of, write
 from tests.engine.fake_server import vector
-
-Start = Callable[..., Any]
-Run = Callable[..., str]
-
-QVL = [sys.executable, "-m", "qvl.engine.cli"]
-
-
-def write(path: Path, items: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
 
 
 def held(folder: Path) -> dict[str, tuple[Any, dict[str, Any], float]]:
@@ -89,7 +80,7 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     source.write_text("\n".join(lines))
     command = ("search", "add", source, "--index", tmp_path / "index", "--url", fake().url)
     assert "7 bad lines left out" in qvl(*command)
-    errors = [json.loads(line) for line in (tmp_path / "in.jsonl.errors.jsonl").read_text().splitlines()]
+    errors = lines_of(tmp_path / "in.jsonl.errors.jsonl")
     assert [(each["line"], each["error"]["param"]) for each in errors] == [
         (2, None),
         (3, "text"),
@@ -103,6 +94,17 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     source.write_text('"fine"')
     qvl(*command)
     assert not (tmp_path / "in.jsonl.errors.jsonl").exists()
+
+
+def test_what_is_told_of_bad_lines_has_a_limit(
+    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ingest, "MOST_ERRORS", 3)
+    source = write(tmp_path / "in.jsonl", ["fine", 1, 2, 3, 4, 5])
+    command = ["search", "add", str(source), "--index", str(tmp_path / "index"), "--url", fake().url]
+    assert main(command) == 0
+    assert "5 bad lines left out; what was wrong with the first 3: " in capsys.readouterr().err
+    assert len(lines_of(tmp_path / "in.jsonl.errors.jsonl")) == 3
 
 
 def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path) -> None:
@@ -181,6 +183,16 @@ def test_an_index_keeps_to_what_it_was_made_with(qvl: Run, fake: Start, tmp_path
     write(source, ["a", "b", "c", "d"])
     assert "made with dimensions 4, now 8" in qvl(*command, "--dimensions", 8, code=2)
     assert "4 put, 0 were there" in qvl(*command, "--dimensions", 8, "--overwrite")
+
+
+def test_nothing_is_cleared_or_loaded_before_it_can_go_on(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    source, locked = write(tmp_path / "in.jsonl", ["a", "b"]), fake(key="k").url
+    index = ("--index", tmp_path / "index")
+    qvl("search", "add", source, *index, "--url", fake().url)
+    assert "invalid_api_key" in qvl("search", "add", source, *index, "--url", locked, "--overwrite", code=1)
+    assert rows_of(tmp_path / "index") == 2
+    refused = ("search", "ask", "x", *index, "--url", locked, "--filter", '{"a b": 1}')
+    assert "the field 'a b' needs another name" in qvl(*refused, code=1)
 
 
 def test_mistakes_are_one_line(qvl: Run, fake: Start, tmp_path: Path) -> None:

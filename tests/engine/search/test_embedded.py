@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qvl.engine.errors import ConfigError
+from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
 from qvl.engine.search.embedded import Embedded
+from qvl.engine.search.near import Graph, Scan
 from tests.engine.search.conftest import entry, layout, unit_rows
 
 Open = Callable[..., Embedded]
@@ -79,6 +80,54 @@ def test_a_graph_finds_what_a_scan_finds(folder: Open, tmp_path: Path, dtype: st
             for query in unit_rows(20, seed=3, width=width)
         ]
         assert np.mean(same) >= 0.98, key
+
+
+def test_a_reader_that_fell_behind_does_not_scan_what_needs_a_graph(
+    folder: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan grows by copying itself."""
+    rows = unit_rows(300)
+    writer, reader = folder(writable=True), folder(exact_rows=100)
+    writer.prepare(layout())
+    writer.put([entry(i) for i in range(50)], rows[:50])
+    assert found(reader, rows[0], 1) == [0]
+    writer.put([entry(i) for i in range(50, 300)], rows[50:])
+    monkeypatch.delattr(Scan, "add")
+    assert found(reader, rows[299], 1) == [299]
+
+
+def test_a_graph_from_which_everything_is_taken(folder: Open) -> None:
+    rows = unit_rows(30)
+    writer = folder(writable=True, exact_rows=10)
+    writer.prepare(layout())
+    writer.put([entry(i) for i in range(30)], rows)
+    assert found(writer, rows[0], 1) == [0]
+    writer.remove([f"d{i}" for i in range(30)])
+    assert found(writer, rows[0]) == []
+    writer.put([entry(3)], rows[3:4])
+    assert found(writer, rows[0]) == [3]
+
+
+def test_a_full_disk_is_named_and_what_was_there_stays(folder: Open) -> None:
+    writer = folder(writable=True)
+    writer.prepare(layout())
+    writer.put([entry(0)], unit_rows(1))
+    [(pages,)] = writer._db.execute("PRAGMA page_count")
+    writer._db.execute(f"PRAGMA max_page_count={pages + 2}")
+    many = [entry(i) for i in range(1, 500)]
+    with pytest.raises(Unavailable, match="database or disk is full"):
+        writer.put(many, unit_rows(499))
+    assert len(writer) == 1
+    writer._db.execute("PRAGMA max_page_count=1000000")
+    writer.put(many, unit_rows(499))
+    assert len(writer) == 500
+
+
+def test_a_graph_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
+    graph = Graph(8, "float32", tmp_path / "gone" / "graph")
+    graph.add(np.arange(4, dtype=np.uint64), unit_rows(4, width=8))
+    with pytest.raises(Unavailable, match="all items are in the index, but not its graph"):
+        graph.save()
 
 
 def test_a_graph_that_cannot_be_read_is_built_again(folder: Open, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from qvl.engine.dialects.search import conditions
-from qvl.engine.errors import ConfigError
+from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
 from qvl.engine.search.index import Index, IndexMismatch
 from tests.engine.search.conftest import WIDTH, entry, layout, unit_rows
@@ -144,9 +144,9 @@ def test_an_index_that_is_not_there(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="there is no index at"):
         open_index(str(tmp_path / "nothing"))
     (tmp_path / "items.sqlite").write_bytes(b"something else" * 100)
-    with pytest.raises(Exception, match="file is not a database"):
+    with pytest.raises(Unavailable, match="file is not a database"):
         open_index(str(tmp_path))
-    with pytest.raises(Exception, match="Qdrant does not answer"):
+    with pytest.raises(Unavailable, match="Qdrant does not answer"):
         open_index("http://127.0.0.1:9/x")
     with pytest.raises(ConfigError, match="HOST:PORT/COLLECTION"):
         open_index("http://127.0.0.1:9/x/y")
