@@ -105,7 +105,7 @@ class Grid:
         if role == "reranker":
             scores, wanted = _sigmoid(got.logits), _sigmoid(true.logits)
             row = self._row(role, name, bench.task, scores, wanted, bench.ranked)
-            low, high = np.quantile(scores, (0.1, 0.9))
+            low, high = np.quantile(scores, (0.02, 0.98))
             error = float(np.abs(scores - wanted).max())
             return replace(row, score_error=error, score_spread=(float(low), float(high)))
         scores, wanted = got.queries @ got.documents.T, true.queries @ true.documents.T
