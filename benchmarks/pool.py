@@ -7,8 +7,8 @@ import io
 import random
 from typing import Any, TypeAlias
 
-import httpx
 import numpy as np
+import orjson
 from PIL import Image
 
 WORDS = 150
@@ -39,6 +39,6 @@ def body_of(items: list[Any]) -> dict[str, Any]:
     return {"input": items, "encoding_format": "base64"}
 
 
-def vectors(answer: httpx.Response) -> list[Vector]:
-    data = answer.json()["data"]
+def vectors(answer: bytes) -> list[Vector]:
+    data = orjson.loads(answer)["data"]
     return [np.frombuffer(base64.b64decode(entry["embedding"]), np.float32) for entry in data]

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 import psutil
 from cyclopts import App
 from rich.console import Console
@@ -29,8 +29,9 @@ from benchmarks.pool import POISON, Vector, body_of, item, vectors
 from benchmarks.processes import Server, free_port, serving
 from benchmarks.promises import Seen, Soaked
 from benchmarks.rows import ROOT
+from qvl.engine.response import dump
 
-EMBED = "/v1/embeddings"
+EMBED, JSON = "/v1/embeddings", {"content-type": "application/json"}
 QUEUE_TOKENS = 8_000
 """Per replica: about a second of work of a small CPU, so that twice the load meets the bound."""
 PEAK_SECONDS = 10.0
@@ -40,7 +41,7 @@ SLOW_EVERY = 10.0
 SETTLE_SECONDS = 120.0
 LOOK_SECONDS = 3.0
 FIRST_KILL = 10.0
-CLIENTS = 8
+CLIENTS = 16
 COSINE = 0.9999
 
 LOG = ROOT / ".cache" / "soak.log"
@@ -49,7 +50,7 @@ app = App(name="python -m benchmarks.soak", result_action="return_value")
 
 
 class Soak:
-    def __init__(self, server: Server, client: httpx.AsyncClient, seed: int, slow_port: int) -> None:
+    def __init__(self, server: Server, client: aiohttp.ClientSession, seed: int, slow_port: int) -> None:
         self.server, self.client, self.slow_port = server, client, slow_port
         self.random = random.Random(seed)
         self.pool = [item(number, self.random) for number in range(60)]
@@ -60,9 +61,11 @@ class Soak:
         self.noticed = False
 
     async def learn(self) -> None:
+        while not await self.whole():
+            await asyncio.sleep(1)
         for each in self.pool:
-            answer = await self.client.post(EMBED, json=body_of([each]))
-            answer.raise_for_status()
+            status, answer = await self._post([each])
+            assert status == 200, answer
             self.alone.append(vectors(answer)[0])
 
     async def peak(self) -> float:
@@ -73,8 +76,8 @@ class Soak:
             nonlocal done
             while time.monotonic() < until:
                 chosen = self._choose()
-                answer = await self.client.post(EMBED, json=body_of([self.pool[i] for i in chosen]))
-                done += len(chosen) * (answer.status_code == 200)
+                status, _ = await self._post([self.pool[i] for i in chosen])
+                done += len(chosen) * (status == 200)
 
         await asyncio.gather(*(work() for _ in range(CLIENTS)))
         return done / PEAK_SECONDS
@@ -100,14 +103,14 @@ class Soak:
     async def ask(self, chosen: list[int]) -> None:
         began = time.monotonic()
         try:
-            answer = await self._posted(body_of([self.pool[i] for i in chosen]))
-        except httpx.TransportError:
+            status, answer = await self._retried([self.pool[i] for i in chosen])
+        except aiohttp.ClientConnectionError:
             self.seen.lost += 1
             return
-        self.seen.statuses[answer.status_code] += 1
-        if answer.status_code == 429:
+        self.seen.statuses[status] += 1
+        if status == 429:
             self.seen.reject_seconds.append(time.monotonic() - began)
-        if answer.status_code == 200:
+        if status == 200:
             self.seen.good[int(time.monotonic() - self.start)] += len(chosen)
             for vector, index in zip(vectors(answer), chosen, strict=True):
                 self.seen.wrong += float(vector @ self.alone[index]) < COSINE
@@ -124,10 +127,15 @@ class Soak:
             self.killed, self.noticed = time.monotonic(), False
             self.seen.steady.discard(int(self.killed - self.start))
 
-    async def watch(self) -> None:
-        text = (await self.client.get("/metrics")).text
+    async def whole(self) -> bool:
+        """Whether all replicas take requests; the port is ready as soon as one is."""
+        async with self.client.get("/metrics") as page:
+            text = await page.text()
         ready = re.search(r"^qvl_ready_replicas (\S+)", text, re.MULTILINE)
-        if not ready or float(ready[1]) < REPLICAS:
+        return bool(ready) and float(ready[1]) == REPLICAS
+
+    async def watch(self) -> None:
+        if not await self.whole():
             self.noticed = True
             return
         if self.killed is not None:
@@ -154,24 +162,28 @@ class Soak:
 
     async def hang_up(self) -> None:
         try:
-            await self.client.post(EMBED, json=body_of(self.pool[:4]), timeout=0.05)
-        except httpx.TimeoutException:
+            await asyncio.wait_for(self._post(self.pool[:4]), 0.05)
+        except TimeoutError:
             return
 
     async def poison(self) -> None:
-        body = body_of([{"image": self.random.choice(POISON)}])
-        self.seen.poison[(await self.client.post(EMBED, json=body)).status_code] += 1
+        status, _ = await self._post([{"image": self.random.choice(POISON)}])
+        self.seen.poison[status] += 1
 
     async def slow_host(self) -> None:
-        body = body_of([{"image": f"http://127.0.0.1:{self.slow_port}/image.png"}])
-        self.seen.slow_host[(await self.client.post(EMBED, json=body)).status_code] += 1
+        status, _ = await self._post([{"image": f"http://127.0.0.1:{self.slow_port}/image.png"}])
+        self.seen.slow_host[status] += 1
 
-    async def _posted(self, body: dict[str, Any]) -> httpx.Response:
+    async def _post(self, items: list[Any]) -> tuple[int, bytes]:
+        async with self.client.post(EMBED, data=dump(body_of(items)), headers=JSON) as answer:
+            return answer.status, await answer.read()
+
+    async def _retried(self, items: list[Any]) -> tuple[int, bytes]:
         try:
-            return await self.client.post(EMBED, json=body)
-        except httpx.TransportError:  # its replica died: embedding twice does no harm
+            return await self._post(items)
+        except aiohttp.ClientConnectionError:  # its replica died: embedding twice does no harm
             self.seen.retried += 1
-            return await self.client.post(EMBED, json=body)
+            return await self._post(items)
 
     async def _every(self, seconds: float, end: float, fault: Callable[[], Awaitable[None]]) -> None:
         running: set[asyncio.Task[None]] = set()
@@ -189,7 +201,7 @@ class Soak:
 async def _harmless(fault: Awaitable[None]) -> None:
     try:
         await fault
-    except (OSError, TimeoutError, httpx.TransportError, psutil.Error):
+    except (OSError, TimeoutError, aiohttp.ClientError, psutil.Error):
         return
 
 
@@ -200,9 +212,9 @@ async def _hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _run(server: Server, seconds: float, seed: int, slow_port: int, others: float) -> Soaked:
-    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=200)
+    pool, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(60)
     hanging = await asyncio.start_server(_hang, "127.0.0.1", slow_port)
-    async with hanging, httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+    async with hanging, aiohttp.ClientSession(server.url, connector=pool, timeout=timeout) as client:
         soak = Soak(server, client, seed, slow_port)
         await soak.learn()
         peak = await soak.peak()

@@ -60,6 +60,7 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
         config.request_seconds,
         engine.metrics,
         Bodies(limits.bodies_bytes),
+        one_of_many=config.replicas > 1,
     )
     app.asgi_handler = shared(edge, config.cors_origin)
     return app

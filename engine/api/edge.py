@@ -16,7 +16,7 @@ from qvl.engine.admission import CALLER
 from qvl.engine.api import failures
 from qvl.engine.api.auth import ANYONE, Keys
 from qvl.engine.api.bodies import Bodies
-from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError, Unavailable
+from qvl.engine.errors import ClientClosed, DeadlineExceeded, Overloaded, QvlError, Unavailable
 from qvl.engine.logs import FIELDS
 from qvl.engine.metrics import Metrics
 
@@ -36,6 +36,10 @@ class Call:
     error: QvlError | None = None
     caller: str = ANYONE.name
 
+    @property
+    def refused_for_load(self) -> bool:
+        return isinstance(self.error, Overloaded) and self.error.code == Overloaded.code
+
     @classmethod
     def of(cls, scope: Scope) -> Call:
         """The call that an exception handler is answering."""
@@ -54,6 +58,8 @@ class Edge:
     seconds: float
     metrics: Metrics
     bodies: Bodies
+    one_of_many: bool
+    """Behind a port that other replicas answer at too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -65,7 +71,11 @@ class Edge:
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", call.id.encode())]
+                headers = [*message["headers"], (b"x-request-id", call.id.encode())]
+                if self.one_of_many and call.refused_for_load:
+                    # A kept connection would lead here again, the sooner since a refusal frees it at once.
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
             await send(message)
 
         try:

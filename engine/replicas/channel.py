@@ -48,13 +48,17 @@ class Closed(msgspec.Struct, tag=True):
     """In all: a note that is lost is made up for by the next."""
 
 
+class Full(msgspec.Struct, tag=True):
+    """A request has just been refused because too much is in progress."""
+
+
 class Failed(msgspec.Struct, tag=True):
     """The replica cannot be what it was ordered to be."""
 
     line: str
 
 
-Note: TypeAlias = Ready | Refusing | Closed | Failed
+Note: TypeAlias = Ready | Refusing | Closed | Full | Failed
 _decoder: msgspec.json.Decoder[Note] = msgspec.json.Decoder(Note)
 
 

@@ -15,8 +15,11 @@ from contextlib import ExitStack, suppress
 from prometheus_client.multiprocess import mark_process_dead
 
 from qvl.engine.metrics import FOLDER
-from qvl.engine.replicas.channel import Channel, Closed, Failed, Orders, Ready, Refusing
+from qvl.engine.replicas.channel import Channel, Closed, Failed, Full, Orders, Ready, Refusing
 from qvl.engine.replicas.placement import VISIBLE
+
+_FULL_SECONDS = 0.2
+"""For which a replica that has refused a request gets a connection only where all have."""
 
 
 class Child:
@@ -34,6 +37,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_since: float | None = None
         self._handed = self._closed = 0
+        self._full_until = 0.0
         self._settled, self._gone = asyncio.Event(), asyncio.Event()
         self._gone.set()
 
@@ -97,9 +101,9 @@ class Child:
     async def gone(self) -> None:
         await self._gone.wait()
 
-    def load(self) -> tuple[int, int]:
-        """Open connections; where they are equal, those it has ever had."""
-        return self._handed - self._closed, self._handed
+    def load(self) -> tuple[bool, int, int]:
+        """Whether it is full; open connections; where they are equal, those it has ever had."""
+        return time.monotonic() < self._full_until, self._handed - self._closed, self._handed
 
     def take(self, connection: socket.socket) -> bool:
         taken = self._channel.hand(connection)
@@ -127,6 +131,8 @@ class Child:
                     self.ready = False
                 case Closed(connections):
                     self._closed = connections
+                case Full():
+                    self._full_until = time.monotonic() + _FULL_SECONDS
                 case Failed(line):
                     self.error = line
         if self._channel.hung_up:

@@ -21,11 +21,12 @@ from typing import Any
 
 import uvicorn
 
+from qvl.engine.api.edge import Call
 from qvl.engine.connection import Connection
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.replicas.channel import Channel, Closed, Failed, Ready, Refusing
+from qvl.engine.replicas.channel import Channel, Closed, Failed, Full, Ready, Refusing
 from qvl.engine.server import serve_at, start_engine
 
 USAGE_ERROR = 2
@@ -34,9 +35,16 @@ _log = logging.getLogger("qvl.replica")
 
 
 class _Connection(Connection):
-    def __init__(self, lost: Callable[[], None], **settings: Any) -> None:
+    def __init__(self, lost: Callable[[], None], full: Callable[[], None], **settings: Any) -> None:
         super().__init__(**settings)
         self._lost = lost
+        self._full = full
+
+    def on_response_complete(self) -> None:
+        call = self.cycle.scope["state"].get("call")
+        if isinstance(call, Call) and call.refused_for_load:
+            self._full()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -75,6 +83,7 @@ class HandedOver:
         def protocol() -> _Connection:
             return _Connection(
                 self._lost,
+                self._full,
                 config=server.config,
                 server_state=server.server_state,
                 app_state=server.lifespan.state,
@@ -91,6 +100,9 @@ class HandedOver:
     def _lost(self) -> None:
         self._closed += 1
         self._channel.tell(Closed(self._closed))
+
+    def _full(self) -> None:
+        self._channel.tell(Full())
 
 
 def die_with(channel: Channel, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """`supervise(config)`: N replicas on one host behind one port.
 
-    accept ─► the ready replica with the fewest connections ─► the server of `server.py`, a process of its own
+    accept ─► the ready replica with room and fewest connections ─► the server of `server.py`, its own process
 
 This process loads no model and reads no request. It owns the port, passes each connection to a replica,
 starts a replica again that has ended, and ends them all when told to. While none is ready, connections go

@@ -81,6 +81,21 @@ def test_connections_are_spread_evenly_and_counted_together(start: Start) -> Non
             client.close()
 
 
+def test_who_is_refused_for_load_is_led_to_another_replica(start: Start) -> None:
+    """Though that one has more connections."""
+    server = ready(start())
+    until(lambda: connections(server).total() == 0)
+    with httpx.Client(base_url=server.url) as client, httpx.Client(base_url=server.url) as other:
+        for each in (client, other):
+            assert each.post(E, json={"input": "a"}).status_code == 200
+        assert sorted(connections(server).values()) == [1, 1]
+        refused = client.post(E, json={"input": "!busy"})
+        assert (refused.status_code, refused.headers["connection"]) == (429, "close")
+        again = client.post(E, json={"input": "a"})
+        assert (again.status_code, again.headers.get("connection")) == (200, None)
+        assert sorted(connections(server).values()) in ([2], [0, 2])
+
+
 def test_a_killed_replica_comes_back_while_the_other_answers(start: Start) -> None:
     server = ready(start())
     first, second = replicas(server)
