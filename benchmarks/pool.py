@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import random
+import re
 from typing import Any, TypeAlias
 
+import aiohttp
 import numpy as np
 import orjson
 from PIL import Image
@@ -35,8 +37,24 @@ def item(number: int, rng: random.Random) -> Any:
     return {"image": f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"}
 
 
-def body_of(items: list[Any]) -> dict[str, Any]:
-    return {"input": items, "encoding_format": "base64"}
+class Asker:
+    """A client that costs little beside the server whose cores it takes."""
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self._client = client
+
+    async def embed(self, items: list[Any]) -> tuple[int, bytes]:
+        body = orjson.dumps({"input": items, "encoding_format": "base64"})
+        headers = {"content-type": "application/json"}
+        async with self._client.post("/v1/embeddings", data=body, headers=headers) as answer:
+            return answer.status, await answer.read()
+
+    async def replicas(self) -> int:
+        """How many take requests."""
+        async with self._client.get("/metrics") as page:
+            text = await page.text()
+        ready = re.search(r"^qvl_ready_replicas (\S+)", text, re.MULTILINE)
+        return int(float(ready[1])) if ready else 0
 
 
 def vectors(answer: bytes) -> list[Vector]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -25,13 +24,11 @@ from cyclopts import App
 from rich.console import Console
 
 from benchmarks import promises
-from benchmarks.pool import POISON, Vector, body_of, item, vectors
+from benchmarks.pool import POISON, Asker, Vector, item, vectors
 from benchmarks.processes import Server, free_port, serving
 from benchmarks.promises import Seen, Soaked
 from benchmarks.rows import ROOT
-from qvl.engine.response import dump
 
-EMBED, JSON = "/v1/embeddings", {"content-type": "application/json"}
 QUEUE_TOKENS = 8_000
 """Per replica: about a second of work of a small CPU, so that twice the load meets the bound."""
 PEAK_SECONDS = 10.0
@@ -51,7 +48,7 @@ app = App(name="python -m benchmarks.soak", result_action="return_value")
 
 class Soak:
     def __init__(self, server: Server, client: aiohttp.ClientSession, seed: int, slow_port: int) -> None:
-        self.server, self.client, self.slow_port = server, client, slow_port
+        self.server, self.asker, self.slow_port = server, Asker(client), slow_port
         self.random = random.Random(seed)
         self.pool = [item(number, self.random) for number in range(60)]
         self.alone: list[Vector] = []
@@ -61,10 +58,11 @@ class Soak:
         self.noticed = False
 
     async def learn(self) -> None:
-        while not await self.whole():
+        # The port is ready as soon as one is.
+        while await self.asker.replicas() < REPLICAS:  # noqa: ASYNC110 - another process has the event
             await asyncio.sleep(1)
         for each in self.pool:
-            status, answer = await self._post([each])
+            status, answer = await self.asker.embed([each])
             assert status == 200, answer
             self.alone.append(vectors(answer)[0])
 
@@ -76,7 +74,7 @@ class Soak:
             nonlocal done
             while time.monotonic() < until:
                 chosen = self._choose()
-                status, _ = await self._post([self.pool[i] for i in chosen])
+                status, _ = await self.asker.embed([self.pool[i] for i in chosen])
                 done += len(chosen) * (status == 200)
 
         await asyncio.gather(*(work() for _ in range(CLIENTS)))
@@ -127,15 +125,8 @@ class Soak:
             self.killed, self.noticed = time.monotonic(), False
             self.seen.steady.discard(int(self.killed - self.start))
 
-    async def whole(self) -> bool:
-        """Whether all replicas take requests; the port is ready as soon as one is."""
-        async with self.client.get("/metrics") as page:
-            text = await page.text()
-        ready = re.search(r"^qvl_ready_replicas (\S+)", text, re.MULTILINE)
-        return bool(ready) and float(ready[1]) == REPLICAS
-
     async def watch(self) -> None:
-        if not await self.whole():
+        if await self.asker.replicas() < REPLICAS:
             self.noticed = True
             return
         if self.killed is not None:
@@ -162,28 +153,24 @@ class Soak:
 
     async def hang_up(self) -> None:
         try:
-            await asyncio.wait_for(self._post(self.pool[:4]), 0.05)
+            await asyncio.wait_for(self.asker.embed(self.pool[:4]), 0.05)
         except TimeoutError:
             return
 
     async def poison(self) -> None:
-        status, _ = await self._post([{"image": self.random.choice(POISON)}])
+        status, _ = await self.asker.embed([{"image": self.random.choice(POISON)}])
         self.seen.poison[status] += 1
 
     async def slow_host(self) -> None:
-        status, _ = await self._post([{"image": f"http://127.0.0.1:{self.slow_port}/image.png"}])
+        status, _ = await self.asker.embed([{"image": f"http://127.0.0.1:{self.slow_port}/image.png"}])
         self.seen.slow_host[status] += 1
-
-    async def _post(self, items: list[Any]) -> tuple[int, bytes]:
-        async with self.client.post(EMBED, data=dump(body_of(items)), headers=JSON) as answer:
-            return answer.status, await answer.read()
 
     async def _retried(self, items: list[Any]) -> tuple[int, bytes]:
         try:
-            return await self._post(items)
+            return await self.asker.embed(items)
         except aiohttp.ClientConnectionError:  # its replica died: embedding twice does no harm
             self.seen.retried += 1
-            return await self._post(items)
+            return await self.asker.embed(items)
 
     async def _every(self, seconds: float, end: float, fault: Callable[[], Awaitable[None]]) -> None:
         running: set[asyncio.Task[None]] = set()
