@@ -12,7 +12,7 @@ demo: setup  ## start the real engine on this CPU with a tiny model, embed, rank
 	@.venv/bin/qvl demo
 
 test: setup  ## every test, the real engine included
-	@.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@.venv/bin/python -m pytest
 
 test-oldest:  ## the engine's tests on the oldest vLLM that is supported
 	@.ci/setup oldest

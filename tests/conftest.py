@@ -43,26 +43,7 @@ class Server:
     process: subprocess.Popen[bytes]
 
 
-CROWDED = ("tests/ray_serve/", "tests/system/")
-"""Tests that start many processes: one after the other, and first, since they take longest."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    _share_out(config, items)
-    _tell_of_gpus(items)
-
-
-def _share_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What a process of pytest-xdist takes at once: a file, whose tests share an engine."""
-    items.sort(key=lambda item: not item.nodeid.startswith(CROWDED))
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("crowded" if file.startswith(CROWDED) else file))
-
-
-def _tell_of_gpus(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`gpu` tests are collected everywhere and say why they did not run."""
     if not any(item.get_closest_marker("gpu") for item in items):
         return

@@ -28,7 +28,6 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.:DeprecationWarnin
 SHORT: dict[str, tuple[Role, ...]] = {
     "bfloat16": ("embedder",),
     "INT8 W8A8": ("embedder",),
-    "W4A16 AWQ": ("embedder",),
     "FP8 W8A8": ("reranker",),
 }
 """Rows and whom they are run with here; an engine for each is most of the time."""

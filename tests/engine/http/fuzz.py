@@ -18,7 +18,7 @@ import pytest
 from tests.engine.http.bad_requests import url
 from tests.parity import cases
 
-TURNS = 6
+TURNS = 3
 """Of each damage to each file."""
 KNOWN = {200, 400, 413, 415, 422}
 SCORE = 1e-4
