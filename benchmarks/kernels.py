@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from typing import TypeAlias
@@ -93,7 +94,7 @@ def patchify_case(device: torch.device, shape: str, grids: list[list[int]], fram
     }
     for blocks, warps in product((1, 2, 4), WARPS) if sweep else ():
         config = PatchifyConfig(merge_blocks=blocks, warps=warps)
-        contestants[f"{OURS} {config}"] = lambda c=config: patchify_triton(pixels, grids, DTYPE, c)  # type: ignore[misc]
+        contestants[f"{OURS} {config}"] = partial(patchify_triton, pixels, grids, DTYPE, config)
     return Case(
         "patchify",
         shape,
@@ -138,8 +139,8 @@ def last_token_cases(device: torch.device, sequences: int, width: int, sweep: bo
     }
     for warps in WARPS if sweep else ():
         p, s = PoolConfig(warps), ScoreConfig(warps)
-        pools[f"{OURS} {p}"] = lambda c=p: pool_triton(hidden, last, c)  # type: ignore[misc]
-        scores[f"{OURS} {s}"] = lambda c=s: score_triton(hidden, last, weight, c)  # type: ignore[misc]
+        pools[f"{OURS} {p}"] = partial(pool_triton, hidden, last, p)
+        scores[f"{OURS} {s}"] = partial(score_triton, hidden, last, weight, s)
     yield Case("pool", shape, lambda: pool_ref(hidden, last), pools, read + sequences * width * 4)
     yield Case("score", shape, lambda: score_ref(hidden, last, weight), scores, read + width * 4)
 
@@ -171,7 +172,7 @@ def measure(case: Case, bandwidth: float, date: str) -> Iterator[KernelRow]:
 
 def device_us(run: Run) -> tuple[float, float, float]:
     """Median, 20th and 80th percentile."""
-    from triton.testing import do_bench  # type: ignore[import-untyped]
+    from triton.testing import do_bench  # type: ignore[import-untyped]  # it has no types
 
     p50, p20, p80 = do_bench(run, quantiles=[0.5, 0.2, 0.8])
     return p50 * 1e3, p20 * 1e3, p80 * 1e3

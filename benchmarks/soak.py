@@ -59,7 +59,7 @@ class Soak:
 
     async def learn(self) -> None:
         # The port is ready as soon as one is.
-        while await self.asker.replicas() < REPLICAS:  # noqa: ASYNC110 - another process has the event
+        while await self.asker.replicas() < REPLICAS:  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(1)
         for each in self.pool:
             status, answer = await self.asker.embed([each])

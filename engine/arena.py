@@ -93,7 +93,7 @@ class Arena:
         try:
             held = zip(blocks, visuals, strict=True)
             yield [Place(block.offset, visual.pixels.nbytes, block.generation) for block, visual in held]
-        except BaseException:
+        except BaseException:  # cancelled or failed: an engine may still be reading
             asyncio.get_running_loop().call_later(GRACE_SECONDS, self._unpin, blocks)
             raise
         else:

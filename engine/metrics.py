@@ -46,7 +46,7 @@ class Metrics:
         if shared is None:
             ProcessCollector(registry=own)
         else:
-            MultiProcessCollector(self.registry, str(shared))  # type: ignore[no-untyped-call]
+            MultiProcessCollector(self.registry, str(shared))  # type: ignore[no-untyped-call]  # prometheus_client declares none
         self._ready = Gauge(
             "qvl_ready_replicas", "Replicas that take requests.", registry=own, multiprocess_mode="livesum"
         )

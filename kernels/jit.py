@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 try:
-    import triton  # type: ignore[import-untyped]
-    import triton.language as tl  # type: ignore[import-untyped]
+    import triton  # type: ignore[import-untyped]  # it has no types
+    import triton.language as tl  # type: ignore[import-untyped]  # it has no types
 except ImportError:
     triton = tl = None
 

@@ -76,7 +76,7 @@ DEFAULT = PatchifyConfig()
 
 
 @jit(do_not_specialize=["media", "blocks"])
-def _kernel(  # type: ignore[no-untyped-def]
+def _kernel(  # type: ignore[no-untyped-def]  # Triton's
     pixels, table, patches, media, blocks, FRAMES: tl.constexpr, EACH: tl.constexpr
 ):
     """`table` has a row for each medium: its first merge block, its first byte, blocks a row, blocks a frame.

@@ -37,7 +37,7 @@ DEFAULT = PoolConfig()
 
 
 @jit()
-def _kernel(hidden, last, unit, stride, width, EPS: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _kernel(hidden, last, unit, stride, width, EPS: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton's
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, TILE)
     inside = lane < width

@@ -35,7 +35,7 @@ DEFAULT = ScoreConfig()
 
 
 @jit()
-def _kernel(hidden, last, weight, logits, stride, width, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _kernel(hidden, last, weight, logits, stride, width, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton's
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, TILE)
     inside = lane < width

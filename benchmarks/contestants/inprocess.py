@@ -43,10 +43,10 @@ async def _qvl(job: Job) -> list[Done]:
     from qvl.engine import Engine, EngineConfig
 
     site = job.site
-    models: dict[str, Any] = {site.role: str(site.folder)}
+    settings: dict[str, Any] = {site.role: str(site.folder), "dtype": site.dtype}
     if site.gpu:
-        models[f"{site.role}_memory"] = site.gpu_share
-    config = EngineConfig(dtype=site.dtype, quantization=site.quantization, **models)  # type: ignore[arg-type]
+        settings[f"{site.role}_memory"] = site.gpu_share
+    config = EngineConfig(quantization=site.quantization, **settings)
     async with await Engine.start(config) as engine:
         loop = asyncio.get_running_loop()
 

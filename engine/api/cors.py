@@ -20,7 +20,7 @@ def shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     if not origins:
         return app
     made = CORSMiddleware(
-        app,  # type: ignore[arg-type]
+        app,  # type: ignore[arg-type]  # Litestar's ASGI types and Starlette's differ in name
         allow_origins=origins,
         allow_methods=("GET", "POST"),
         allow_headers=("*",),  # SDKs send a dozen of their own

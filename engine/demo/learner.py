@@ -104,7 +104,7 @@ class Optimiser:
         for group in self.adam.param_groups:
             group["lr"] = self.rate * warm * (0.02 + 0.49 * (1 + math.cos(turn))) * cool
         self.adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch declares no types here
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.adam.step()
 

@@ -171,7 +171,7 @@ def _source(value: Media) -> str:
     return value if isinstance(value, str) else value.url
 
 
-def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:  # type: ignore[type-arg]
+def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:  # type: ignore[type-arg]  # of what it is given
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

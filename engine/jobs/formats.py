@@ -129,4 +129,4 @@ def _width(mark: Mark) -> int:
 
 def _npy_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_2_0(file, header)  # type: ignore[no-untyped-call]
+    np.lib.format.write_array_header_2_0(file, header)  # type: ignore[no-untyped-call]  # numpy's format module has no types

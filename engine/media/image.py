@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import (  # noqa: F401  each plugin puts its format into Image.OPEN
+from PIL import (  # noqa: F401 - each plugin puts its format into Image.OPEN
     AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,

@@ -59,7 +59,7 @@ class SharedPixels:
             return
         if self._copies is None:
             _page_lock(self._bytes, device)
-            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch declares no types here
         with torch.cuda.stream(self._copies):
             yield
         self._copies.synchronize()
@@ -67,7 +67,7 @@ class SharedPixels:
 
 def _page_lock(host: torch.Tensor, device: torch.device) -> None:
     """Let the GPU copy from these pages itself. Where it may not (say, a file on disk), copies are slower."""
-    cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch declares no types here
     with torch.cuda.device(device):
         if int(cudart.cudaHostRegister(host.data_ptr(), host.numel(), 0)) == 0:
             return

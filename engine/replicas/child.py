@@ -147,7 +147,7 @@ class Child:
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._channel.close()
         self.kill()  # engine processes that it has left behind
-        mark_process_dead(self.pid, str(self._orders.metrics))  # type: ignore[no-untyped-call]
+        mark_process_dead(self.pid, str(self._orders.metrics))  # type: ignore[no-untyped-call]  # prometheus_client declares none
         self.ready = False
         self._settled.set()
         self._gone.set()

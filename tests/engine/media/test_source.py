@@ -52,10 +52,10 @@ def test_sources_that_are_none(source, code, refusal, is_refused):
 class TestFiles:
     @pytest.fixture
     def place(self, tmp_path, picture, encoded):
-        root = tmp_path / "root"
+        root = tmp_path / "open"
         (root / "sub").mkdir(parents=True)
-        (tmp_path / "root-not").mkdir()
-        for path in (root / "sub/a.png", tmp_path / "secret.png", tmp_path / "root-not/a.png"):
+        (tmp_path / "open-not").mkdir()
+        for path in (root / "sub/a.png", tmp_path / "secret.png", tmp_path / "open-not/a.png"):
             path.write_bytes(encoded(picture(40, 40)))
         (root / "link.png").symlink_to(tmp_path / "secret.png")
         (root / "loop.png").symlink_to(root / "loop.png")
@@ -64,30 +64,30 @@ class TestFiles:
         os.mkfifo(root / "pipe")
         return tmp_path
 
-    @pytest.mark.parametrize("path", ["root/sub/a.png", "root/inside.png", "root/up/root/sub/../sub/a.png"])
+    @pytest.mark.parametrize("path", ["open/sub/a.png", "open/inside.png", "open/up/open/sub/../sub/a.png"])
     def test_read(self, path, place, one):
         assert one(
-            of(f"file://{place}/{path}"), config=MediaConfig(file_roots=("/nowhere", str(place / "root")))
+            of(f"file://{place}/{path}"), config=MediaConfig(file_roots=("/nowhere", str(place / "open")))
         )
 
     @pytest.mark.parametrize(
         "path",
-        ["secret.png", "root/link.png", "root/../secret.png", "root/%2e%2e/secret.png", "root/up/secret.png",
-         "root-not/a.png", "root/%00", "missing", "root/loop.png"],
+        ["secret.png", "open/link.png", "open/../secret.png", "open/%2e%2e/secret.png", "open/up/secret.png",
+         "open-not/a.png", "open/%00", "missing", "open/loop.png"],
     )  # fmt: skip
     def test_outside(self, path, place, refusal):
-        error = refusal(of(f"file://{place}/{path}"), config=MediaConfig(file_roots=(str(place / "root"),)))
+        error = refusal(of(f"file://{place}/{path}"), config=MediaConfig(file_roots=(str(place / "open"),)))
         assert error.code in ("url_forbidden", "fetch_failed" if "loop" in path else "url_forbidden")
         assert error.status == 422 and str(place) not in error.message
 
-    @pytest.mark.parametrize("path", ["root/missing.png", "root/sub", "root/pipe"])
+    @pytest.mark.parametrize("path", ["open/missing.png", "open/sub", "open/pipe"])
     def test_inside_but_no_file(self, path, place, refusal, is_refused):
-        error = refusal(of(f"FILE://{place}/{path}"), config=MediaConfig(file_roots=(str(place / "root"),)))
+        error = refusal(of(f"FILE://{place}/{path}"), config=MediaConfig(file_roots=(str(place / "open"),)))
         is_refused(error, 422, "fetch_failed")
 
     def test_off_by_default(self, place, refusal, is_refused):
-        is_refused(refusal(of(f"file://{place}/root/sub/a.png")), 422, "url_forbidden", "media.file_roots")
+        is_refused(refusal(of(f"file://{place}/open/sub/a.png")), 422, "url_forbidden", "media.file_roots")
 
     def test_another_host(self, place, refusal, is_refused):
-        config = MediaConfig(file_roots=(str(place / "root"),))
-        is_refused(refusal(of(f"file://evil{place}/root/sub/a.png"), config=config), 422, "url_forbidden")
+        config = MediaConfig(file_roots=(str(place / "open"),))
+        is_refused(refusal(of(f"file://evil{place}/open/sub/a.png"), config=config), 422, "url_forbidden")
