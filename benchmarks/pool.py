@@ -13,8 +13,9 @@ import numpy as np
 import orjson
 from PIL import Image
 
-WORDS = 150
-"""Of a text: so long that the model, not the load generator beside it, is what is full."""
+WORDS = 300
+"""Of a text: so long that the model, not the load generator beside it, is what is full. A third of what the
+tiny model did of 150 was lost to the switching between processes on its cores."""
 
 POISON = [
     "data:image/png;base64,iVBORw0KGgo=",

@@ -46,11 +46,14 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     commit: str
     date: str
+    generator: str
+    """How the load generator gets at the cores that it shares with the server."""
     others_cpu: float
     """Share of the machine that other programs took before the run; with much of it the row says little."""
     seconds: float
     replicas: int
     peak_items_per_s: float
+    """The mean of before and after."""
     goodput: float | None
     """Items per second while all replicas took requests, of the peak; None: they never all did."""
     requests_per_s: float
@@ -72,6 +75,7 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
 def soaked(
     seen: Seen,
     *,
+    generator: str,
     others_cpu: float,
     peak: float,
     seconds: float,
@@ -84,6 +88,7 @@ def soaked(
         versions=rows.versions(),
         commit=rows.commit(),
         date=rows.now(),
+        generator=generator,
         others_cpu=others_cpu,
         seconds=seconds,
         replicas=replicas,
@@ -152,7 +157,8 @@ def table(row: Soaked) -> Table:
     shown.caption = (
         f"{row.hardware}; {row.replicas} replicas, {row.seconds:g} s, {row.requests_per_s:.0f} requests/s, "
         f"peak {row.peak_items_per_s:.0f} items/s, {_counts(row.statuses)}, {row.retried} retried; "
-        f"other programs took {row.others_cpu:.0%} of the machine; {row.commit}, {row.date[:10]}"
+        f"the generator {row.generator}; other programs took {row.others_cpu:.0%} of the machine; "
+        f"{row.commit}, {row.date[:10]}"
     )
     return shown
 

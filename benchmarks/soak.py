@@ -14,9 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -24,17 +22,17 @@ from cyclopts import App
 from rich.console import Console
 
 from benchmarks import promises
-from benchmarks.pool import POISON, Asker, Vector, item, vectors
+from benchmarks.faults import Strangers, every, hang, harmless
+from benchmarks.pool import Asker, Vector, item, vectors
 from benchmarks.processes import Server, free_port, serving
 from benchmarks.promises import Seen, Soaked
 from benchmarks.rows import ROOT
 
-QUEUE_TOKENS = 8_000
+QUEUE_TOKENS = 10_000
 """Per replica: about a second of work of a small CPU, so that twice the load meets the bound."""
-PEAK_SECONDS = 10.0
+PEAK_SECONDS = 20.0
 REPLICAS = 2
 KILL_EVERY = 30.0
-SLOW_EVERY = 10.0
 SETTLE_SECONDS = 120.0
 LOOK_SECONDS = 3.0
 FIRST_KILL = 10.0
@@ -48,11 +46,12 @@ app = App(name="python -m benchmarks.soak", result_action="return_value")
 
 class Soak:
     def __init__(self, server: Server, client: aiohttp.ClientSession, seed: int, slow_port: int) -> None:
-        self.server, self.asker, self.slow_port = server, Asker(client), slow_port
+        self.server, self.asker = server, Asker(client)
         self.random = random.Random(seed)
         self.pool = [item(number, self.random) for number in range(60)]
         self.alone: list[Vector] = []
         self.seen = Seen()
+        self.strangers = Strangers(self.asker, server.url, self.seen, self.pool[:4], slow_port)
         self.start = 0.0
         self.killed: float | None = None
         self.noticed = False
@@ -67,8 +66,9 @@ class Soak:
             self.alone.append(vectors(answer)[0])
 
     async def peak(self) -> float:
-        """Items a second with as many clients as fill the model."""
+        """Items a second with as many clients as fill the model; strangers disturb it as they do the load."""
         done, until = 0, time.monotonic() + PEAK_SECONDS
+        strangers = self.strangers.until(until)
 
         async def work() -> None:
             nonlocal done
@@ -77,17 +77,15 @@ class Soak:
                 status, _ = await self.asker.embed([self.pool[i] for i in chosen])
                 done += len(chosen) * (status == 200)
 
-        await asyncio.gather(*(work() for _ in range(CLIENTS)))
+        await asyncio.gather(*(work() for _ in range(CLIENTS)), *strangers)
         return done / PEAK_SECONDS
 
     async def load(self, rate: float, seconds: float) -> None:
         """Requests by the clock, whatever becomes of the earlier ones."""
         self.start = time.monotonic()
         end = self.start + seconds
-        faults = [self._every(KILL_EVERY, end, self.kill), self._every(1, end, self.watch)]
-        faults.append(self._every(SLOW_EVERY, end, self.slow_host))
-        faults += [self._every(0.5, end, each) for each in (self.dawdle, self.hang_up, self.poison)]
-        others = [asyncio.create_task(each) for each in faults]
+        others = [asyncio.create_task(every(KILL_EVERY, end, self.kill)), *self.strangers.until(end)]
+        others.append(asyncio.create_task(every(1, end, self.watch)))
         async with asyncio.TaskGroup() as group:
             due = self.start
             # A generator that cannot keep up asks for less, not for longer.
@@ -140,30 +138,8 @@ class Soak:
         """Until the last one killed is back: a model that is being loaded takes memory of its own."""
         end = time.monotonic() + SETTLE_SECONDS
         while self.killed is not None and time.monotonic() < end:
-            await _harmless(self.watch())
+            await harmless(self.watch())
             await asyncio.sleep(1)
-
-    async def dawdle(self) -> None:
-        """A head that stops half way, held for as long as the server lets it be."""
-        where = urlsplit(self.server.url)
-        reader, writer = await asyncio.open_connection(where.hostname, where.port)
-        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n")
-        await asyncio.wait_for(reader.read(), 60)
-        writer.close()
-
-    async def hang_up(self) -> None:
-        try:
-            await asyncio.wait_for(self.asker.embed(self.pool[:4]), 0.05)
-        except TimeoutError:
-            return
-
-    async def poison(self) -> None:
-        status, _ = await self.asker.embed([{"image": self.random.choice(POISON)}])
-        self.seen.poison[status] += 1
-
-    async def slow_host(self) -> None:
-        status, _ = await self.asker.embed([{"image": f"http://127.0.0.1:{self.slow_port}/image.png"}])
-        self.seen.slow_host[status] += 1
 
     async def _retried(self, items: list[Any]) -> tuple[int, bytes]:
         try:
@@ -172,35 +148,24 @@ class Soak:
             self.seen.retried += 1
             return await self.asker.embed(items)
 
-    async def _every(self, seconds: float, end: float, fault: Callable[[], Awaitable[None]]) -> None:
-        running: set[asyncio.Task[None]] = set()
-        while time.monotonic() < end:
-            running.add(asyncio.ensure_future(_harmless(fault())))
-            running = {each for each in running if not each.done()}
-            await asyncio.sleep(min(seconds, max(0.0, end - time.monotonic())))
-        for each in running:
-            each.cancel()
-
     def _choose(self) -> list[int]:
         return self.random.sample(range(len(self.pool)), self.random.choice((1, 1, 1, 4)))
 
 
-async def _harmless(fault: Awaitable[None]) -> None:
+def _ahead() -> str:
+    """Let this process run whenever it wants to, where that is allowed: else its own waiting for a core that
+    the models are on, up to 400 ms, counts as the server's."""
     try:
-        await fault
-    except (OSError, TimeoutError, aiohttp.ClientError, psutil.Error):
-        return
-
-
-async def _hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Takes a request and says nothing."""
-    await reader.read()
-    writer.close()
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return "shares the cores"
+    return "has its turn first"
 
 
 async def _run(server: Server, seconds: float, seed: int, slow_port: int, others: float) -> Soaked:
     pool, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(60)
-    hanging = await asyncio.start_server(_hang, "127.0.0.1", slow_port)
+    generator = _ahead()
+    hanging = await asyncio.start_server(hang, "127.0.0.1", slow_port)
     async with hanging, aiohttp.ClientSession(server.url, connector=pool, timeout=timeout) as client:
         soak = Soak(server, client, seed, slow_port)
         await soak.learn()
@@ -208,10 +173,13 @@ async def _run(server: Server, seconds: float, seed: int, slow_port: int, others
         before = server.memory()
         await soak.load(2 * peak, seconds)
         await soak.settle()
+        # The machine is not as fast at the end of a quarter of an hour as it was at its beginning.
+        peaks = (peak, await soak.peak())
         return promises.soaked(
             soak.seen,
             others_cpu=others,
-            peak=peak,
+            peak=sum(peaks) / 2,
+            generator=generator,
             seconds=seconds,
             replicas=REPLICAS,
             memory=(before, server.memory()),

@@ -5,6 +5,7 @@ vLLM's own adapter (`convert="embed"`) wraps this class: it leaves lm_head out a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from vllm.config import VllmConfig
 from vllm.model_executor.models.qwen3_vl import Qwen3VLForConditionalGeneration
 from vllm.model_executor.models.utils import StageMissingLayer
+from vllm.platforms import current_platform
 
 from qvl.engine.model.patch_embed import FoldingPatchEmbed
 from qvl.engine.model.pixels import SharedPixels
@@ -20,6 +22,8 @@ from qvl.kernels.patchify import FRAME_BYTES, TEMPORAL, patchify
 
 _PIXELS = {("pixel_values", "image_grid_thw"): 1, ("pixel_values_videos", "video_grid_thw"): TEMPORAL}
 """Under which names pixels and their grids come, and the frames of a patch."""
+_BEHIND_THE_SERVER = 5
+"""Niceness of a model that computes on the server's own cores: refusals and probes waited for it."""
 
 
 class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM is untyped here
@@ -29,6 +33,8 @@ class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "model") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        if current_platform.is_cpu():
+            os.nice(_BEHIND_THE_SERVER)
         self._pixels = SharedPixels(self.config.qvl_pixels)
         if not isinstance(
             self.visual, StageMissingLayer

@@ -25,7 +25,15 @@ def row() -> Soaked:
         poison=Counter({415: 3}),
     )
     memory = 100.0, 105.0
-    return soaked(seen, others_cpu=0.01, peak=10.0, seconds=20.0, replicas=2, memory=memory)
+    return soaked(
+        seen,
+        generator="shares the cores",
+        others_cpu=0.01,
+        peak=10.0,
+        seconds=20.0,
+        replicas=2,
+        memory=memory,
+    )
 
 
 def test_a_row_survives_its_file_and_the_last_of_a_machine_counts(
