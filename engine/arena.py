@@ -60,7 +60,7 @@ class Arena:
 
     def __init__(self, size: int, metrics: Metrics) -> None:
         self.size = size
-        self._metrics = metrics
+        self._lookup = metrics.lookup("pixels")
         self._handle: int | None = _create(size)
         self._memory = mmap.mmap(self._handle, size)
         self._bytes = np.frombuffer(self._memory, dtype=np.uint8)
@@ -108,11 +108,11 @@ class Arena:
                 code="media_too_large",
             )
         async with self._turn:
-            hits = len(sizes.keys() & self._blocks.keys())
+            for digest in sizes:
+                self._lookup(digest in self._blocks)
             while not self._place(visuals):
                 self._freed.clear()
                 await self._freed.wait()
-            self._metrics.cache("pixels", hits, len(sizes) - hits)
             blocks = [self._blocks[v.digest] for v in visuals]
             for block in blocks:
                 block.pins += 1

@@ -98,6 +98,8 @@ class EngineConfig:
     """Tokens of one engine step (default: 16384 on a GPU, 8192 on a CPU)."""
     prefix_caching: bool | None = None
     """Keep the KV blocks of shared prefixes (default: the reranker's only; an embedder's prefix is short)."""
+    answer_cache: int = 64 << 20
+    """Bytes of answers that a replica keeps, so that no item or pair is computed again (0: none)."""
     enforce_eager: bool | None = None
     """No torch.compile and no CUDA graphs (default: only on a CPU)."""
     stall_seconds: float = 120.0
@@ -113,6 +115,8 @@ class EngineConfig:
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, got {share}")
+        if self.answer_cache < 0:
+            raise ConfigError(f"answer_cache must be at least 0 bytes, got {self.answer_cache}")
         if self.stall_seconds < 0:
             raise ConfigError(f"stall_seconds must be at least 0, got {self.stall_seconds:g}")
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)

@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from qvl.engine import adapters, checkpoint, compat
 from qvl.engine.admission import Admission, cost
+from qvl.engine.answers import Answers, Row
 from qvl.engine.arena import Arena
 from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import BadRequest, NotFound, QvlError
-from qvl.engine.llm import LLM, Row
+from qvl.engine.llm import LLM
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Outcome, Preparer, Ready, settled
 from qvl.engine.protocol import (
@@ -61,14 +62,15 @@ class Engine:
         found = await asyncio.to_thread(checkpoint.find, config)
         adapted = await asyncio.to_thread(adapters.find, config.lora, found)
         await asyncio.to_thread(compat.prepare_environment)
-        media = MediaLoader(config.media, config.limits, lambda hit: metrics.cache("media", hit, not hit))
+        media = MediaLoader(config.media, config.limits, metrics.lookup("media"))
         models: list[LLM] = []
         arena = Arena(config.media.media_memory, metrics)
         try:
             for each in found:
                 own = [adapter for adapter in adapted if adapter.role == each.role]
                 shared = len(found) > 1
-                load = partial(LLM.load, config, each, arena, shared=shared, adapters=own)
+                answers = Answers(config.answer_cache, metrics.lookup("answers"))
+                load = partial(LLM.load, config, each, arena, answers, shared=shared, adapters=own)
                 models.append(await asyncio.to_thread(load))
                 await models[-1].load_adapters()
             await media.ready()

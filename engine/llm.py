@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
+from qvl.engine.answers import Answers, Row
 from qvl.engine.arena import Arena
 from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import ModelCard, Priority
-
-Row: TypeAlias = npt.NDArray[np.float32]
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 """vLLM's scheduler takes the least first, and among equals the one that came first."""
@@ -38,6 +36,7 @@ class LLM:
         text: TextSide,
         engine: Any,
         arena: Arena,
+        answers: Answers,
         adapters: Sequence[Adapter],
         stall_seconds: float,
     ) -> None:
@@ -48,6 +47,7 @@ class LLM:
         self.text = text
         self._engine = engine
         self._arena = arena
+        self._answers = answers
         self._stall_seconds = stall_seconds or float("inf")
         self._silent_seconds = 0.0
         self._dtype = str(engine.model_config.dtype).removeprefix("torch.")
@@ -61,6 +61,7 @@ class LLM:
         config: EngineConfig,
         checkpoint: Checkpoint,
         arena: Arena,
+        answers: Answers,
         *,
         shared: bool,
         adapters: Sequence[Adapter] = (),
@@ -76,7 +77,13 @@ class LLM:
             # Not through a name of this frame: a failed import inside vLLM, which keeps its traceback, would
             # keep the engine with it beyond the interpreter's modules.
             return cls(
-                checkpoint, text, AsyncLLM.from_engine_args(args), arena, adapters, config.stall_seconds
+                checkpoint,
+                text,
+                AsyncLLM.from_engine_args(args),
+                arena,
+                answers,
+                adapters,
+                config.stall_seconds,
             )
         except (RuntimeError, ValueError, OSError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
@@ -129,6 +136,11 @@ class LLM:
         return [task.result() for task in tasks]
 
     async def _one(self, item: Ready, rank: int, name: str | None) -> Row | QvlError:
+        if self._stopped:
+            raise Unavailable("the engine is stopping", code="draining")
+        asked = self._answers.key(item, name if name in self._adapters else None)
+        if (known := self._answers.find(asked)) is not None:
+            return known
         try:
             async with self._arena.hold(item.visuals) as places:
                 prompt = compat.engine_input(item.prompt, item.visuals, places)
@@ -138,13 +150,12 @@ class LLM:
         row: Row = output.float().numpy().reshape(-1)
         if not np.isfinite(row).all():
             return QvlError("the model gave a number that is not finite; try bfloat16", code="not_finite")
+        self._answers.keep(asked, row)
         return row
 
     async def _encode(self, prompt: Any, rank: int, adapter: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        if self._stopped:
-            raise Unavailable("the engine is stopping", code="draining")
         try:
             own = str(next(self._ids))
             encoded = self._engine.encode(prompt, self._params, own, lora_request=adapter, priority=rank)

@@ -7,7 +7,7 @@ which the environment variable FOLDER turns on before the library is imported), 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -138,9 +138,10 @@ class Metrics:
         finally:
             gauge.dec(items)
 
-    def cache(self, name: str, hits: int, misses: int) -> None:
-        self._cache.labels(name, "hit").inc(hits)
-        self._cache.labels(name, "miss").inc(misses)
+    def lookup(self, cache: str) -> Callable[[bool], None]:
+        """What is to be told of every look-up in `cache` whether it was a hit."""
+        missed, hit = (self._cache.labels(cache, result) for result in ("miss", "hit"))
+        return lambda found: (hit if found else missed).inc()
 
     def error(self, code: str, status: int, route: str) -> None:
         self._errors.labels(code, str(status), route).inc()

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from litestar.types import ASGIApp
 from ray import serve
 from ray.serve import Application
+from starlette.types import ASGIApp
 
 from qvl.engine.api import create_app
 from qvl.engine.api.cors import shared

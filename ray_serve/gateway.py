@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import httpx
 import msgspec
-from litestar import Litestar
-from litestar.enums import ScopeType
-from litestar.types import HTTPScope, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
 
 from qvl.engine.api import failures
+from qvl.engine.api.replies import reply
 from qvl.engine.errors import ClientClosed, QvlError, Unavailable
 from qvl.engine.response import dump
 from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS
@@ -42,28 +43,32 @@ class Gateway:
         timeout = httpx.Timeout(seconds + _EXTRA_SECONDS, connect=_CONNECT_SECONDS)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
-        self._lifespan = Litestar(openapi_config=None, on_shutdown=[self._client.aclose])
+        self._lifespan = Router(lifespan=self._life)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != "http":
             await self._lifespan(scope, receive, send)
         else:
             try:
                 await self._answer(scope, receive, send)
             except QvlError as error:
-                for message in failures.response(error):
-                    await send(message)
+                await failures.send_error(send, error)
 
-    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    @asynccontextmanager
+    async def _life(self, _: object) -> AsyncIterator[None]:
+        yield
+        await self._client.aclose()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path == "/health/live":
-            await _send_json(send, 200, dump({"status": "live"}))
+            await reply(send, 200, dump({"status": "live"}))
         elif scope["method"] == "GET" and path in ("/health/ready", "/v1/models"):
             await self._both(scope, send)
         else:
             await self._forward(scope, receive, send)
 
-    async def _both(self, scope: HTTPScope, send: Send) -> None:
+    async def _both(self, scope: Scope, send: Send) -> None:
         """What the embedders answer, unless the rerankers have an error; lists of models joined."""
         path = scope["path"]
         # No body goes with it, whatever came with one.
@@ -75,12 +80,12 @@ class Gateway:
         first, second = await _answered(asyncio.gather(*requests))
         chosen = first if first.is_error else second
         if chosen.is_error or path != "/v1/models":
-            await _send_json(send, chosen.status_code, chosen.content)
+            await reply(send, chosen.status_code, chosen.content)
             return
         found = [msgspec.json.decode(each.content) for each in (first, second)]
-        await _send_json(send, 200, dump({**found[0], "data": found[0]["data"] + found[1]["data"]}))
+        await reply(send, 200, dump({**found[0], "data": found[0]["data"] + found[1]["data"]}))
 
-    async def _forward(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         request = self._client.build_request(
             scope["method"],
@@ -126,9 +131,3 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
         yield message["body"]
         if not message["more_body"]:
             return
-
-
-async def _send_json(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -20,6 +21,9 @@ from qvl.engine.demo.tiny import write_pair
 
 if TYPE_CHECKING:
     from qvl.engine.media.decoders import ForkServer
+
+# What is tested is what the models answer, not what they answered before.
+os.environ["QVL_ANSWER_CACHE"] = "0"
 
 START_SECONDS = 240
 STOP_SECONDS = 10

@@ -41,14 +41,14 @@ MAY_IMPORT = {
     },
 }
 HEAVY = {
-    "qvl.engine.cli": ("torch", "vllm", "ray", "transformers", "litestar", "numpy", "PIL"),
-    "qvl.engine.client": ("torch", "vllm", "ray", "transformers", "litestar", "PIL"),
-    "qvl.engine.dialects": ("torch", "vllm", "ray", "transformers", "litestar"),
-    "qvl.engine.compat": ("torch", "vllm", "ray", "transformers", "litestar"),
-    "qvl.engine.replicas.supervisor": ("torch", "vllm", "ray", "transformers", "litestar", "PIL"),
-    "qvl.engine.model.plugin": ("torch", "vllm", "ray", "transformers", "litestar"),
-    "qvl.ray_serve.config": ("torch", "vllm", "ray", "transformers", "litestar"),
-    "qvl.ray_serve.policy": ("torch", "vllm", "ray", "transformers", "litestar", "numpy"),
+    "qvl.engine.cli": ("torch", "vllm", "ray", "transformers", "starlette", "numpy", "PIL"),
+    "qvl.engine.client": ("torch", "vllm", "ray", "transformers", "starlette", "PIL"),
+    "qvl.engine.dialects": ("torch", "vllm", "ray", "transformers", "starlette"),
+    "qvl.engine.compat": ("torch", "vllm", "ray", "transformers", "starlette"),
+    "qvl.engine.replicas.supervisor": ("torch", "vllm", "ray", "transformers", "starlette", "PIL"),
+    "qvl.engine.model.plugin": ("torch", "vllm", "ray", "transformers", "starlette"),
+    "qvl.ray_serve.config": ("torch", "vllm", "ray", "transformers", "starlette"),
+    "qvl.ray_serve.policy": ("torch", "vllm", "ray", "transformers", "starlette", "numpy"),
 }
 
 

@@ -1,25 +1,27 @@
-"""The Litestar app: routes, body limits, and the one exception handler."""
+"""The app: which route answers what, around it the edge."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeAlias
 
-from litestar import Litestar, MediaType, Request, Response, get, post
-from litestar.datastructures import State
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import Scope
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from qvl.engine.api import failures, openapi
+from qvl.engine.api import bodies, openapi
 from qvl.engine.api.auth import load_keys
-from qvl.engine.api.bodies import Bodies
 from qvl.engine.api.cors import shared
-from qvl.engine.api.edge import Call, Edge
+from qvl.engine.api.edge import Edge
 from qvl.engine.api.operations import OPERATIONS, Backend, Operation
+from qvl.engine.api.replies import JSON, reply
 from qvl.engine.api.service import Service
-from qvl.engine.config import Limits, ServerConfig
+from qvl.engine.config import ServerConfig
 from qvl.engine.errors import Unavailable, UnsupportedMedia
 from qvl.engine.metrics import CONTENT_TYPE
 from qvl.engine.response import dump
@@ -27,13 +29,10 @@ from qvl.engine.search.open import open_index
 from qvl.engine.tracing import tracer
 
 _INDEX_THREADS = 4
-_JSON = "application/json"
 _HEALTH_CODES = ("starting", "draining", "stopped")
 
-HttpRequest: TypeAlias = Request[Any, Any, State]
 
-
-def create_app(engine: Service, config: ServerConfig) -> Litestar:
+def create_app(engine: Service, config: ServerConfig) -> ASGIApp:
     """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError."""
     limits = config.engine.limits
     keys = load_keys(config)
@@ -41,64 +40,72 @@ def create_app(engine: Service, config: ServerConfig) -> Litestar:
     threads = ThreadPoolExecutor(_INDEX_THREADS, "qvl-index") if index else None
     backend = Backend(engine, limits, index, threads)
     engine.metrics.tracer = tracer(config.otlp)
-    app = Litestar(
-        route_handlers=[
-            *(_post(operation, backend) for operation in OPERATIONS),
+
+    @asynccontextmanager
+    async def life(_: object) -> AsyncIterator[None]:
+        yield
+        if threads and index:
+            threads.shutdown()
+            index.close()
+
+    router = Router(
+        [
+            *(
+                Route(path, _Post(operation, backend), methods=["POST"])
+                for operation in OPERATIONS
+                for path in operation.paths
+            ),
             *_health(engine),
             *_information(engine, keyed=bool(keys)),
         ],
-        exception_handlers={Exception: _failed(limits)},
-        request_max_body_size=limits.body_bytes,
-        openapi_config=None,
-        logging_config=None,
-        on_shutdown=[threads.shutdown, index.close] if threads and index else [],
+        redirect_slashes=False,
+        lifespan=life,
     )
     edge = Edge(
-        app.asgi_handler,
+        router,
         openapi.ROUTES,
         keys,
         config.request_seconds,
         engine.metrics,
-        Bodies(limits.bodies_bytes),
+        bodies.Bodies(limits.bodies_bytes),
         one_of_many=config.replicas > 1,
     )
-    app.asgi_handler = shared(edge, config.cors_origin)
-    return app
+    return shared(edge, config.cors_origin)
 
 
-def _post(operation: Operation, backend: Backend) -> HTTPRouteHandler:
-    @post(list(operation.paths), status_code=200)
-    async def handler(request: HttpRequest) -> Response[bytes]:
-        _require_json(request.scope)
-        answer = await operation.answer(backend, await request.body())
-        return Response(answer, media_type=_JSON)
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """The endpoint of one operation, without a request or a response object in between."""
 
-    return handler
+    operation: Operation
+    backend: Backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _require_json(scope)
+        raw = await bodies.read(scope, receive, self.backend.limits.body_bytes)
+        await reply(send, 200, await self.operation.answer(self.backend, raw))
 
 
-def _health(engine: Service) -> list[HTTPRouteHandler]:
-    @get("/health/live")
-    async def live() -> Response[bytes]:
-        return Response(dump({"status": "live"}), media_type=_JSON)
+def _health(engine: Service) -> list[Route]:
+    async def live(_: Request) -> Response:
+        return Response(dump({"status": "live"}), media_type=JSON)
 
-    @get("/health/ready")
-    async def ready() -> Response[bytes]:
+    async def ready(_: Request) -> Response:
         health = await engine.health()
         if not health.ready:
             code = health.reason if health.reason in _HEALTH_CODES else "engine_died"
             raise Unavailable(f"not ready: {health.reason}", code=code)
-        return Response(dump({"status": "ready"}), media_type=_JSON)
+        return Response(dump({"status": "ready"}), media_type=JSON)
 
-    return [live, ready]
+    return [Route("/health/live", live), Route("/health/ready", ready)]
 
 
-def _information(engine: Service, *, keyed: bool) -> list[HTTPRouteHandler]:
+def _information(engine: Service, *, keyed: bool) -> list[Route]:
     created = int(time.time())
     found = openapi.document(version("qvl"), keyed=keyed)
     document, page = dump(found), openapi.page(found)
 
-    @get("/v1/models")
-    async def models() -> Response[bytes]:
+    async def models(_: Request) -> Response:
         data = [
             {
                 "id": card.id,
@@ -112,37 +119,19 @@ def _information(engine: Service, *, keyed: bool) -> list[HTTPRouteHandler]:
             }
             for card in engine.models()
         ]
-        return Response(dump({"object": "list", "data": data}), media_type=_JSON)
+        return Response(dump({"object": "list", "data": data}), media_type=JSON)
 
-    @get("/metrics")
-    async def metrics() -> Response[bytes]:
-        return Response(engine.metrics.render(), media_type=CONTENT_TYPE)
+    async def metrics(_: Request) -> Response:
+        return Response(engine.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
-    @get("/openapi.json")
-    async def schema() -> Response[bytes]:
-        return Response(document, media_type=_JSON)
+    async def schema(_: Request) -> Response:
+        return Response(document, media_type=JSON)
 
-    @get("/docs")
-    async def docs() -> Response[str]:
-        return Response(page, media_type=MediaType.HTML)
+    async def docs(_: Request) -> Response:
+        return Response(page, media_type="text/html")
 
-    return [models, metrics, schema, docs]
-
-
-def _failed(limits: Limits) -> Any:
-    def handler(request: HttpRequest, failure: Exception) -> Response[bytes]:
-        call = Call.of(request.scope)
-        error = failures.to_error(failure, call.route, call.id, limits.body_bytes)
-        call.error = error
-        allow = getattr(failure, "headers", None) or {}
-        return Response(
-            dump(error.body()),
-            status_code=error.status,
-            media_type=_JSON,
-            headers={**allow, **failures.headers(error)},
-        )
-
-    return handler
+    answers = {"/v1/models": models, "/metrics": metrics, "/openapi.json": schema, "/docs": docs}
+    return [Route(path, answer) for path, answer in answers.items()]
 
 
 def _require_json(scope: Scope) -> None:
@@ -162,7 +151,7 @@ def _require_json(scope: Scope) -> None:
     charsets = [
         each.partition("=")[2].strip(' "') for each in parameters if each.strip().startswith("charset")
     ]
-    if (kind != _JSON and not kind.endswith("+json")) or any(
+    if (kind != JSON and not kind.endswith("+json")) or any(
         charset not in ("utf-8", "utf8", "us-ascii", "ascii") for charset in charsets
     ):
         raise UnsupportedMedia(

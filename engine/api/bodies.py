@@ -1,14 +1,19 @@
-"""How much of request bodies may be in memory at once: admission only sees those that have come in whole."""
+"""Request bodies: one at a time within its bound, and all of them together within theirs."""
 
 from __future__ import annotations
 
-from qvl.engine.errors import Overloaded
+from starlette.types import Receive, Scope
+
+from qvl.engine.errors import BadRequest, Overloaded, TooLarge
 
 _RETRY_SECONDS = 1.0
 
 
 class Bodies:
-    """Belongs to one event loop. Counts what has come, not what was announced: a lie must cost its teller."""
+    """How much may be in memory at once: admission only sees what has come in whole.
+
+    Belongs to one event loop. Counts what has come, not what was announced: a lie must cost its teller.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -27,3 +32,37 @@ class Bodies:
 
     def give_back(self, size: int) -> None:
         self._held -= size
+
+
+async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is announced or has come to be over `limit` bytes."""
+    if _announced(scope) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _announced(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            try:
+                return int(value)
+            except ValueError:
+                raise BadRequest("the Content-Length header is not a number") from None
+    return 0
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"the body is larger than {limit} bytes (limits.body_bytes); send fewer items at once",
+        code="body_too_large",
+    )

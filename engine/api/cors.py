@@ -7,10 +7,9 @@ answer without the header, a 401 or a 429 as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-from litestar.types import ASGIApp
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 _TOLD = ("retry-after", "x-request-id")
 
@@ -19,11 +18,10 @@ def shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     """The app for pages of these origins too; cookies are not among what it reads."""
     if not origins:
         return app
-    made = CORSMiddleware(
-        app,  # type: ignore[arg-type]  # Litestar's ASGI types and Starlette's differ in name
+    return CORSMiddleware(
+        app,
         allow_origins=origins,
         allow_methods=("GET", "POST"),
         allow_headers=("*",),  # SDKs send a dozen of their own
         expose_headers=_TOLD,
     )
-    return cast(ASGIApp, made)

@@ -9,8 +9,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qvl.engine.admission import CALLER
 from qvl.engine.api import failures
@@ -40,13 +39,6 @@ class Call:
     def refused_for_load(self) -> bool:
         return isinstance(self.error, Overloaded) and self.error.code == Overloaded.code
 
-    @classmethod
-    def of(cls, scope: Scope) -> Call:
-        """The call that an exception handler is answering."""
-        call = scope["state"]["call"]
-        assert isinstance(call, Call)
-        return call
-
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -54,6 +46,7 @@ class Edge:
 
     app: ASGIApp
     routes: frozenset[str]
+    """Those that are metric labels: a stranger's paths must not become series."""
     keys: Keys
     seconds: float
     metrics: Metrics
@@ -62,11 +55,12 @@ class Edge:
     """Behind a port that other replicas answer at too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        call = Call(self._route(scope["path"]), _request_id(scope))
-        scope["state"]["call"] = call
+        scope["app"] = self  # without one the router answers in its own words
+        scope["path"] = scope["path"].rstrip("/") or "/"
+        call = Call(scope["path"] if scope["path"] in self.routes else "other", _request_id(scope))
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -84,15 +78,15 @@ class Edge:
         finally:
             self._record(call)
 
-    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send, call: Call) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         try:
             caller = self.keys.caller(scope["path"], scope["headers"])
             call.caller = caller.name
             CALLER.set(caller.name)
             caller.count()
             await self._traced(scope, receive, send, call)
-        except QvlError as error:
-            await self._fail(error, send, call)
+        except Exception as failure:  # noqa: BLE001 - the edge: a defect is logged and told as a 500
+            await self._fail(failures.to_error(failure, call.route, call.id), send, call)
         except asyncio.CancelledError:
             # Of those that are not done when the server ends; uvicorn would tell them of a defect.
             await self._fail(
@@ -102,10 +96,9 @@ class Edge:
     async def _fail(self, error: QvlError, send: Send, call: Call) -> None:
         call.error = error
         if call.status is None:
-            for message in failures.response(error):
-                await send(message)
+            await failures.send_error(send, error)
 
-    async def _traced(self, scope: HTTPScope, receive: Receive, send: Send, call: Call) -> None:
+    async def _traced(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         if self.metrics.tracer is None:
             await self._work(scope, receive, send)
             return
@@ -113,7 +106,7 @@ class Edge:
             await self._work(scope, receive, send)
             span.set_attribute("http.response.status_code", call.status or 0)
 
-    async def _work(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app until it has answered, the deadline has passed or the client has gone."""
         watch = _Watch(receive, asyncio.timeout(self.seconds), self.bodies)
         try:
@@ -129,11 +122,6 @@ class Edge:
             ) from None
         finally:
             watch.close()
-
-    def _route(self, path: str) -> str:
-        """The path as a metric label: a stranger's paths must not become series."""
-        plain = path.rstrip("/")
-        return plain if plain in self.routes else "other"
 
     def _record(self, call: Call) -> None:
         seconds = time.perf_counter() - call.started
@@ -170,7 +158,7 @@ class _Watch:
         self._start: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def listen(self) -> ReceiveMessage:
+    async def listen(self) -> Message:
         """The app's `receive`; behind the body comes nothing but the hang-up."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
@@ -200,7 +188,7 @@ class _Watch:
             self.work.reschedule(asyncio.get_running_loop().time())
 
 
-def _request_id(scope: HTTPScope) -> str:
+def _request_id(scope: Scope) -> str:
     """The caller's own id when it is short and plain, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value):

@@ -4,51 +4,55 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TypeAlias
 
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.types import HTTPResponseBodyEvent, HTTPResponseStartEvent
+from starlette.exceptions import HTTPException
+from starlette.types import Send
 
+from qvl.engine.api.replies import reply
 from qvl.engine.errors import (
     BadRequest,
     MethodNotAllowed,
     NotFound,
     Overloaded,
     QvlError,
-    TooLarge,
     Unauthorized,
     Unavailable,
 )
 from qvl.engine.logs import FIELDS
 from qvl.engine.response import dump
 
-Headers: TypeAlias = dict[str, str]
-
 _UNAVAILABLE_RETRY_SECONDS = 5
 _log = logging.getLogger("qvl.http")
 
 
-def to_error(failure: Exception, path: str, request_id: str, body_limit: int) -> QvlError:
+def to_error(failure: Exception, path: str, request_id: str) -> QvlError:
     """The error to tell the caller; what is nobody's error is logged here and told as a 500."""
     if isinstance(failure, QvlError):
         return failure
-    if isinstance(failure, NotFoundException):
-        return NotFound("there is no such route; /docs lists those there are", code="route_not_found")
-    if isinstance(failure, MethodNotAllowedException):
-        return MethodNotAllowed("this route does not take that method; /docs lists what it takes")
-    if isinstance(failure, HTTPException) and failure.status_code == TooLarge.status:
-        return TooLarge(
-            f"the body is larger than {body_limit} bytes (limits.body_bytes); send fewer items at once",
-            code="body_too_large",
-        )
-    if isinstance(failure, HTTPException) and failure.status_code < 500:
-        return BadRequest("the request is not valid HTTP for this route")
+    if isinstance(failure, HTTPException):
+        return _of_http(failure)
     fields = {"id": request_id, "route": path}
     _log.error("request failed id=%s route=%s", request_id, path, exc_info=failure, extra={FIELDS: fields})
     return QvlError(f"internal error; the server's log has it under request id {request_id}")
 
 
-def headers(error: QvlError) -> Headers:
+async def send_error(send: Send, error: QvlError) -> None:
+    await reply(send, error.status, dump(error.body()), headers=_headers(error))
+
+
+def _of_http(failure: HTTPException) -> QvlError:
+    """The router's own, and Starlette's where a client has gone or sent half a request."""
+    if failure.status_code == NotFound.status:
+        return NotFound("there is no such route; /docs lists those there are", code="route_not_found")
+    if failure.status_code == MethodNotAllowed.status:
+        allowed = (failure.headers or {}).get("Allow", "")
+        return MethodNotAllowed(
+            "this route does not take that method; /docs lists what it takes", allowed=allowed
+        )
+    return BadRequest("the request is not valid HTTP for this route")
+
+
+def _headers(error: QvlError) -> dict[str, str]:
     """What the status asks for beside the body."""
     if isinstance(error, Overloaded):
         return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
@@ -56,19 +60,6 @@ def headers(error: QvlError) -> Headers:
         return {"retry-after": str(_UNAVAILABLE_RETRY_SECONDS)}
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
+    if isinstance(error, MethodNotAllowed):
+        return {"allow": error.allowed}
     return {}
-
-
-def response(error: QvlError) -> tuple[HTTPResponseStartEvent, HTTPResponseBodyEvent]:
-    """The ASGI messages that answer with this error."""
-    body = dump(error.body())
-    fields = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **headers(error),
-    }
-    encoded = [(name.encode(), value.encode()) for name, value in fields.items()]
-    return (
-        {"type": "http.response.start", "status": error.status, "headers": encoded},
-        {"type": "http.response.body", "body": body, "more_body": False},
-    )

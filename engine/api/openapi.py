@@ -1,6 +1,6 @@
 """`/openapi.json` and `/docs`, from the same table as the routes.
 
-The schemas are msgspec's own, not Litestar's: they are what the decoder enforces, with unknown fields
+The schemas are msgspec's own: they are what the decoder enforces, with unknown fields
 forbidden, bounds and tagged unions. The docs page is one file with nothing loaded from elsewhere.
 """
 

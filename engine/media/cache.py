@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
+
+from cachetools import LRUCache
 
 from qvl.engine.media.visual import Visual, fingerprint
 
@@ -19,10 +21,8 @@ class VisualCache:
     """Least recently used goes first; `size` counts bytes of pixels. Used from the decoding threads."""
 
     def __init__(self, size: int, lookup: Lookup) -> None:
-        self._size = size
         self._lookup = lookup
-        self._held = 0
-        self._visuals: OrderedDict[str, Visual] = OrderedDict()
+        self._visuals: LRUCache[str, Visual] = LRUCache(size, getsizeof=lambda visual: visual.pixels.nbytes)
         self._lock = threading.Lock()
 
     def decoded(self, data: bytes, settings: Key, decode: Decode) -> Visual:
@@ -30,17 +30,10 @@ class VisualCache:
         digest = fingerprint(data, *settings)
         with self._lock:
             found = self._visuals.get(digest)
-            if found is not None:
-                self._visuals.move_to_end(digest)
         self._lookup(found is not None)
         return found or self._keep(decode(data, digest))
 
     def _keep(self, visual: Visual) -> Visual:
-        with self._lock:
-            if visual.digest not in self._visuals and visual.pixels.nbytes <= self._size:
-                self._visuals[visual.digest] = visual
-                self._held += visual.pixels.nbytes
-                while self._held > self._size:
-                    _, oldest = self._visuals.popitem(last=False)
-                    self._held -= oldest.pixels.nbytes
-            return visual
+        with self._lock, suppress(ValueError):  # larger than the whole cache
+            self._visuals[visual.digest] = visual
+        return visual

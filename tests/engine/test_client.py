@@ -211,7 +211,7 @@ def test_importing_and_embedding_text_loads_nothing_heavy(fake: Start) -> None:
     code = (
         "import sys; from qvl.engine.client import Client\n"
         f"Client({server.url!r}).embed(['a'])\n"
-        "print(*{'torch','vllm','ray','transformers','PIL','litestar'} & set(sys.modules))"
+        "print(*{'torch','vllm','ray','transformers','PIL','starlette'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -69,7 +69,11 @@ def both(
     kind: str = request.param
     embedder, reranker = write_pair(tmp_path_factory.mktemp("parity"), **KINDS[kind])
     config = EngineConfig(
-        embedder=str(embedder), reranker=str(reranker), dtype="float32", max_batched_tokens=CHUNKS[kind]
+        embedder=str(embedder),
+        reranker=str(reranker),
+        dtype="float32",
+        max_batched_tokens=CHUNKS[kind],
+        answer_cache=0,
     )
     with vllm_warnings():
         engine = run(Engine.start(config))

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import httpx
 import pytest
 import uvicorn
-from litestar.testing import TestClient
-from litestar.types import Message, Receive, Scope, Send
+from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 from qvl.engine.api import create_app
 from qvl.engine.api.cors import shared

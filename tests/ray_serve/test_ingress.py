@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from litestar.testing import TestClient
+from starlette.testclient import TestClient
 
 from qvl.engine.admission import cost
 from qvl.engine.api import create_app

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from litestar.types import Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from qvl.engine.admission import cost
 from qvl.engine.api import create_app, failures

@@ -68,4 +68,4 @@ def test_dialects_load_nothing_heavy(module: str) -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-HEAVY = ("litestar", "torch", "vllm", "uvicorn", "transformers")
+HEAVY = ("starlette", "torch", "vllm", "uvicorn", "transformers")

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import uvicorn
-from litestar.testing import TestClient
+from starlette.testclient import TestClient
 
 from qvl.engine.api import create_app
 from qvl.engine.config import EngineConfig, Limits, ServerConfig

@@ -26,7 +26,8 @@ def exposed() -> str:
     metrics.request("/v1/embeddings", 200, 0.1, "-")
     metrics.error("overloaded", 429, "/v1/embeddings")
     metrics.usage("embedder", 1, Usage(text_tokens=1, visual_tokens=4, images=1))
-    metrics.cache("media", 1, 1)
+    for found in (True, False):
+        metrics.lookup("media")(found)
     with metrics.queued("embedder", 1), metrics.stage("parse"), metrics.in_flight():
         return metrics.render().decode()
 
