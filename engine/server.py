@@ -54,9 +54,9 @@ _log = logging.getLogger("qvl.server")
 def keep_memory() -> None:
     """glibc gives the memory of each body and picture back at once, and the page faults of the next one took
     a fifth of the server's time for it. Elsewhere (musl) there is nothing to set."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for option, value in _MALLOC.items() if mallopt else ():
-        mallopt(option, value)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, value in _MALLOC.items():
+            mallopt(option, value)
 
 
 async def start_engine(config: EngineConfig, metrics: Metrics) -> Managed:

@@ -128,6 +128,6 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientClosed("the client closed the connection")
-        yield message["body"]
-        if not message["more_body"]:
+        yield message.get("body", b"")
+        if not message.get("more_body"):
             return

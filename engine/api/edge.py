@@ -21,6 +21,8 @@ from qvl.engine.metrics import Metrics
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _WATCH_SECONDS = 0.1
+CALL = "qvl.call"
+"""Where the scope of a request holds its `Call`."""
 _log = logging.getLogger("qvl.http")
 
 
@@ -60,7 +62,9 @@ class Edge:
             return
         scope["app"] = self  # without one the router answers in its own words
         scope["path"] = scope["path"].rstrip("/") or "/"
-        call = Call(scope["path"] if scope["path"] in self.routes else "other", _request_id(scope))
+        call = scope[CALL] = Call(
+            scope["path"] if scope["path"] in self.routes else "other", _request_id(scope)
+        )
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -85,8 +89,8 @@ class Edge:
             CALLER.set(caller.name)
             caller.count()
             await self._traced(scope, receive, send, call)
-        except Exception as failure:  # noqa: BLE001 - the edge: a defect is logged and told as a 500
-            await self._fail(failures.to_error(failure, call.route, call.id), send, call)
+        except QvlError as error:
+            await self._fail(error, send, call)
         except asyncio.CancelledError:
             # Of those that are not done when the server ends; uvicorn would tell them of a defect.
             await self._fail(
@@ -100,11 +104,17 @@ class Edge:
 
     async def _traced(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         if self.metrics.tracer is None:
-            await self._work(scope, receive, send)
+            await self._told(scope, receive, send, call)
             return
         with self.metrics.tracer.request(call.route, call.id, scope["headers"]) as span:
-            await self._work(scope, receive, send)
+            await self._told(scope, receive, send, call)
             span.set_attribute("http.response.status_code", call.status or 0)
+
+    async def _told(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
+        try:
+            await self._work(scope, receive, send)
+        except Exception as failure:  # noqa: BLE001 - the edge: a defect is logged and told as a 500
+            await self._fail(failures.to_error(failure, call.route, call.id), send, call)
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app until it has answered, the deadline has passed or the client has gone."""
@@ -192,5 +202,5 @@ def _request_id(scope: Scope) -> str:
     """The caller's own id when it is short and plain, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-            return value.decode()
+            return str(value, "ascii")
     return secrets.token_hex(16)

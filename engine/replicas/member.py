@@ -21,7 +21,7 @@ from typing import Any
 
 import uvicorn
 
-from qvl.engine.api.edge import Call
+from qvl.engine.api.edge import CALL, Call
 from qvl.engine.connection import Connection
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
@@ -41,7 +41,7 @@ class _Connection(Connection):
         self._full = full
 
     def on_response_complete(self) -> None:
-        call = self.cycle.scope["state"].get("call")
+        call = self.cycle.scope.get(CALL)
         if isinstance(call, Call) and call.refused_for_load:
             self._full()
         super().on_response_complete()

@@ -18,6 +18,7 @@ from qvl.engine.prepare import Ready
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 from qvl.engine.tokens import Prompt
 from tests.conftest import Pair
+from tests.parity.conftest import vllm_warnings
 
 ROW = np.arange(4, dtype=np.float32)
 KEPT = ROW.nbytes + 256
@@ -91,7 +92,9 @@ def test_the_model_is_asked_once(pair: Pair) -> None:
     config = EngineConfig(embedder=str(pair.embedder), reranker=str(pair.reranker), dtype="float32")
 
     async def main() -> None:
-        async with await Engine.start(config) as engine:
+        with vllm_warnings():
+            engine = await Engine.start(config)
+        async with engine:
             first = await engine.embed(embed), await engine.rerank(rerank)
             again = await engine.embed(embed), await engine.rerank(rerank)
             page = engine.metrics.render().decode()

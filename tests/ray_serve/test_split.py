@@ -84,8 +84,7 @@ class Front:
         assert (PART, b"1") in scope["headers"]
         self.requests += 1
         if self.trouble:
-            for message in failures.response(self.trouble.pop(0)):
-                await send(message)
+            await failures.send_error(send, self.trouble.pop(0))
         else:
             await self.apps[self.requests % 2](scope, receive, send)
 
