@@ -10,14 +10,14 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from cyclopts import App, Argument, ArgumentCollection, Parameter, Token
 from cyclopts.config import Env, Toml
 
-from qvl.engine.config import EngineConfig
+from qvl.engine.config import EngineConfig, Limits, MediaConfig
 from qvl.engine.errors import ConfigError
 
 BUNDLED = "bundled"
@@ -31,6 +31,12 @@ ROLES = {
     "ask": ("embedder", "reranker"),
 }
 """The models that a command runs when it is given none."""
+
+_ENGINE = {
+    f"--{field.name.replace('_', '-')}"
+    for settings in (EngineConfig, Limits, MediaConfig)
+    for field in fields(settings)
+}
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
@@ -70,6 +76,16 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
 
 
+def others_engine(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """With `--url` another's engine answers: what the environment or a file says of engines is for other
+    commands, and would ask for one of our own here."""
+    if _value(arguments, "--url") is None:
+        return
+    for argument in arguments:
+        if _ENGINE & set(argument.names):
+            argument.tokens[:] = [token for token in argument.tokens if token.source == "cli"]
+
+
 def positional_models(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """`qvl serve DIR DIR` is `--models DIR --models DIR`: the engine's settings are built from one place."""
     given = _find(arguments, "MODEL")
@@ -89,7 +105,7 @@ def bundled_models(app: App, commands: tuple[str, ...], arguments: ArgumentColle
             argument.append(Token(keyword=f"--{role}", value=BUNDLED, source="the bundled pair"))
 
 
-SOURCES = (environment, config_file, positional_models, bundled_models)
+SOURCES = (environment, config_file, others_engine, positional_models, bundled_models)
 
 
 def cache_folder() -> Path:
