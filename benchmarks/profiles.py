@@ -75,7 +75,7 @@ CPU = Profile(
         "passages": Load(closed=(8,), most=200),
         "long": Load(closed=(2,), most=60),
         "photos": Load(closed=(1, 4), most=40, offline=8),
-        "photos-repeated": Load(closed=(4,), most=300),
+        "photos-repeated": Load(closed=(4,), most=600),
         "small": Load(closed=(1, 64), most=400),
         "pages-png": Load(closed=(2,), most=15),
         "pages-jpeg": Load(closed=(2,), most=20),

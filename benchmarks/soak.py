@@ -22,11 +22,11 @@ from cyclopts import App
 from rich.console import Console
 
 from benchmarks import promises
-from benchmarks.faults import Strangers, every, hang, harmless
 from benchmarks.pool import Asker, Vector, item, vectors
 from benchmarks.processes import Server, free_port, serving
 from benchmarks.promises import Seen, Soaked
 from benchmarks.rows import ROOT
+from benchmarks.strangers import Strangers, every, hang, harmless
 from qvl.engine.client.retry import Policy
 
 QUEUE_TOKENS = 10_000
@@ -52,7 +52,7 @@ class Soak:
         self.pool = [item(number, self.random) for number in range(60)]
         self.alone: list[Vector] = []
         self.seen = Seen()
-        self.strangers = Strangers(self.asker, server.url, self.seen, self.pool[:4], slow_port)
+        self.strangers = Strangers(self.asker, server.url, self.seen, self.pool[:4], slow_port, self.random)
         self.start = 0.0
         self.killed: float | None = None
         self.noticed = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmarks import pictures
@@ -56,7 +57,7 @@ def _images(sizes: Sizes) -> Iterator[Workload]:
     photo = (sizes.photo, sizes.photo)
     small = (sizes.small, sizes.small)
     yield _single("photos", lambda n: Item(image=pictures.photo(photo, n)))
-    yield _single("photos-repeated", lambda n: Item(image=pictures.photo(photo, n % REPEATED)))
+    yield _single("photos-repeated", lambda n: Item(image=_same(photo, n % REPEATED)))
     yield _single("small", lambda n: Item(image=pictures.photo(small, n)))
     yield _single("pages-png", lambda n: Item(image=pictures.page("PNG", n)))
     yield _single("pages-jpeg", lambda n: Item(image=pictures.page("JPEG", n)))
@@ -92,15 +93,19 @@ def _reranks(words: Words, sizes: Sizes) -> Iterator[Workload]:
         "rerank-image-query-repeated",
         "reranker",
         count,
-        lambda n: Rerank(Item(image=pictures.photo(photo, n % REPEATED)), documents(n)),
+        lambda n: Rerank(Item(image=_same(photo, n % REPEATED)), documents(n)),
     )
+    same = cache(images)
     yield Workload("rerank-images", "reranker", sizes.image_documents, lambda n: Rerank(query(n), images(n)))
     yield Workload(
         "rerank-images-repeated",
         "reranker",
         sizes.image_documents,
-        lambda n: Rerank(query(n), images(0)),
+        lambda n: Rerank(query(n), same(0)),
     )
+
+
+_same = cache(pictures.photo)
 
 
 def _single(name: str, make: Callable[[int], Item]) -> Workload:

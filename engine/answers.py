@@ -1,8 +1,8 @@
 """Rows that the model gave before, by all that it was asked, while there is room.
 
 Users ask the same things again, and documents are embedded again. A row is some kilobytes; the KV blocks that
-vLLM would keep for the same end are a hundred times that, and hashing them costs each new text. An answer is
-a function of the ids, the media, the adapter and the weights, so a kept one is as right as a new one.
+vLLM would keep for the same end are a thousand times that and more, and hashing them costs each new text. An
+answer is a function of the ids, the media, the adapter and the weights: a kept one is as right as a new one.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class EngineConfig:
     prefix_caching: bool | None = None
     """Keep the KV blocks of shared prefixes (default: the reranker's only; an embedder's prefix is short)."""
     answer_cache: int = 64 << 20
-    """Bytes of answers that a replica keeps, so that no item or pair is computed again (0: none)."""
+    """Bytes of answers that each model keeps, so that no item or pair is computed again (0: none)."""
     enforce_eager: bool | None = None
     """No torch.compile and no CUDA graphs (default: only on a CPU)."""
     stall_seconds: float = 120.0

@@ -136,15 +136,14 @@ class LLM:
         return [task.result() for task in tasks]
 
     async def _one(self, item: Ready, rank: int, name: str | None) -> Row | QvlError:
-        if self._stopped:
-            raise Unavailable("the engine is stopping", code="draining")
-        asked = self._answers.key(item, name if name in self._adapters else None)
+        adapter = self._adapters.get(name or "")
+        asked = self._answers.key(item, name if adapter else None)
         if (known := self._answers.find(asked)) is not None:
             return known
         try:
             async with self._arena.hold(item.visuals) as places:
                 prompt = compat.engine_input(item.prompt, item.visuals, places)
-                output = await self._encode(prompt, rank, self._adapters.get(name or ""))
+                output = await self._encode(prompt, rank, adapter)
         except TooLarge as error:
             return error
         row: Row = output.float().numpy().reshape(-1)
@@ -156,6 +155,8 @@ class LLM:
     async def _encode(self, prompt: Any, rank: int, adapter: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
 
+        if self._stopped:  # perhaps while it waited for room for its pixels
+            raise Unavailable("the engine is stopping", code="draining")
         try:
             own = str(next(self._ids))
             encoded = self._engine.encode(prompt, self._params, own, lora_request=adapter, priority=rank)

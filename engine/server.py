@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
 import multiprocessing
@@ -42,21 +41,11 @@ Starter: TypeAlias = Callable[[EngineConfig, Metrics], Awaitable[Managed]]
 
 _EXIT_SECONDS = 8.0
 """From the signal to the exit, whatever still runs: supervisors kill after 10."""
-_MALLOC = {-3: 32 << 20, -1: 128 << 20}
-"""M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes."""
 _FLUSH_SECONDS = 1
 """For answers already made to leave the socket."""
 _KEEP_ALIVE_SECONDS = 75
 """Above the idle time of usual client pools, so that the client, not the server, closes."""
 _log = logging.getLogger("qvl.server")
-
-
-def keep_memory() -> None:
-    """glibc gives the memory of each body and picture back at once, and the page faults of the next one took
-    a fifth of the server's time for it. Elsewhere (musl) there is nothing to set."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        for option, value in _MALLOC.items():
-            mallopt(option, value)
 
 
 async def start_engine(config: EngineConfig, metrics: Metrics) -> Managed:
@@ -85,7 +74,6 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
 def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
     """`serve` for connections from anywhere."""
     tls.check(config)
-    keep_memory()
     code = uvloop.run(_serve(config, door, metrics, start))
     # The interpreter's last collections would walk torch's and vLLM's objects for seconds.
     gc.freeze()

@@ -10,7 +10,6 @@ from starlette.types import Send
 
 from qvl.engine.api.replies import reply
 from qvl.engine.errors import (
-    BadRequest,
     MethodNotAllowed,
     NotFound,
     Overloaded,
@@ -29,8 +28,11 @@ def to_error(failure: Exception, path: str, request_id: str) -> QvlError:
     """The error to tell the caller; what is nobody's error is logged here and told as a 500."""
     if isinstance(failure, QvlError):
         return failure
-    if isinstance(failure, HTTPException):
-        return _of_http(failure)
+    if isinstance(failure, HTTPException) and failure.status_code in (
+        NotFound.status,
+        MethodNotAllowed.status,
+    ):
+        return _of_router(failure)
     fields = {"id": request_id, "route": path}
     _log.error("request failed id=%s route=%s", request_id, path, exc_info=failure, extra={FIELDS: fields})
     return QvlError(f"internal error; the server's log has it under request id {request_id}")
@@ -40,16 +42,13 @@ async def send_error(send: Send, error: QvlError) -> None:
     await reply(send, error.status, dump(error.body()), headers=_headers(error))
 
 
-def _of_http(failure: HTTPException) -> QvlError:
-    """The router's own, and Starlette's where a client has gone or sent half a request."""
+def _of_router(failure: HTTPException) -> QvlError:
     if failure.status_code == NotFound.status:
         return NotFound("there is no such route; /docs lists those there are", code="route_not_found")
-    if failure.status_code == MethodNotAllowed.status:
-        allowed = (failure.headers or {}).get("Allow", "")
-        return MethodNotAllowed(
-            "this route does not take that method; /docs lists what it takes", allowed=allowed
-        )
-    return BadRequest("the request is not valid HTTP for this route")
+    allowed = (failure.headers or {}).get("Allow", "")
+    return MethodNotAllowed(
+        "this route does not take that method; /docs lists what it takes", allowed=allowed
+    )
 
 
 def _headers(error: QvlError) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,10 +16,15 @@ import httpx
 import numpy as np
 import pytest
 
+from qvl.engine import cli
+from qvl.engine.config import ServerConfig
+
 QVL = [sys.executable, "-m", "qvl.engine.cli"]
 Start = Callable[..., Any]
 Run = Callable[..., str]
-"""The types of `fake` and `qvl`."""
+Served = Callable[..., ServerConfig]
+"""The types of `fake`, `qvl` and `served`."""
+CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("QVL_")}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -79,3 +85,39 @@ def source(tmp_path: Path) -> Path:
     """50 lines, every other with an id of its own."""
     items = [f"text {i}" if i % 2 else {"id": f"d{i}", "text": f"text {i}"} for i in range(50)]
     return write(tmp_path / "in.jsonl", items)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    """`served("--port", "9")` is the configuration that `qvl serve` would run."""
+    seen: list[ServerConfig] = []
+
+    class Stub:
+        @staticmethod
+        def serve(config: ServerConfig) -> int:
+            seen.append(config)
+            return 0
+
+    monkeypatch.setitem(sys.modules, "qvl.engine.server", Stub)
+    without_settings(monkeypatch)
+
+    def run(*arguments: str) -> ServerConfig:
+        assert cli.main(["serve", *arguments]) == 0
+        return seen[-1]
+
+    return run
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a mistake gets."""
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("qvl: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in set(os.environ) - set(CLEAN):
+        monkeypatch.delenv(key)

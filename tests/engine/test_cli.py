@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qvl.engine import cli, options
+from qvl.engine import cli
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
-from qvl.engine.demo import bundled
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.jobs.settings import JobConfig
+from tests.engine.conftest import CLEAN, QVL, Served, mistake, without_settings
 
-QVL = [sys.executable, "-m", "qvl.engine.cli"]
 COMMANDS = ("serve", "embed", "rerank", "quantize", "models", "demo")
-CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("QVL_")}
-
-Served = Callable[..., ServerConfig]
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Served:
-    """`served("--port", "9")` is the configuration that `qvl serve` would run."""
-    seen: list[ServerConfig] = []
-
-    class Stub:
-        @staticmethod
-        def serve(config: ServerConfig) -> int:
-            seen.append(config)
-            return 0
-
-    monkeypatch.setitem(sys.modules, "qvl.engine.server", Stub)
-    for key in set(os.environ) - set(CLEAN):
-        monkeypatch.delenv(key)
-
-    def run(*arguments: str) -> ServerConfig:
-        assert cli.main(["serve", *arguments]) == 0
-        return seen[-1]
-
-    return run
-
-
-def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a mistake gets."""
-    assert cli.main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("qvl: ")
-    assert said.err.count("\n") == 1
-    return said.err
-
 
 # Weight
 
@@ -123,49 +84,6 @@ def test_models_without_a_role_are_positional(served: Served) -> None:
     assert served("--models", "one", "--models", "two").engine.models == ("one", "two")
 
 
-# Sources
-
-
-def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "qvl.toml"
-    file.write_text(
-        'embedder = "file"\nport = 1\nimage-pixels = 1\nitems = 1\nurl_fetch = false\napi_key = ["x", "y"]\n'
-    )
-    monkeypatch.setenv("QVL_PORT", "2")
-    monkeypatch.setenv("QVL_IMAGE_PIXELS", "2")
-    monkeypatch.setenv("QVL_SOMETHING_ELSE", "not ours")
-    config = served("--config", str(file), "--image-pixels", "3")
-    assert (config.engine.limits.image_pixels, config.port, config.engine.limits.items) == (3, 2, 1)
-    assert (config.engine.embedder, config.engine.media.url_fetch) == ("file", False)
-    assert config.api_key == ("x", "y")
-    monkeypatch.setenv("QVL_CONFIG", str(file))
-    monkeypatch.setenv("QVL_API_KEY", "from-the-environment")
-    assert served().api_key == ("from-the-environment",)
-
-
-def test_without_a_model_the_bundled_pair_serves(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("QVL_CACHE", str(tmp_path))
-    engine = served("--port", "9").engine
-    assert (Path(engine.embedder or ""), Path(engine.reranker or "")) == bundled.bundled_pair()
-    assert all((folder / "model.safetensors").is_file() for folder in bundled.bundled_pair())
-    said = capsys.readouterr().err
-    assert "bundled tiny pair" in said
-    assert said.count("\n") == 1
-    assert served("--embedder", "mine").engine.reranker is None
-
-
-def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("QVL_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert options.cache_folder() == Path("/x/qvl")
-    monkeypatch.setenv("QVL_CACHE", "/y")
-    assert options.cache_folder() == Path("/y")
-
-
 # Mistakes
 
 
@@ -186,8 +104,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
 def test_a_mistake_is_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key in set(os.environ) - set(CLEAN):
-        monkeypatch.delenv(key)
+    without_settings(monkeypatch)
     assert message in mistake(capsys, *arguments)
 
 

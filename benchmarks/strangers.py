@@ -24,9 +24,17 @@ Fault: TypeAlias = Callable[[], Awaitable[None]]
 class Strangers:
     """Slow, rude and hostile clients, and a host of images that never answers."""
 
-    def __init__(self, asker: Asker, url: str, seen: Seen, polite: Sequence[Any], slow_port: int) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        url: str,
+        seen: Seen,
+        polite: Sequence[Any],
+        slow_port: int,
+        rng: random.Random,
+    ) -> None:
         """`polite`: items to ask for and hang up."""
-        self._asker, self._where, self._seen = asker, urlsplit(url), seen
+        self._asker, self._where, self._seen, self._random = asker, urlsplit(url), seen, rng
         self._polite, self._slow_port = polite, slow_port
 
     def until(self, end: float) -> list[asyncio.Task[None]]:
@@ -48,7 +56,7 @@ class Strangers:
             return
 
     async def poison(self) -> None:
-        status, _ = await self._asker.embed([{"image": random.choice(POISON)}])
+        status, _ = await self._asker.embed([{"image": self._random.choice(POISON)}])
         self._seen.poison[status] += 1
 
     async def slow_host(self) -> None:

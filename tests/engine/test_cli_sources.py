@@ -1,0 +1,64 @@
+"""Where the command line takes its values from: arguments, environment, file and package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qvl.engine import cli, options
+from qvl.engine.demo import bundled
+from tests.engine.conftest import Served, mistake
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "qvl.toml"
+    file.write_text(
+        'embedder = "file"\nport = 1\nimage-pixels = 1\nitems = 1\nurl_fetch = false\napi_key = ["x", "y"]\n'
+    )
+    monkeypatch.setenv("QVL_PORT", "2")
+    monkeypatch.setenv("QVL_IMAGE_PIXELS", "2")
+    monkeypatch.setenv("QVL_SOMETHING_ELSE", "not ours")
+    config = served("--config", str(file), "--image-pixels", "3")
+    assert (config.engine.limits.image_pixels, config.port, config.engine.limits.items) == (3, 2, 1)
+    assert (config.engine.embedder, config.engine.media.url_fetch) == ("file", False)
+    assert config.api_key == ("x", "y")
+    monkeypatch.setenv("QVL_CONFIG", str(file))
+    monkeypatch.setenv("QVL_API_KEY", "from-the-environment")
+    assert served().api_key == ("from-the-environment",)
+
+
+def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QVL_DTYPE", "float32")
+    settings, items = tmp_path / "qvl.toml", tmp_path / "in.jsonl"
+    settings.write_text("stall-seconds = 5\n")
+    items.write_text('{"text": "a"}\n')
+    command = ["embed", str(items), "-o", str(tmp_path / "out.jsonl"), "--url", "http://127.0.0.1:9"]
+    assert cli.main([*command, "--config", str(settings)]) == 1
+    assert "cannot reach the server" in capsys.readouterr().err
+    assert "no model" in mistake(capsys, *command, "--dtype", "float32")
+
+
+def test_without_a_model_the_bundled_pair_serves(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QVL_CACHE", str(tmp_path))
+    engine = served("--port", "9").engine
+    assert (Path(engine.embedder or ""), Path(engine.reranker or "")) == bundled.bundled_pair()
+    assert all((folder / "model.safetensors").is_file() for folder in bundled.bundled_pair())
+    said = capsys.readouterr().err
+    assert "bundled tiny pair" in said
+    assert said.count("\n") == 1
+    assert served("--embedder", "mine").engine.reranker is None
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QVL_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert options.cache_folder() == Path("/x/qvl")
+    monkeypatch.setenv("QVL_CACHE", "/y")
+    assert options.cache_folder() == Path("/y")
