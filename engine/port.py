@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from qvl.engine.errors import ConfigError
@@ -21,6 +21,10 @@ class Door(Protocol):
     def sockets(self) -> list[socket.socket]:
         """Listeners to accept from."""
 
+    @property
+    def full(self) -> Callable[[], None] | None:
+        """To be told before a refusal for load leaves; None: there is no other replica to ask."""
+
     def open(self, server: uvicorn.Server) -> None:
         """HTTP is answered from now on."""
 
@@ -33,6 +37,8 @@ class Door(Protocol):
 
 class Port:
     """The door of a server of one replica: a listener of its own."""
+
+    full = None
 
     def __init__(self, listener: socket.socket, scheme: str) -> None:
         self.sockets = [listener]

@@ -113,7 +113,7 @@ class _Server:
     async def run(self, start: Starter) -> int:
         http = _Uvicorn(
             uvicorn.Config(
-                create_app(self._replica, self._config),
+                create_app(self._replica, self._config, self._door.full),
                 http=Connection,
                 ssl_certfile=self._config.tls_cert,
                 ssl_keyfile=self._config.tls_key,

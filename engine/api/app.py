@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,8 +32,11 @@ _INDEX_THREADS = 4
 _HEALTH_CODES = ("starting", "draining", "stopped")
 
 
-def create_app(engine: Service, config: ServerConfig) -> ASGIApp:
-    """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError."""
+def create_app(engine: Service, config: ServerConfig, full: Callable[[], None] | None = None) -> ASGIApp:
+    """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError.
+
+    `full` is told before a refusal for load leaves, where other replicas answer at the same port.
+    """
     limits = config.engine.limits
     keys = load_keys(config)
     index = open_index(config.index, key=config.index_key, make=True) if config.index else None
@@ -68,7 +71,7 @@ def create_app(engine: Service, config: ServerConfig) -> ASGIApp:
         config.request_seconds,
         engine.metrics,
         bodies.Bodies(limits.bodies_bytes),
-        one_of_many=config.replicas > 1,
+        full,
     )
     return shared(edge, config.cors_origin)
 

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,8 +22,6 @@ from qvl.engine.metrics import Metrics
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _WATCH_SECONDS = 0.1
-CALL = "qvl.call"
-"""Where the scope of a request holds its `Call`."""
 _log = logging.getLogger("qvl.http")
 
 
@@ -53,8 +52,8 @@ class Edge:
     seconds: float
     metrics: Metrics
     bodies: Bodies
-    one_of_many: bool
-    """Behind a port that other replicas answer at too."""
+    full: Callable[[], None] | None
+    """Told before a refusal for load leaves, where other replicas answer at the same port."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,15 +61,14 @@ class Edge:
             return
         scope["app"] = self  # without one the router answers in its own words
         scope["path"] = scope["path"].rstrip("/") or "/"
-        call = scope[CALL] = Call(
-            scope["path"] if scope["path"] in self.routes else "other", _request_id(scope)
-        )
+        call = Call(scope["path"] if scope["path"] in self.routes else "other", _request_id(scope))
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 headers = [*message["headers"], (b"x-request-id", call.id.encode())]
-                if self.one_of_many and call.refused_for_load:
+                if self.full and call.refused_for_load:
+                    self.full()
                     # A kept connection would lead here again, the sooner since a refusal frees it at once.
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers

@@ -21,7 +21,6 @@ from typing import Any
 
 import uvicorn
 
-from qvl.engine.api.edge import CALL, Call
 from qvl.engine.connection import Connection
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
@@ -35,16 +34,9 @@ _log = logging.getLogger("qvl.replica")
 
 
 class _Connection(Connection):
-    def __init__(self, lost: Callable[[], None], full: Callable[[], None], **settings: Any) -> None:
+    def __init__(self, lost: Callable[[], None], **settings: Any) -> None:
         super().__init__(**settings)
         self._lost = lost
-        self._full = full
-
-    def on_response_complete(self) -> None:
-        call = self.cycle.scope.get(CALL)
-        if isinstance(call, Call) and call.refused_for_load:
-            self._full()
-        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -83,7 +75,6 @@ class HandedOver:
         def protocol() -> _Connection:
             return _Connection(
                 self._lost,
-                self._full,
                 config=server.config,
                 server_state=server.server_state,
                 app_state=server.lifespan.state,
@@ -101,7 +92,8 @@ class HandedOver:
         self._closed += 1
         self._channel.tell(Closed(self._closed))
 
-    def _full(self) -> None:
+    def full(self) -> None:
+        """The client is told to ask again: before it does, the supervisor knows that not to ask here."""
         self._channel.tell(Full())
 
 
