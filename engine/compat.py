@@ -6,6 +6,7 @@ Covers 0.26 to 0.33. torch and vLLM are imported inside the functions: reading t
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from qvl.engine.arena import Place
 from qvl.engine.checkpoint import Checkpoint, TextSide
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError
-from qvl.engine.hardware import SHARE
+from qvl.engine.hardware import SHARE, can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.tokens import Prompt, Span
 
@@ -29,6 +30,8 @@ _CPU_ENVIRONMENT = {
     # Without these a CPU engine is three processes that spin on two cores.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "OMP_NUM_THREADS": "1",
+    # What vLLM compiles for a CPU it cannot load again (0.32); torch's own cache can.
+    "VLLM_USE_AOT_COMPILE": "0",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 _ENVIRONMENT = {
@@ -41,6 +44,8 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+_log = logging.getLogger("qvl.engine")
+
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
 _CPU_SEQUENCES = 8
@@ -79,6 +84,8 @@ def engine_args(
     from vllm import AsyncEngineArgs
     from vllm.config import PoolerConfig
 
+    from qvl.engine.model.pixels import PixelsFile
+
     share = config.embedder_memory if checkpoint.role == "embedder" else config.reranker_memory
     media = config.limits.images * 2, config.limits.videos * 2  # a rerank prompt holds two items
     settings: dict[str, Any] = {
@@ -96,10 +103,10 @@ def engine_args(
             "architectures": [ARCHITECTURE],
             "tie_word_embeddings": checkpoint.tied,
             "qvl_head": "embed" if checkpoint.role == "embedder" else "score",
-            "qvl_pixels": pixels,
             "qvl_yes": text.yes,
             "qvl_no": text.no,
         },
+        "additional_config": PixelsFile(pixels),
         "tensor_parallel_size": config.tensor_parallel,
         "gpu_memory_utilization": share or (SHARE / 2 if shared else SHARE),
         # An embedder's shared prefix is shorter than a block; a reranker's holds the whole query.
@@ -115,7 +122,7 @@ def engine_args(
         "max_num_batched_tokens": config.max_batched_tokens or (8192 if on_cpu() else 16384),
         # vLLM's default for an embedded engine, 128, leaves a GPU's step half empty on short text.
         "max_num_seqs": 256 if on_cpu() else 1024,
-        "enforce_eager": on_cpu() if config.enforce_eager is None else config.enforce_eager,
+        "enforce_eager": _eager(config),
         "scheduling_policy": "priority",
         "seed": 0,
     }
@@ -164,6 +171,16 @@ def _cpu_settings(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any
         "block_size": 32,
         "skip_mm_profiling": True,
     }
+
+
+def _eager(config: EngineConfig) -> bool:
+    if config.enforce_eager is None and on_cpu() and not can_compile():
+        _log.warning(
+            "no C++ compiler or no Python.h: the model is not compiled and takes up to half as long again; "
+            "install g++ and Python's headers, or say --enforce-eager"
+        )
+        return True
+    return bool(config.enforce_eager)
 
 
 def refusals() -> tuple[type[Exception], ...]:

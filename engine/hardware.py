@@ -7,8 +7,11 @@ activations of one engine step. GPUs are asked through `nvidia-smi`, so nothing 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sysconfig
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 GIB = 1 << 30
@@ -210,3 +213,9 @@ def recommendation(found: list[Gpu]) -> list[str]:
         if any("fp8" in command for command in commands) and not gpu.fp8:
             lines.append("  (this GPU stores FP8 weights but computes in bf16: smaller, not faster)")
     return lines
+
+
+def can_compile() -> bool:
+    """Whether torch finds what it builds a CPU's kernels with."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()

@@ -130,6 +130,8 @@ def with_bundled(config: EngineConfig) -> EngineConfig:
         config,
         embedder=str(embedder) if config.embedder == BUNDLED else config.embedder,
         reranker=str(reranker) if config.reranker == BUNDLED else config.reranker,
+        # It is there to try things: to compile it takes longer than most who do will ask it.
+        enforce_eager=True if config.enforce_eager is None else config.enforce_eager,
     )
 
 

@@ -98,7 +98,7 @@ def flags(site: Site) -> dict[str, Any]:
     if site.gpu:
         wanted["gpu-memory-utilization"] = site.gpu_share
     else:
-        wanted |= {"enforce-eager": True, "kv-cache-memory-bytes": site.kv_bytes, "skip-mm-profiling": True}
+        wanted |= {"kv-cache-memory-bytes": site.kv_bytes, "skip-mm-profiling": True}
     return wanted
 
 

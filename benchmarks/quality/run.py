@@ -95,7 +95,7 @@ class Grid:
                     )
                 chosen[role] = str(out)
         asked = {each.task.name: narrowed(each.asked, roles, half=variant.half) for each in self.benches}
-        config = EngineConfig(**{"dtype": "bfloat16", **variant.engine, **chosen})
+        config = EngineConfig(**{"dtype": "bfloat16", "enforce_eager": True, **variant.engine, **chosen})
         with self.console.status(f"{variant.name}: the engine"):
             return asyncio.run(answers.served(config, asked))
 

@@ -118,7 +118,7 @@ def _serving(console: Console, timings: dict[str, float]) -> Iterator[str]:
     """A real `qvl serve` in a process group of its own, which is gone afterwards whatever happened."""
     port, (embedder, reranker) = _free_port(), bundled_pair()
     command = [sys.executable, "-m", "qvl.engine.cli", "serve", "--port", str(port), "--dtype", "float32"]
-    command += ["--embedder", str(embedder), "--reranker", str(reranker)]
+    command += ["--embedder", str(embedder), "--reranker", str(reranker), "--enforce-eager"]
     log = cache_folder() / "demo-server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"Starting the server (log: {log})")

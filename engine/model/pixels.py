@@ -5,12 +5,27 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 HEADER = 64
 """Bytes before the pixels of a block; the first eight are its generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelsFile:
+    """vLLM's `additional_config`: where a replica's pixels are.
+
+    Each start has another path, and vLLM keeps what it compiled by the hash of all its settings.
+    """
+
+    path: str
+
+    def compute_hash(self) -> str:
+        """The same for all: no computation depends on it."""
+        return type(self).__name__
 
 
 class SharedPixels:

@@ -27,15 +27,13 @@ _BEHIND_THE_SERVER = 5
 
 
 class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM is untyped here
-    """Reads of `hf_config`: `qvl_pixels`, the shared file; `qvl_head`, "embed" or "score"; and for a score
-    head the ids `qvl_yes` and `qvl_no`.
-    """
+    """Reads of `hf_config`: `qvl_head`, "embed" or "score"; for a score head `qvl_yes` and `qvl_no`, ids."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "model") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         if current_platform.is_cpu():
             os.nice(_BEHIND_THE_SERVER)
-        self._pixels = SharedPixels(self.config.qvl_pixels)
+        self._pixels = SharedPixels(vllm_config.additional_config.path)
         if not isinstance(
             self.visual, StageMissingLayer
         ):  # as it is where images and videos are limited to 0

@@ -97,7 +97,6 @@ def test_both_sides_get_the_same_machine(sites: dict[Role, Site]) -> None:
     site = sites["embedder"]
     assert site.environment["OMP_NUM_THREADS"] == "1"
     command = list(STOCK[0].command(site, 1))
-    assert "--enforce-eager" in command
     assert command[command.index("--kv-cache-memory-bytes") + 1] == str(site.kv_bytes)
     gpu = replace(site, gpu=True, quantization="fp8_per_channel")
     assert "OMP_NUM_THREADS" not in gpu.environment

@@ -89,7 +89,9 @@ def test_the_model_is_asked_once(pair: Pair) -> None:
     image = Content(texts=("a sign",), images=(file.getvalue(),))
     embed = EmbedRequest(input=(Content(texts=("a boat",)), image))
     rerank = RerankRequest(query=Content(texts=("a boat",)), documents=(Content(texts=("a ship",)), image))
-    config = EngineConfig(embedder=str(pair.embedder), reranker=str(pair.reranker), dtype="float32")
+    config = EngineConfig(
+        embedder=str(pair.embedder), reranker=str(pair.reranker), dtype="float32", enforce_eager=True
+    )
 
     async def main() -> None:
         with vllm_warnings():

@@ -18,6 +18,7 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.media import Visual
 from qvl.engine.tokens import Prompt, Span
 from tests.conftest import Pair
+from tests.parity.conftest import vllm_warnings
 
 IMAGE, VIDEO, START, END = 90, 91, 92, 93
 
@@ -96,6 +97,32 @@ def test_every_right_setting_follows_from_the_path(pair: Pair, role: str) -> Non
     assert getattr(args, "mm_device_do_normalize", False) is False
     assert args.gpu_memory_utilization == 0.9
     assert compat.engine_args(config, found, side, pixels="/file", shared=True).gpu_memory_utilization == 0.45
+
+
+def test_what_vllm_compiled_is_found_again_though_the_pixels_lie_elsewhere(pair: Pair) -> None:
+    config = EngineConfig(models=(str(pair.embedder),), dtype="float32")
+    (found,) = checkpoint.find(config)
+    side = checkpoint.load_text_side(found)
+    with vllm_warnings():
+        first, second = (
+            compat.engine_args(config, found, side, pixels=path, shared=False).create_engine_config()
+            for path in ("/proc/1/fd/7", "/proc/2/fd/9")
+        )
+    assert first.additional_config.path != second.additional_config.path
+    assert first.compute_hash() == second.compute_hash()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "tools", "eager"), [(None, True, False), (None, False, True), (True, True, True)]
+)
+def test_a_cpu_s_model_is_compiled_where_it_can_be(
+    *, chosen: bool | None, tools: bool, eager: bool, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "can_compile", lambda: tools)
+    config = EngineConfig(models=(str(pair.embedder),), enforce_eager=chosen)
+    (found,) = checkpoint.find(config)
+    side = checkpoint.load_text_side(found)
+    assert compat.engine_args(config, found, side, pixels="/file", shared=False).enforce_eager is eager
 
 
 def test_what_the_user_set_in_the_environment_stays() -> None:

@@ -29,6 +29,8 @@ KINDS = {
 }
 CHUNKS = {"tied": None, "untied, end token": 2048}
 """The second engine takes prompts in pieces, so that long ones go through chunked prefill."""
+EAGER = {"tied": True, "untied, end token": False}
+"""The second is compiled, as on a CPU by default."""
 PATIENCE = 300
 """Seconds for an engine's start, the slowest thing asked of it: one that hangs fails its test."""
 
@@ -74,6 +76,7 @@ def both(
         dtype="float32",
         max_batched_tokens=CHUNKS[kind],
         answer_cache=0,
+        enforce_eager=EAGER[kind],
     )
     with vllm_warnings():
         engine = run(Engine.start(config))

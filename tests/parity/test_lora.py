@@ -78,6 +78,7 @@ def engine(run: Run[Any], pair: Pair, folders: dict[str, Path]) -> Iterator[Engi
         dtype="float32",
         lora=tuple(f"{name}={folder}" for name, folder in folders.items()),
         answer_cache=0,
+        enforce_eager=True,
     )
     with vllm_warnings():
         started: Engine = run(Engine.start(config))

@@ -30,7 +30,13 @@ EMBEDDER, RERANKER = bundled.bundled_pair()
 @pytest.fixture(scope="module")
 def engine(run: Run[Any]) -> Iterator[Engine]:
     with vllm_warnings():
-        config = EngineConfig(embedder=str(EMBEDDER), reranker=str(RERANKER), dtype="float32", answer_cache=0)
+        config = EngineConfig(
+            embedder=str(EMBEDDER),
+            reranker=str(RERANKER),
+            dtype="float32",
+            answer_cache=0,
+            enforce_eager=True,
+        )
         started: Engine = run(Engine.start(config))
     yield started
     run(started.stop())
