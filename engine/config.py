@@ -101,7 +101,8 @@ class EngineConfig:
     answer_cache: int = 64 << 20
     """Bytes of answers that each model keeps, so that no item or pair is computed again (0: none)."""
     enforce_eager: bool | None = None
-    """No torch.compile and no CUDA graphs: starts sooner, answers later (default: only the bundled pair)."""
+    """No torch.compile and no CUDA graphs: a faster start, slower answers (default: the bundled pair, and
+    where a CPU has no C++ compiler)."""
     stall_seconds: float = 120.0
     """Silence of an engine process after which it hangs and the server exits, to be started again: more than
     the longest step takes (0: it is waited for without end)."""

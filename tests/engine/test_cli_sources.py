@@ -53,7 +53,10 @@ def test_without_a_model_the_bundled_pair_serves(
     said = capsys.readouterr().err
     assert "bundled tiny pair" in said
     assert said.count("\n") == 1
-    assert served("--embedder", "mine").engine.reranker is None
+    assert engine.enforce_eager
+    assert served("--no-enforce-eager").engine.enforce_eager is False
+    mine = served("--embedder", "mine").engine
+    assert (mine.reranker, mine.enforce_eager) == (None, None)
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
