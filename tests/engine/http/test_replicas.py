@@ -85,18 +85,22 @@ def test_who_is_refused_for_load_is_led_to_another_replica(start: Start) -> None
     """Though that one has more connections."""
     server = ready(start())
     until(lambda: connections(server).total() == 0)
-    with httpx.Client(base_url=server.url) as client, httpx.Client(base_url=server.url) as other:
-        for each in (client, other):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=server.url)) for _ in range(4)]
+        for each in clients:
             assert each.post(E, json={"input": "a"}).status_code == 200
-        assert sorted(connections(server).values()) == [1, 1]
+        assert sorted(connections(server).values()) == [2, 2]
+        # In turn: the first and the third are at one replica, which would now get the next connection.
+        clients[2].close()
+        until(lambda: sorted(connections(server).values()) == [1, 2])
 
         def led() -> bool:
             """Where this client is slow to come back, the refusal is forgotten."""
-            refused = client.post(E, json={"input": "!busy"})
+            refused = clients[0].post(E, json={"input": "!busy"})
             assert (refused.status_code, refused.headers["connection"]) == (429, "close")
-            again = client.post(E, json={"input": "a"})
+            again = clients[0].post(E, json={"input": "a"})
             assert (again.status_code, again.headers.get("connection")) == (200, None)
-            return sorted(connections(server).values()) in ([2], [0, 2])
+            return sorted(connections(server).values()) in ([3], [0, 3])
 
         until(led)
 
