@@ -8,11 +8,26 @@ from typing import Any
 import torch
 from vllm.model_executor.layers.pooler import Pooler
 
+from qvl.engine.model.tail import Tail
 from qvl.kernels.pool import pool
 from qvl.kernels.score import score
 
 
-class EmbedPooler(Pooler):  # type: ignore[misc]  # vLLM is untyped here
+class _LastToken(Pooler):  # type: ignore[misc]  # vLLM is untyped here
+    def __init__(self) -> None:
+        super().__init__()
+        self.tail: Tail | None = None
+        """What the model has left to do."""
+
+    def last(self, hidden: torch.Tensor, pooling_metadata: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Final hidden states, and the row among them at which each sequence ends."""
+        rows: torch.Tensor = pooling_metadata.get_pooling_cursor().last_token_indices_gpu
+        if self.tail is None:
+            return hidden, rows
+        return self.tail(hidden[rows]), torch.arange(len(rows), device=rows.device)
+
+
+class EmbedPooler(_LastToken):
     """L2-normalised final hidden state of each sequence's last token, float32.
 
     Matryoshka cuts happen on the client side of the engine: the cut of a unit vector, normalised
@@ -24,10 +39,10 @@ class EmbedPooler(Pooler):  # type: ignore[misc]  # vLLM is untyped here
 
     def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> torch.Tensor:
         """(tokens, hidden) to (sequences, hidden)."""
-        return pool(hidden_states, _last(pooling_metadata))
+        return pool(*self.last(hidden_states, pooling_metadata))
 
 
-class ScorePooler(Pooler):  # type: ignore[misc]  # vLLM is untyped here
+class ScorePooler(_LastToken):
     """(W[yes] - W[no]) . h of each sequence's last token, float32, before the sigmoid."""
 
     def __init__(self, hidden_size: int) -> None:
@@ -39,10 +54,4 @@ class ScorePooler(Pooler):  # type: ignore[misc]  # vLLM is untyped here
 
     def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> torch.Tensor:
         """(tokens, hidden) to (sequences, 1)."""
-        return score(hidden_states, _last(pooling_metadata), self.weight).unsqueeze(-1)
-
-
-def _last(pooling_metadata: Any) -> torch.Tensor:
-    """Row of `hidden_states` at which each sequence ends."""
-    indices: torch.Tensor = pooling_metadata.get_pooling_cursor().last_token_indices_gpu
-    return indices
+        return score(*self.last(hidden_states, pooling_metadata), self.weight).unsqueeze(-1)

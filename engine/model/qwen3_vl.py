@@ -18,6 +18,7 @@ from vllm.platforms import current_platform
 from qvl.engine.model.patch_embed import FoldingPatchEmbed
 from qvl.engine.model.pixels import SharedPixels
 from qvl.engine.model.pooler import EmbedPooler, ScorePooler
+from qvl.engine.model.tail import Tail
 from qvl.kernels.patchify import FRAME_BYTES, TEMPORAL, patchify
 
 _PIXELS = {("pixel_values", "image_grid_thw"): 1, ("pixel_values_videos", "video_grid_thw"): TEMPORAL}
@@ -33,6 +34,7 @@ class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         if current_platform.is_cpu():
             os.nice(_BEHIND_THE_SERVER)
+        self._settings = vllm_config
         self._pixels = SharedPixels(vllm_config.additional_config.path)
         if not isinstance(
             self.visual, StageMissingLayer
@@ -80,7 +82,9 @@ class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM
             self.visual.patch_embed.refold()
         if isinstance(self.pooler, ScorePooler):
             loaded.add("pooler.weight")
-        return loaded
+        before = {parameter: name for name, parameter in self.named_parameters()}
+        self.pooler.tail = Tail.cut(self.language_model.model, self._settings)
+        return loaded | {name for name, moved in self.named_parameters() if before[moved] in loaded}
 
     def _tap_head(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
         """Cut W[yes] - W[no] out of lm_head (tied: the token embedding) as it passes by, in float32.
