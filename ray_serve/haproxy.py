@@ -1,9 +1,10 @@
-"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in four places.
+"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in five places.
 
     statistics and metrics    listen where they are told to, not on every interface
     errors of HAProxy's own   are JSON in our shape, 502 and 503 with Retry-After; Ray makes them a text 500
     a client that leaves      is noticed: with splicing, HAProxy misses it once a body came after its head
     a route of another shape  goes to its pool by its path, not through the gateway
+    a name in a header        leads to the replica that had it last, which has its media and prefix at hand
 
 Ray runs it in place of the binary (RAY_SERVE_HAPROXY_BINARY_PATH). It ends with an error, and so does the
 deployment, when a version of Ray writes something in which these places are not found. Standard library
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+AFFINITY = "x-qvl-affinity"
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 STATS_HOST = "QVL_STATS_HOST"
 EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
@@ -28,6 +30,9 @@ OTHERS = {
     RERANKERS: ("/v2/rerank", "/rerank", "/score", "/v1/score"),
 }
 """The pools' further routes, which have another prefix."""
+
+_STICKS = f"    stick-table type string len 64 size 100k expire 5m\n    stick on req.hdr({AFFINITY})\n"
+"""The first of a name goes to the fewest connections, as all without one do."""
 
 _RETRY_SECONDS = 5
 _ERRORS = {
@@ -45,6 +50,8 @@ def adapt(text: str, host: str) -> str:
     text = _replaced(r"^(listen stats\n\s+bind )\*?:", rf"\g<1>{host}:", text)
     text = _replaced(r"^\s+errorfile 50[234] .*\n(\s+errorfile .*\n)*", _errors(), text)
     text = _replaced(r"^\s+option splice-request\n", "", text)
+    # None before the first replica.
+    text = re.sub(r"^backend (?!default_backend$).*\n", rf"\g<0>{_STICKS}", text, flags=re.MULTILINE)
     if f"path_beg {RERANKERS}/" not in text:
         return text
     return _replaced(r"^(frontend http_frontend\n\s+bind .*\n)", rf"\g<1>{_routes()}", text)

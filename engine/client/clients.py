@@ -86,7 +86,12 @@ class Client:
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = self._http.request(*part.line, content=part.body, timeout=attempts.timeout())
+                outcome = self._http.request(
+                    *part.line,
+                    content=part.body,
+                    headers=part.headers(attempts.failures),
+                    timeout=attempts.timeout(),
+                )
             except httpx.TransportError as error:
                 outcome = error
             with renumbered(part):
@@ -175,7 +180,12 @@ class AsyncClient:
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = await self._http.request(*part.line, content=part.body, timeout=attempts.timeout())
+                outcome = await self._http.request(
+                    *part.line,
+                    content=part.body,
+                    headers=part.headers(attempts.failures),
+                    timeout=attempts.timeout(),
+                )
             except httpx.TransportError as error:
                 outcome = error
             with renumbered(part):

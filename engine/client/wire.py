@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from qvl.engine.client.retry import BY_CODE, Policy, rebuild
 from qvl.engine.errors import QvlError, Unavailable, Unprocessable
 from qvl.engine.protocol import EmbedResult, ModelCard, RerankResult, Usage
 
+AFFINITY = "x-qvl-affinity"
+"""Header with the name of what requests share: the replica that had it last gets the next."""
+
 T = TypeVar("T")
 Entry = TypeVar("Entry", "_Vector", "_Score")
 
@@ -31,6 +35,11 @@ class Part:
     body: bytes | None
     start: int
     count: int
+    affinity: str | None = None
+
+    def headers(self, failures: int) -> dict[str, str]:
+        """Sent again it may go anywhere: the replica that has what it needs may be the one that is full."""
+        return {} if self.affinity is None or failures else {AFFINITY: self.affinity}
 
     @property
     def line(self) -> tuple[str, str]:
@@ -95,7 +104,8 @@ def embed_parts(items: Iterable[Item], options: dict[str, Any], policy: Policy) 
     asked = {**_given(options), "encoding_format": "base64"}
     for start, chunk in _chunks(items, "input", policy.items, policy.body_bytes):
         body = orjson.dumps({"input": [orjson.Fragment(item) for item in chunk], **asked})
-        yield Part("/v1/embeddings", body, start, len(chunk))
+        name = None if len(chunk) > 1 else _name(chunk[0])
+        yield Part("/v1/embeddings", body, start, len(chunk), name)
 
 
 def rerank_parts(
@@ -103,10 +113,16 @@ def rerank_parts(
 ) -> Iterator[Part]:
     """Logits of all documents: parts can be merged, and the scores follow from them."""
     asked = {**_given(options), "raw_scores": True, "return_documents": False}
-    asked["query"] = orjson.Fragment(orjson.dumps(native(query, "query")))
+    spelled = orjson.dumps(native(query, "query"))
+    asked["query"] = orjson.Fragment(spelled)
     for start, chunk in _chunks(documents, "documents", policy.documents, policy.body_bytes):
         body = orjson.dumps({"documents": [orjson.Fragment(item) for item in chunk], **asked})
-        yield Part("/v1/rerank", body, start, len(chunk))
+        # The place too: parts of one call go side by side.
+        yield Part("/v1/rerank", body, start, len(chunk), f"{_name(spelled)}-{start}")
+
+
+def _name(item: bytes) -> str:
+    return hashlib.blake2b(item, digest_size=16).hexdigest()
 
 
 def search_part(body: dict[str, Any]) -> Part:
@@ -158,11 +174,7 @@ def model_cards(replies: Sequence[Reply]) -> list[ModelCard]:
     cards = [card for reply in replies for card in _decode(reply, _Models).data]
     return [
         ModelCard(
-            id=card.id,
-            role="reranker" if card.role == "reranker" else "embedder",
-            dimensions=card.dimensions,
-            max_length=card.max_length,
-            dtype=card.dtype,
+            **msgspec.structs.asdict(card) | {"role": "reranker" if card.role == "reranker" else "embedder"}
         )
         for card in cards
     ]

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
-from qvl.engine.client import Client
+from qvl.engine.client import Client, wire
 from qvl.engine.client.clients import is_local
 from qvl.engine.client.retry import Attempts, Policy, retry_after
+from qvl.engine.client.wire import AFFINITY
 from qvl.engine.errors import BadRequest, DeadlineExceeded, Overloaded
 
 
@@ -48,6 +50,32 @@ def test_an_answer_that_takes_too_long_is_not_asked_for_again() -> None:
 )
 def test_retry_after_is_read_as_number_or_date(value: str, seconds: float) -> None:
     assert retry_after(httpx.Response(429, headers={"retry-after": value})) == seconds
+
+
+def test_what_requests_share_is_named_until_one_fails() -> None:
+    """Whichever replica the name leads to may be the full one."""
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get(AFFINITY))
+        count = len(orjson.loads(request.content)["documents"])
+        scores = [{"index": place, "relevance_score": 0.5} for place in range(count)]
+        return httpx.Response(503 if len(seen) == 1 else 200, json={"results": scores})
+
+    policy = Policy(documents=2, backoff=0)
+    with Client(policy=policy, transport=httpx.MockTransport(answer)) as client:
+        client.rerank("a query", ["a", "b", "c"])
+        client.rerank("a query", ["others"])
+        client.rerank("another", ["others"])
+    failed, again, second, same, other = seen
+    assert again is None
+    assert failed == same
+    assert len({failed, second, other, None}) == 4
+
+
+def test_one_item_is_named_a_list_is_not() -> None:
+    parts = [*wire.embed_parts(["a"], {}, Policy()), *wire.embed_parts(["a", "b"], {}, Policy())]
+    assert [bool(part.headers(0)) for part in parts] == [True, False]
 
 
 def test_a_proxy_is_not_asked_for_this_machine(

