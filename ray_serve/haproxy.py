@@ -4,7 +4,7 @@
     errors of HAProxy's own   are JSON in our shape, 502 and 503 with Retry-After; Ray makes them a text 500
     a client that leaves      is noticed: with splicing, HAProxy misses it once a body came after its head
     a route of another shape  goes to its pool by its path, not through the gateway
-    a name in a header        leads to the replica that had it last, which has its media and prefix at hand
+    a name in a header        leads to one replica, which has what requests of that name share at hand
 
 Ray runs it in place of the binary (RAY_SERVE_HAPROXY_BINARY_PATH). It ends with an error, and so does the
 deployment, when a version of Ray writes something in which these places are not found. Standard library
@@ -31,8 +31,8 @@ OTHERS = {
 }
 """The pools' further routes, which have another prefix."""
 
-_STICKS = f"    stick-table type string len 64 size 100k expire 5m\n    stick on req.hdr({AFFINITY})\n"
-"""The first of a name goes to the fewest connections, as all without one do."""
+_CROWD = "mul(2),add(4)"
+"""How far above the average a replica's requests may be before a name no longer leads to it."""
 
 _RETRY_SECONDS = 5
 _ERRORS = {
@@ -50,8 +50,7 @@ def adapt(text: str, host: str) -> str:
     text = _replaced(r"^(listen stats\n\s+bind )\*?:", rf"\g<1>{host}:", text)
     text = _replaced(r"^\s+errorfile 50[234] .*\n(\s+errorfile .*\n)*", _errors(), text)
     text = _replaced(r"^\s+option splice-request\n", "", text)
-    # None before the first replica.
-    text = re.sub(r"^backend (?!default_backend$).*\n", rf"\g<0>{_STICKS}", text, flags=re.MULTILINE)
+    text = re.sub(r"^backend \S+\n(?:[ \t].*\n|\n)+", _homes, text, flags=re.MULTILINE)
     if f"path_beg {RERANKERS}/" not in text:
         return text
     return _replaced(r"^(frontend http_frontend\n\s+bind .*\n)", rf"\g<1>{_routes()}", text)
@@ -75,6 +74,25 @@ def _replaced(pattern: str, new: str, text: str) -> str:
     if not found:
         raise ValueError(f"not the configuration that Ray Serve 2.60 writes: no {pattern!r} in it")
     return text
+
+
+def _homes(backend: re.Match[str]) -> str:
+    """The backend, with a server of its own for each name, by its hash.
+
+    (A stick table would keep the choice of the fewest connections, but learns it from the answer only.)
+    """
+    servers = re.findall(r"^\s+server (\S+) (?!.* backup)", backend[0], re.MULTILINE)
+    if len(servers) < 2:
+        return backend[0]
+    name = f"req.hdr({AFFINITY})"
+    lines = [
+        f"http-request set-var(txn.home) {name},xxh32,mod({len(servers)}) if {{ {name} -m found }}",
+        f"http-request set-var(txn.most) be_conn,div({len(servers)}),{_CROWD}",
+    ]
+    for place, server in enumerate(servers):
+        free = f"{{ srv_conn({server}),sub(txn.most) lt 0 }}"
+        lines.append(f"use-server {server} if {{ var(txn.home) -m int {place} }} {free}")
+    return backend[0] + "".join(f"    {line}\n" for line in lines)
 
 
 def _errors() -> str:

@@ -21,7 +21,7 @@ from qvl.engine.errors import QvlError, Unavailable, Unprocessable
 from qvl.engine.protocol import EmbedResult, ModelCard, RerankResult, Usage
 
 AFFINITY = "x-qvl-affinity"
-"""Header with the name of what requests share: the replica that had it last gets the next."""
+"""Header with the name of what requests share: one replica of many gets them all."""
 
 T = TypeVar("T")
 Entry = TypeVar("Entry", "_Vector", "_Score")

@@ -6,7 +6,9 @@ import socket
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -111,9 +113,11 @@ def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
 
 
 class Named(BaseHTTPRequestHandler):
-    """Answers with its own port."""
+    """Answers with its own port; `/slow` in its time."""
 
     def do_GET(self) -> None:
+        if self.path == "/slow":
+            time.sleep(0.5)
         body = str(self.server.server_address[1]).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -124,7 +128,9 @@ class Named(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def test_a_name_leads_to_the_replica_that_had_it(tmp_path: Path) -> None:
+@pytest.fixture
+def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """`answering(name, path="/")`: which of three replicas answers."""
     with ExitStack() as stack:
         servers = [stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Named)) for _ in range(3)]
         for each in servers:
@@ -135,16 +141,26 @@ def test_a_name_leads_to_the_replica_that_had_it(tmp_path: Path) -> None:
         port = stack.enter_context(front(tmp_path / "haproxy.cfg", lines))
         connected(port).close()
 
-        def answering(name: str | None) -> str:
+        def answered(name: str | None, path: str = "/") -> str:
             headers = {} if name is None else {AFFINITY: name}
-            return httpx.get(f"http://127.0.0.1:{port}/", headers=headers).text
+            return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=60).text
 
-        # In turn while all are idle, names or none.
-        assert len({answering(None) for _ in range(6)}) == 3
-        homes = {name: answering(name) for name in ("a", "b", "c")}
-        assert len(set(homes.values())) == 3
-        for _ in range(4):
-            assert {name: answering(name) for name in homes} == homes
+        yield answered
+
+
+def test_a_name_leads_to_one_replica(answering: Callable[..., str]) -> None:
+    assert len({answering(None) for _ in range(6)}) == 3  # in turn while all are idle
+    homes = {name: answering(name) for name in map(str, range(12))}
+    assert len(set(homes.values())) == 3
+    for _ in range(4):
+        assert {name: answering(name) for name in homes} == homes
+
+
+def test_a_name_that_everybody_has_is_everywhere(answering: Callable[..., str]) -> None:
+    with ThreadPoolExecutor(30) as clients:
+        answers = Counter(clients.map(lambda _: answering("hot", "/slow"), range(30)))
+    assert len(answers) == 3
+    assert answers[answering("hot")] == max(answers.values())
 
 
 def connected(port: int) -> socket.socket:
