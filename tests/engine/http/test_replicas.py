@@ -81,17 +81,26 @@ def test_connections_are_spread_evenly_and_counted_together(start: Start) -> Non
             client.close()
 
 
+def home(server: Running, answer: httpx.Response) -> int:
+    """The process that has the connection."""
+    port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
+    return next(
+        each.pid
+        for each in replicas(server)
+        if port in {other.raddr.port for other in each.net_connections() if other.raddr}
+    )
+
+
 def test_who_is_refused_for_load_is_led_to_another_replica(start: Start) -> None:
     """Though that one has more connections."""
     server = ready(start())
     until(lambda: connections(server).total() == 0)
     with ExitStack() as stack:
         clients = [stack.enter_context(httpx.Client(base_url=server.url)) for _ in range(4)]
-        for each in clients:
-            assert each.post(E, json={"input": "a"}).status_code == 200
+        first, *homes = [home(server, each.post(E, json={"input": "a"})) for each in clients]
         assert sorted(connections(server).values()) == [2, 2]
-        # In turn: the first and the third are at one replica, which would now get the next connection.
-        clients[2].close()
+        # The first client's replica would now get the next connection.
+        clients[1 + homes.index(first)].close()
         until(lambda: sorted(connections(server).values()) == [1, 2])
 
         def led() -> bool:
