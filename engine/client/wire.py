@@ -114,11 +114,11 @@ def rerank_parts(
     """Logits of all documents: parts can be merged, and the scores follow from them."""
     asked = {**_given(options), "raw_scores": True, "return_documents": False}
     spelled = orjson.dumps(native(query, "query"))
-    asked["query"] = orjson.Fragment(spelled)
+    asked["query"], name = orjson.Fragment(spelled), _name(spelled)
     for start, chunk in _chunks(documents, "documents", policy.documents, policy.body_bytes):
         body = orjson.dumps({"documents": [orjson.Fragment(item) for item in chunk], **asked})
         # The place too: parts of one call go side by side.
-        yield Part("/v1/rerank", body, start, len(chunk), f"{_name(spelled)}-{start}")
+        yield Part("/v1/rerank", body, start, len(chunk), f"{name}-{start}")
 
 
 def _name(item: bytes) -> str:
