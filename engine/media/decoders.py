@@ -27,7 +27,7 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import Unavailable, Unprocessable
 from qvl.engine.media import wire
 from qvl.engine.media.visual import Pixels
-from qvl.engine.media.wire import Closed, Decoded, Failed, Job
+from qvl.engine.media.wire import Closed, Decoded, Failed, GivenUp, Job
 
 MEMORY = 1 << 30
 """Bytes that a decoder may take beyond what an image of the most pixels needs."""
@@ -204,7 +204,7 @@ class Worker:
                 )
             given_up = given_up or (now if stopped() else 0.0)
             if given_up and now - given_up > _PATIENCE_SECONDS:
-                raise Unprocessable("the request was given up")
+                raise GivenUp("the request was given up")
         head, body = wire.receive(self._sock)
         return _ANSWER.decode(head), body
 

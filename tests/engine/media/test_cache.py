@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import QvlError
-from qvl.engine.media import MediaLoader
+from qvl.engine.errors import QvlError, Unprocessable
+from qvl.engine.media import MediaLoader, Visual
+from qvl.engine.media.cache import VisualCache
+from qvl.engine.media.wire import GivenUp
 from qvl.engine.protocol import Content
 
 ONE = 64 * 64 * 3
@@ -59,6 +66,62 @@ def test_an_error_is_not_kept(forks, encoded, picture):
     seen, visuals = lookups(forks, [Content(images=(b"no image",))] * 2, size=1 << 20)
     assert seen == [False, False]
     assert all(isinstance(each, QvlError) for each in visuals)
+
+
+def test_what_is_being_decoded_is_waited_for(forks, encoded, picture):
+    seen = []
+    (content,) = images(encoded, picture, 1)
+
+    async def main():
+        loader = MediaLoader(MediaConfig(workers=4), Limits(), seen.append, forks)
+        outcomes = await asyncio.gather(*(loader.load([content]) for _ in range(4)))
+        await loader.close()
+        return outcomes
+
+    ((first,), *others) = asyncio.run(main())
+    assert sorted(seen) == [False, True, True, True]
+    assert all(other[0] is first[0] for (other,) in others)
+
+
+def both(first, second):
+    """What each of two threads gets for the same bytes; the second comes while the first is at it."""
+    cache, entered, may_go = VisualCache(0, lambda hit: None), threading.Event(), threading.Event()
+
+    def decode(data, digest):
+        entered.set()
+        assert may_go.wait(10)
+        return first(digest)
+
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(cache.decoded, b"x", (), decode)
+        assert entered.wait(10)
+        two = threads.submit(cache.decoded, b"x", (), lambda data, digest: second(digest))
+        time.sleep(0.1)
+        may_go.set()
+        return one, two
+
+
+def visual(digest):
+    return Visual("image", np.zeros((1, 28, 28, 3), np.uint8), (), digest)
+
+
+def failing(error):
+    def decode(digest):
+        raise error
+
+    return decode
+
+
+def test_those_who_wait_get_the_error_too():
+    one, two = both(failing(Unprocessable("broken")), visual)
+    assert isinstance(one.exception(), Unprocessable)
+    assert two.exception() is one.exception()
+
+
+def test_one_that_was_given_up_is_decoded_by_who_waits():
+    one, two = both(failing(GivenUp("left")), visual)
+    assert isinstance(one.exception(), GivenUp)
+    assert two.result().kind == "image"
 
 
 def test_the_pixels_of_one_request_are_bounded(load, encoded, picture):
