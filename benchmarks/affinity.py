@@ -126,25 +126,15 @@ def take_turns(running: Cluster, choose: Callable[[int], list[int]], seconds: fl
 
 
 def row(workload: str, balance: str, found: Summary, date: str) -> Row:
-    return Row(
-        hardware=rows.hardware(False),
-        versions=rows.versions(),
-        commit=rows.commit(),
+    return rows.closed(
+        found,
         date=date,
         profile="affinity",
         model="tiny-reranker",
         dtype="float32",
         workload=f"{workload} picture queries",
-        mode="closed",
         concurrency=CLIENTS,
         contestant=f"qvl-{balance}",
-        items_per_s=found.items_per_s,
-        p50_ms=found.p50_ms,
-        p90_ms=found.p90_ms,
-        p99_ms=found.p99_ms,
-        requests=found.requests,
-        seconds=found.seconds,
-        void=f"{found.failed} requests failed" if found.failed else None,
     )
 
 

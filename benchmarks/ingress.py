@@ -102,25 +102,15 @@ def servers(engine: Engine, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def row(engine: Engine, name: str, each: Load, found: Summary, date: str) -> Row:
-    return Row(
-        hardware=rows.hardware(False),
-        versions=rows.versions(),
-        commit=rows.commit(),
+    return rows.closed(
+        found,
         date=date,
         profile="ingress",
         model=engine,
         dtype="float32" if engine == "tiny" else "none",
         workload=each.name,
-        mode="closed",
         concurrency=each.concurrency,
         contestant=name,
-        items_per_s=found.items_per_s,
-        p50_ms=found.p50_ms,
-        p90_ms=found.p90_ms,
-        p99_ms=found.p99_ms,
-        requests=found.requests,
-        seconds=found.seconds,
-        void=f"{found.failed} requests failed" if found.failed else None,
     )
 
 

@@ -8,10 +8,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 import httpx
 import psutil
@@ -50,17 +50,49 @@ class Server:
         return float(sum(each.memory_full_info().uss for each in whole) / (1 << 20))
 
 
-Serving: TypeAlias = AbstractContextManager[Server]
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server that may not take requests yet."""
+
+    server: Server
+    process: subprocess.Popen[bytes]
+    health: str
+    deadline: float
+    """Of the system's monotonic clock."""
+
+    def ready(self) -> Server:
+        """Waits until it answers. Raises DidNotStart, and then it is gone."""
+        try:
+            self._wait()
+        except DidNotStart:
+            stop(self.process)
+            raise
+        return self.server
+
+    def _wait(self) -> None:
+        name, log = self.server.name, self.server.log
+        with httpx.Client(base_url=self.server.url, timeout=5, trust_env=False) as client:
+            while True:
+                with suppress(httpx.TransportError):
+                    if client.get(self.health).status_code == 200:
+                        return
+                if (code := self.process.poll()) is not None:
+                    raise DidNotStart(
+                        f"{name} ended with exit code {code} while starting (log: {log})", tail(log)
+                    )
+                if time.monotonic() > self.deadline:
+                    raise DidNotStart(f"{name} was not ready in time (log: {log})", tail(log))
+                time.sleep(_POLL_SECONDS)
+
+
 @contextmanager
-def serving(
+def started(
     name: str,
     command: Callable[[int], Sequence[str]],
     environment: Mapping[str, str],
@@ -68,30 +100,27 @@ def serving(
     health: str,
     log: Path,
     seconds: float,
-) -> Iterator[Server]:
-    """A server on a port of its own, ready when this yields. Raises DidNotStart."""
+) -> Iterator[Started]:
+    """A server on a port of its own, to be ready within `seconds`, stopped at the end."""
     port = free_port()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            list(command(port)),
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = _begin(command(port), environment, log)
     try:
         server = Server(name, f"http://127.0.0.1:{port}", process.pid, log)
-        _await(server, process, health, seconds)
-        yield server
+        yield Started(server, process, health, time.monotonic() + seconds)
     finally:
         stop(process)
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], *, log: Path, seconds: float) -> None:
-    """A command to its end, with all it started. Raises DidNotStart when it fails or takes too long."""
+@contextmanager
+def serving(*args: Any, **options: Any) -> Iterator[Server]:
+    """As `started`, ready when this yields. Raises DidNotStart."""
+    with started(*args, **options) as begun:
+        yield begun.ready()
+
+
+def _begin(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             list(command),
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
@@ -99,6 +128,11 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, log: Path, se
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], *, log: Path, seconds: float) -> None:
+    """A command to its end, with all it started. Raises DidNotStart when it fails or takes too long."""
+    process = _begin(command, environment, log)
     try:
         if code := process.wait(seconds):
             raise DidNotStart(f"ended with exit code {code} (log: {log})", tail(log))
@@ -127,24 +161,3 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def tail(log: Path) -> str:
     lines = [line.rstrip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return "\n".join(lines[-_TAIL_LINES:])
-
-
-def _await(server: Server, process: subprocess.Popen[bytes], health: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    with httpx.Client(base_url=server.url, timeout=5, trust_env=False) as client:
-        while True:
-            with suppress(httpx.TransportError):
-                if client.get(health).status_code == 200:
-                    return
-            if process.poll() is not None:
-                raise DidNotStart(
-                    f"{server.name} ended with exit code {process.returncode} while starting "
-                    f"(log: {server.log})",
-                    tail(server.log),
-                )
-            if time.monotonic() > deadline:
-                raise DidNotStart(
-                    f"{server.name} was not ready after {seconds:.0f} s (log: {server.log})",
-                    tail(server.log),
-                )
-            time.sleep(_POLL_SECONDS)

@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import msgspec
+
+from benchmarks.stats import Summary
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -62,6 +65,26 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     replica_seconds: float | None = None
     recall_at_20: float | None = None
     """Share of a float32 brute force's best 20 that an index found."""
+
+
+def here(**fields: Any) -> Row:
+    """One of this machine's CPU, by the code as it is: `fields` are the row's other ones."""
+    return Row(hardware=hardware(False), versions=versions(), commit=commit(), **fields)
+
+
+def closed(found: Summary, **fields: Any) -> Row:
+    """Likewise, of requests of which `concurrency` were in flight; void when one failed."""
+    return here(
+        mode="closed",
+        items_per_s=found.items_per_s,
+        p50_ms=found.p50_ms,
+        p90_ms=found.p90_ms,
+        p99_ms=found.p99_ms,
+        requests=found.requests,
+        seconds=found.seconds,
+        void=f"{found.failed} requests failed" if found.failed else None,
+        **fields,
+    )
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -56,21 +56,23 @@ def prepared(options: Options, console: Console, role: Role, logs: Path, date: s
 
 
 def entered(scene: Scene, stack: ExitStack, chosen: Sequence[Contestant]) -> list[Entrant]:
-    """Servers up one after the other (two memory profiles on one device disturb each other); those that do
-    not come up are left out."""
+    """Their servers, those that come up. On a GPU one starts after the other (two memory profiles on one
+    device disturb each other), on a CPU side by side: most of that time one core compiles."""
     found = []
-    for contestant in chosen:
-        try:
-            with scene.console.status(f"starting {contestant.name} ({scene.role})"):
-                server = stack.enter_context(_serving(scene, contestant))
-            found.append(Entrant(contestant, server))
-        except processes.DidNotStart as error:
-            scene.left_out(contestant.name, error)
+    for some in [[each] for each in chosen] if scene.site.gpu else [chosen]:
+        names = ", ".join(each.name for each in some)
+        with scene.console.status(f"starting {names} ({scene.role})"):
+            begun = [(each, stack.enter_context(_started(scene, each))) for each in some]
+            for contestant, server in begun:
+                try:
+                    found.append(Entrant(contestant, server.ready()))
+                except processes.DidNotStart as error:
+                    scene.left_out(contestant.name, error)
     return found
 
 
-def _serving(scene: Scene, contestant: Contestant) -> processes.Serving:
-    return processes.serving(
+def _started(scene: Scene, contestant: Contestant) -> AbstractContextManager[processes.Started]:
+    return processes.started(
         contestant.name,
         lambda port: contestant.command(scene.site, port),
         scene.site.environment,

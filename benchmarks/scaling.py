@@ -40,10 +40,7 @@ def policies(fleet: Fleet, trace: Trace) -> dict[str, Policy]:
 
 
 def row(name: str, replicas: int, mode: str, found: Tally, date: str) -> Row:
-    return Row(
-        hardware=rows.hardware(False),
-        versions=rows.versions(),
-        commit=rows.commit(),
+    return rows.here(
         date=date,
         profile="scaling",
         model="simulated" if mode == "simulated" else "paced",

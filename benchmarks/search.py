@@ -151,10 +151,7 @@ def _row(
     spent = milliseconds or []
     seconds = seconds or sum(spent) / 1000
     count = items or len(spent)
-    return Row(
-        hardware=rows.hardware(False),
-        versions=rows.versions(),
-        commit=rows.commit(),
+    return rows.here(
         date=rows.now(),
         profile="search",
         model="bundled",
