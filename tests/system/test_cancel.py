@@ -17,7 +17,8 @@ pytestmark = pytest.mark.engine
 DEADLINE = 4.0
 SOON = 3.0
 """Seconds for a short text once the long ones have gone, a model step that cannot be stopped included."""
-LONG = {"input": [f"{number} " + "many words to read " * 1000 for number in range(320)]}
+LONG = {"input": [f"{number} " + "many words to read " * 250 for number in range(1000)]}
+"""Two million tokens in texts of two thousand: the longer ones are, the longer a step of them takes."""
 SHORT = {"input": "a red bicycle"}
 
 
@@ -30,7 +31,7 @@ def hurried(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 def test_an_interactive_text_overtakes_a_batch(hurried: Server) -> None:
     """A whole second of long texts waits when it comes; it is answered before most of them are taken."""
-    body = {"input": LONG["input"][:60], "priority": "batch"}
+    body = {"input": LONG["input"][:240], "priority": "batch"}
     with ThreadPoolExecutor(1) as pool:
         start = time.monotonic()
         batch = pool.submit(httpx.post, f"{hurried.url}/v1/embeddings", json=body, timeout=60)

@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from tests.conftest import STOP_SECONDS, Pair, Server, start_server
+from tests.replicas import metric, until
 
 pytestmark = pytest.mark.engine
 
-LONG = "many words to read " * 800
+LONG = "many words to read " * 200
 REQUESTS = 24
 REFUSED = -1
 
@@ -48,7 +49,7 @@ def test_sigterm_answers_what_it_took_and_leaves_nothing(pair: Pair, tmp_path: P
         family = psutil.Process(server.process.pid).children(recursive=True)
         assert engines(server)
         answers = [clients.submit(ask, server, number) for number in range(REQUESTS)]
-        time.sleep(0.5)
+        until(lambda: metric(server, 'qvl_queued_items{role="embedder"}') > 0, seconds=10)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(STOP_SECONDS) == 0
         statuses = [answer.result() for answer in answers]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,13 +15,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError
 from qvl.engine.media import MediaLoader, Visual
 from qvl.engine.media.decoders import ForkServer
 from qvl.engine.protocol import Content
+from tests.engine.media import films
 
 Outcome = tuple[Visual, ...] | QvlError
 Load = Callable[..., list[Outcome]]
@@ -130,45 +129,9 @@ def is_refused() -> Callable[..., None]:
     return check
 
 
-def draw(place: int, size: tuple[int, int]) -> Image.Image:
-    """A moving square on a gradient, so that each frame differs from its neighbours."""
-    image = Image.linear_gradient("L").resize(size).convert("RGB")
-    x = 3 * place % (size[0] - 20)
-    ImageDraw.Draw(image).rectangle((x, x // 2, x + 20, x // 2 + 20), (255, place * 7 % 256, 0))
-    return image
-
-
-def encode(file, count, size, rate, codec, options, drop, still):
-    stream = file.add_stream(codec, rate=rate, options=options)
-    stream.width, stream.height = size
-    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    stream.codec_context.time_base = Fraction(1, rate)
-    frame = None
-    for place in range(count):
-        if place in drop:
-            continue
-        if frame is None or not still:
-            frame = av.VideoFrame.from_image(draw(place, size))
-        frame.pts, frame.time_base = place, Fraction(1, rate)
-        file.mux(stream.encode(frame))
-    file.mux(stream.encode(None))
-
-
 @pytest.fixture
 def film() -> Callable[..., bytes]:
-    def make(
-        count=30, size=(320, 240), rate=10, codec="libx264", format="mp4", options=None, drop=(), still=False
-    ):
-        buffer = io.BytesIO()
-        try:
-            with av.open(buffer, "w", format=format) as file:
-                encode(file, count, size, rate, codec, options or {}, drop, still)
-        finally:
-            # SVT-AV1, where root asks, puts its caller before everybody else, and all that is started by it.
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        return buffer.getvalue()
-
-    return make
+    return films.made
 
 
 class _Threads(ThreadingHTTPServer):
