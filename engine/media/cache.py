@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from cachetools import LRUCache
 
+from qvl.engine.media.decoders import GivenUp
 from qvl.engine.media.visual import Visual, fingerprint
-from qvl.engine.media.wire import GivenUp
 
 Key: TypeAlias = tuple[object, ...]
 Decode: TypeAlias = Callable[[bytes, str], Visual]
@@ -43,18 +43,20 @@ class VisualCache:
         if begun is not own:
             with suppress(GivenUp):
                 return begun.result()
-            return decode(data, digest)
+            return self.decoded(data, settings, decode)
+        return self._first(data, digest, decode, own)
+
+    def _first(self, data: bytes, digest: str, decode: Decode, own: Future[Visual]) -> Visual:
+        """Whoever wakes up finds that it has ended."""
         try:
-            own.set_result(decode(data, digest))
+            visual = decode(data, digest)
         except BaseException as error:
+            with self._lock:
+                del self._begun[digest]
             own.set_exception(error)
             raise
-        finally:
-            self._keep(digest, own)
-        return own.result()
-
-    def _keep(self, digest: str, done: Future[Visual]) -> None:
         with self._lock, suppress(ValueError):  # larger than the whole cache
             del self._begun[digest]
-            if done.exception() is None:
-                self._visuals[digest] = done.result()
+            self._visuals[digest] = visual
+        own.set_result(visual)
+        return visual

@@ -27,7 +27,7 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import Unavailable, Unprocessable
 from qvl.engine.media import wire
 from qvl.engine.media.visual import Pixels
-from qvl.engine.media.wire import Closed, Decoded, Failed, GivenUp, Job
+from qvl.engine.media.wire import Closed, Decoded, Failed, Job
 
 MEMORY = 1 << 30
 """Bytes that a decoder may take beyond what an image of the most pixels needs."""
@@ -47,6 +47,10 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "CUDA_VISIBLE_DEVICES": "",
 }
+
+
+class GivenUp(Unprocessable):
+    """Nobody waits any more for what is being decoded."""
 
 
 class Decoders:

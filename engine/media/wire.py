@@ -58,10 +58,6 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
         return kind(self.message, code=self.code)
 
 
-class GivenUp(errors.Unprocessable):
-    """Nobody waits any more for what is being decoded."""
-
-
 class Closed(Exception):
     """The other side has gone."""
 

@@ -13,7 +13,7 @@ from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError, Unprocessable
 from qvl.engine.media import MediaLoader, Visual
 from qvl.engine.media.cache import VisualCache
-from qvl.engine.media.wire import GivenUp
+from qvl.engine.media.decoders import GivenUp
 from qvl.engine.protocol import Content
 
 ONE = 64 * 64 * 3
@@ -83,22 +83,25 @@ def test_what_is_being_decoded_is_waited_for(forks, encoded, picture):
     assert all(other[0] is first[0] for (other,) in others)
 
 
-def both(first, second):
-    """What each of two threads gets for the same bytes; the second comes while the first is at it."""
-    cache, entered, may_go = VisualCache(0, lambda hit: None), threading.Event(), threading.Event()
+def several(first, second, count=2):
+    """What each of `count` threads gets for the same bytes; the others come while the first is at it."""
+    cache, entered, may_go = VisualCache(1 << 20, lambda hit: None), threading.Event(), threading.Event()
 
     def decode(data, digest):
         entered.set()
         assert may_go.wait(10)
         return first(digest)
 
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(count) as threads:
         one = threads.submit(cache.decoded, b"x", (), decode)
         assert entered.wait(10)
-        two = threads.submit(cache.decoded, b"x", (), lambda data, digest: second(digest))
+        others = [
+            threads.submit(cache.decoded, b"x", (), lambda data, digest: second(digest))
+            for _ in range(count - 1)
+        ]
         time.sleep(0.1)
         may_go.set()
-        return one, two
+        return one, *others
 
 
 def visual(digest):
@@ -113,15 +116,15 @@ def failing(error):
 
 
 def test_those_who_wait_get_the_error_too():
-    one, two = both(failing(Unprocessable("broken")), visual)
+    one, two = several(failing(Unprocessable("broken")), visual)
     assert isinstance(one.exception(), Unprocessable)
     assert two.exception() is one.exception()
 
 
-def test_one_that_was_given_up_is_decoded_by_who_waits():
-    one, two = both(failing(GivenUp("left")), visual)
+def test_what_was_given_up_is_decoded_by_one_of_those_who_wait():
+    one, two, three = several(failing(GivenUp("left")), visual, count=3)
     assert isinstance(one.exception(), GivenUp)
-    assert two.result().kind == "image"
+    assert two.result() is three.result()
 
 
 def test_the_pixels_of_one_request_are_bounded(load, encoded, picture):

@@ -7,6 +7,7 @@ the test registers one that is line by line `_read_video_torchvision` with PyAV'
 from __future__ import annotations
 
 import io
+import os
 import struct
 
 import av
@@ -77,6 +78,11 @@ def test_containers_and_codecs(kind, one, official, film):
     assert np.array_equal(visual.pixels, pixels)
     assert visual.timestamps == times
     assert visual.kind == "video" and visual.grid[0] == len(times)
+
+
+def test_an_encoder_does_not_put_the_tests_before_everybody_else(film):
+    film(**KINDS["mp4 av1"])
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @pytest.mark.parametrize(
