@@ -24,6 +24,7 @@ from ray.serve import Application
 from starlette.types import ASGIApp
 
 from qvl.engine.api import create_app
+from qvl.engine.api.auth import load_keys
 from qvl.engine.api.cors import shared
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import ServerConfig
@@ -67,7 +68,8 @@ class EngineReplica:
         self._replica = Replica(Metrics())
         self._metered = Metered(self._replica)
         most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
-        self._split = Split(self._metered, front(self._server), tokens, most)
+        seal = load_keys(self._server).seal
+        self._split = Split(self._metered, front(self._server), tokens, most, seal)
         app = create_app(self._split, self._server)  # its mistakes are told before the models are loaded
         async with _alone_on_the_gpu(self._replicas):
             self._engine = await self._start(self._server.engine, self._replica.metrics)

@@ -43,6 +43,7 @@ def variables(config: DeployConfig) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(config.server.request_seconds)),
         haproxy.BINARY: str(Path(sys.executable).with_name("qvl-haproxy")),
         haproxy.STATS_HOST: cluster.stats_host,
+        haproxy.ORIGINS: " ".join(config.server.cors_origin),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(cluster.metrics_port),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{cluster.drain_window:g}",

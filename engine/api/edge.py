@@ -85,7 +85,8 @@ class Edge:
             caller = self.keys.caller(scope["path"], scope["headers"])
             call.caller = caller.name
             CALLER.set(caller.name)
-            caller.count()
+            if not self.keys.counted(scope["headers"]):
+                caller.count()
             await self._traced(scope, receive, send, call)
         except QvlError as error:
             await self._fail(error, send, call)

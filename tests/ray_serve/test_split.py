@@ -16,18 +16,21 @@ from starlette.types import Receive, Scope, Send
 
 from qvl.engine.admission import cost
 from qvl.engine.api import create_app, failures
+from qvl.engine.api.auth import PART, load_keys
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.dialects import rerank
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unavailable
 from qvl.engine.protocol import Content, RerankRequest
 from qvl.ray_serve.ingress import Metered, Mounted
-from qvl.ray_serve.split import PART, Split, _written, divide
+from qvl.ray_serve.split import Split, _written, divide
 from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
 
 KEY = {"authorization": "Bearer k"}
-CONFIG = ServerConfig(engine=EngineConfig(embedder="a", reranker="b"), api_key=("k",))
+CONFIG = ServerConfig(engine=EngineConfig(embedder="a", reranker="b"), api_key=("k rpm=1",))
+"""A part that was counted against the rate would be refused."""
+SEAL = load_keys(CONFIG).seal
 QUERY = Content(texts=("red shape",), where="query")
 
 
@@ -81,7 +84,7 @@ class Front:
         self.requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert (PART, b"1") in scope["headers"]
+        assert (PART, SEAL) in scope["headers"]
         self.requests += 1
         if self.trouble:
             await failures.send_error(send, self.trouble.pop(0))
@@ -114,7 +117,7 @@ class Whole:
         self._port = port
 
     async def post(self, path: str, body: object, seconds: float = 10) -> httpx.Response:
-        split = Split(Metered(self.engine), f"http://127.0.0.1:{self._port}", 70, 4)
+        split = Split(Metered(self.engine), f"http://127.0.0.1:{self._port}", 70, 4, SEAL)
         app = Mounted(create_app(split, CONFIG), "/v1/rerank")
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://r", headers=KEY) as client:

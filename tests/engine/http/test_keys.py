@@ -50,6 +50,16 @@ def test_health_is_not_counted_against_a_key(make: Callable[..., Client]) -> Non
     assert answers == [200] * 5
 
 
+def test_a_part_of_a_request_is_not_counted_again(make: Callable[..., Client]) -> None:
+    keys = ("k rpm=1", "other")
+    client, seal = make(api_key=keys), Keys(keys).seal.decode()
+    own = Keys(keys[:1]).seal.decode()  # as the holder of one key could make it
+    for value, wanted in ((seal, 200), (seal, 200), ("1", 200), (own, 429), (seal, 200)):
+        headers = {**bearer("k"), "x-qvl-part": value}
+        assert client.post(E, json=GOOD, headers=headers).status_code == wanted
+    assert client.post(E, json=GOOD, headers={"x-qvl-part": seal}).status_code == 401
+
+
 def test_the_engine_knows_whose_request_it_has(make: Callable[..., Client], engine: FakeEngine) -> None:
     seen: list[str] = []
     embed = engine.embed
