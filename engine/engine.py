@@ -7,8 +7,9 @@ async with await Engine.start(EngineConfig(embedder="Qwen/Qwen3-VL-Embedding-2B"
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
+from multiprocessing import active_children
 from operator import add
 from types import TracebackType
 from typing import Self
@@ -36,6 +37,9 @@ from qvl.engine.protocol import (
     Usage,
 )
 
+_LOOK_SECONDS = 0.1
+"""Between two looks for the process of an engine that is being loaded."""
+
 
 class Engine:
     """Built by `start`; every method may be called from many tasks at once."""
@@ -52,10 +56,7 @@ class Engine:
 
     @classmethod
     async def start(cls, config: EngineConfig, metrics: Metrics | None = None) -> Self:
-        """Load the models, one after the other: two memory profiles on one device disturb each other.
-
-        Raises ConfigError or CheckpointError, whose message is one line.
-        """
+        """Load the models. Raises ConfigError or CheckpointError, whose message is one line."""
         from qvl.engine.media import MediaLoader
 
         metrics = metrics or Metrics()
@@ -66,13 +67,13 @@ class Engine:
         models: list[LLM] = []
         arena = Arena(config.media.media_memory, metrics)
         try:
+            loads = []
             for each in found:
                 own = [adapter for adapter in adapted if adapter.role == each.role]
                 shared = len(found) > 1
                 answers = Answers(config.answer_cache, metrics.lookup("answers"))
-                load = partial(LLM.load, config, each, arena, answers, shared=shared, adapters=own)
-                models.append(await asyncio.to_thread(load))
-                await models[-1].load_adapters()
+                loads.append(partial(LLM.load, config, each, arena, answers, shared=shared, adapters=own))
+            await _load(loads, models)
             await media.ready()
         except BaseException:
             await asyncio.gather(media.close(), *(model.stop() for model in models))
@@ -178,6 +179,29 @@ class Engine:
         usage = reduce(add, (each.usage for each in batch if isinstance(each, Ready)), Usage())
         self.metrics.usage(role, len(batch), usage)
         return usage
+
+
+async def _load(loads: Sequence[Callable[[], LLM]], models: list[LLM]) -> None:
+    """Append to `models`, one after the other: two memory profiles on one GPU would disturb each other.
+
+    On a CPU, where no profile is made and most of the time goes into imports, the next begins once the engine
+    process of the one before is there: from then on this process only waits for it.
+    """
+    loading: list[asyncio.Future[LLM]] = []
+    for load in loads:
+        known = active_children()
+        loading.append(newest := asyncio.ensure_future(asyncio.to_thread(load)))
+        while not newest.done() and not (compat.on_cpu() and set(active_children()).difference(known)):
+            await asyncio.wait([newest], timeout=_LOOK_SECONDS)
+        if newest.done() and newest.exception():
+            break
+    done = await asyncio.gather(*loading, return_exceptions=True)
+    models += [each for each in done if isinstance(each, LLM)]
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each
+    for model in models:
+        await model.load_adapters()
 
 
 def _width(dimensions: int | None, model: LLM) -> int:

@@ -13,7 +13,7 @@ from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError, Overloaded, Unauthorized
 
 PART = b"x-qvl-part"
-"""On a request that is one replica's part of another, which was counted: its value is the seal of the keys."""
+"""On a request that is one replica's part of another, which was counted: its value is the keys' seal."""
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MINUTE = 60.0

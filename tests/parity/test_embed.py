@@ -25,6 +25,9 @@ def test_equals_the_reference(
 ) -> None:
     content = cases.ALL[name]()
     request = EmbedRequest(input=(content,))
+    if name in both.only_ids:
+        assert run(both.engine.embed_ids(request)) == [both.embedder.embed_ids(as_item(content))]
+        return
     expected_ids, expected = both.embedder.embed([as_item(content)])
     assert run(both.engine.embed_ids(request)) == expected_ids
     result = run(both.engine.embed(request))

@@ -45,6 +45,12 @@ class Reference:
         logits = torch.stack([self._last_hidden(each) @ self.direction for each in inputs])
         return [_ids(each) for each in inputs], logits.numpy(), torch.sigmoid(logits).numpy()
 
+    def embed_ids(self, item: Item) -> list[int]:
+        return _ids(self.embed_inputs(item))
+
+    def rerank_ids(self, query: Item, document: Item) -> list[int]:
+        return _ids(self.rerank_inputs(query, document))
+
     def embed_inputs(self, item: Item) -> dict[str, torch.Tensor]:
         """What the model is fed; raises ValueError where the cut to 8192 goes through an image or a video."""
         return self._processed(conversation.embedding(item), truncation=True, max_length=EMBED_LENGTH)

@@ -45,7 +45,8 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def test_sigterm_answers_what_it_took_and_leaves_nothing(pair: Pair, tmp_path: Path) -> None:
-    with start_server(pair, tmp_path / "log") as server, ThreadPoolExecutor(REQUESTS) as clients:
+    log = tmp_path / "log"
+    with start_server(pair, log, reranker=False) as server, ThreadPoolExecutor(REQUESTS) as clients:
         family = psutil.Process(server.process.pid).children(recursive=True)
         assert engines(server)
         answers = [clients.submit(ask, server, number) for number in range(REQUESTS)]

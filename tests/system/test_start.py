@@ -1,0 +1,30 @@
+"""The start of a server with two models, one of which does not load."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+
+from qvl.engine import Engine, EngineConfig
+from qvl.engine.errors import CheckpointError
+from tests.conftest import Pair
+from tests.parity.conftest import vllm_warnings
+from tests.replicas import until
+
+pytestmark = pytest.mark.engine
+
+
+def test_one_that_does_not_load_leaves_nothing_of_the_other(pair: Pair, tmp_path: Path) -> None:
+    """The first, while the second is loading."""
+    damaged = Path(shutil.copytree(pair.embedder, tmp_path / "damaged"))
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    config = EngineConfig(embedder=str(damaged), reranker=str(pair.reranker), dtype="float32")
+    before = set(active_children())
+    with vllm_warnings(), pytest.raises(CheckpointError, match="damaged: the engine did not start"):
+        asyncio.run(Engine.start(config))
+    until(lambda: set(active_children()) <= before, seconds=10)
