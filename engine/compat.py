@@ -1,4 +1,4 @@
-"""Everything that depends on vLLM's version or platform: its settings, inputs and errors.
+"""Everything in the settings of vLLM that depends on its version or platform.
 
 Covers 0.26 to 0.33. torch and vLLM are imported inside the functions: reading this file loads neither.
 """
@@ -8,22 +8,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import time
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from qvl.engine.adapters import Adapter
-from qvl.engine.arena import Place
 from qvl.engine.checkpoint import Checkpoint, TextSide
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError
 from qvl.engine.hardware import SHARE, can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
-from qvl.engine.tokens import Prompt, Span
-
-if TYPE_CHECKING:
-    from qvl.engine.media import Visual
 
 _CPU_ENVIRONMENT = {
     FOLLOW: "1",
@@ -181,66 +174,3 @@ def _eager(config: EngineConfig) -> bool:
         )
         return True
     return bool(config.enforce_eager)
-
-
-def refusals() -> tuple[type[Exception], ...]:
-    """What vLLM raises, in this process, for an input that it will not take."""
-    from vllm import exceptions
-    from vllm.v1.engine.exceptions import EngineGenerateError
-
-    # 0.26 raises ValueError; later versions a class of their own, which is none.
-    own = getattr(exceptions, "VLLMValidationError", ValueError)
-    return (ValueError, EngineGenerateError, own)
-
-
-def engine_input(prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> Any:
-    """vLLM's own input type, past its renderer: ids, places of pixels, content hashes, positions."""
-    made = _input(prompt, visuals, places)
-    # vLLM's queue is ordered by it. Of the wall clock, a jump back would put newcomers before all who wait.
-    made["arrival_time"] = time.monotonic()
-    return made
-
-
-def _input(prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> Any:
-    from vllm.inputs import mm_input, tokens_input
-
-    if not visuals:
-        return tokens_input(prompt.ids)
-    from vllm.multimodal.inputs import MultiModalKwargsItems
-
-    items: dict[str, list[Any]] = {}
-    hashes: dict[str, list[str]] = {}
-    ranges: dict[str, list[Any]] = {}
-    for visual, place, span in zip(visuals, places, prompt.spans, strict=True):
-        items.setdefault(visual.kind, []).append(_kwargs_item(visual.kind, visual.grid, place))
-        hashes.setdefault(visual.kind, []).append(visual.digest)
-        ranges.setdefault(visual.kind, []).append(_range(visual, span, prompt.ids))
-    return mm_input(prompt.ids, MultiModalKwargsItems(items), hashes, ranges)
-
-
-@lru_cache(256)
-def _kwargs_item(kind: str, grid: tuple[int, int, int], place: Place) -> Any:
-    """Under the names of vLLM's own model, so that its position code finds the grid. Made once for all the
-    pairs of a query."""
-    import torch
-    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
-
-    pixels, shape = (
-        ("pixel_values", "image_grid_thw") if kind == "image" else ("pixel_values_videos", "video_grid_thw")
-    )
-    field = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
-    data = {
-        pixels: torch.tensor([[place.offset, place.nbytes, place.generation]]),
-        shape: torch.tensor([grid]),
-    }
-    return MultiModalKwargsItems.from_hf_inputs(data, {pixels: field, shape: field})[kind][0]
-
-
-def _range(visual: Visual, span: Span, ids: list[int]) -> Any:
-    import torch
-    from vllm.multimodal.inputs import PlaceholderRange
-
-    if visual.kind == "image":
-        return PlaceholderRange(offset=span.offset, length=span.length)
-    inside = torch.tensor(ids[span.offset : span.offset + span.length])
-    return PlaceholderRange(offset=span.offset, length=span.length, is_embed=inside == span.pad)

@@ -201,7 +201,7 @@ async def _load(loads: Sequence[Callable[[], LLM]], models: list[LLM]) -> None:
         if isinstance(each, BaseException):
             raise each
     for model in models:
-        await model.load_adapters()
+        await model.open()
 
 
 def _width(dimensions: int | None, model: LLM) -> int:

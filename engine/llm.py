@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +11,19 @@ import numpy as np
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
 from qvl.engine.answers import Answers, Row
-from qvl.engine.arena import Arena
+from qvl.engine.arena import Arena, Place
 from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
 from qvl.engine.config import EngineConfig
+from qvl.engine.core import Core
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import ModelCard, Priority
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 """vLLM's scheduler takes the least first, and among equals the one that came first."""
-_POLL_SECONDS = 0.25
-"""Between two looks at the engine process."""
+_POLL_SECONDS = 1.0
+"""Between two questions whether the engine process still answers; that it has died is told at once. Four a
+second took 2 ms of each second here."""
 _STOP_SECONDS = 3.0
 """For an engine process to end by itself; it has nothing to save, and its interpreter takes a second."""
 
@@ -40,19 +41,16 @@ class LLM:
         adapters: Sequence[Adapter],
         stall_seconds: float,
     ) -> None:
-        from vllm import PoolingParams
-
         self.checkpoint = checkpoint
         self._adapters = compat.lora_requests(adapters)
         self.text = text
         self._engine = engine
+        self._core = Core(engine)
         self._arena = arena
         self._answers = answers
         self._stall_seconds = stall_seconds or float("inf")
         self._silent_seconds = 0.0
         self._dtype = str(engine.model_config.dtype).removeprefix("torch.")
-        self._params = PoolingParams(task="embed" if checkpoint.role == "embedder" else "classify")
-        self._ids = itertools.count()
         self._stopped = False
 
     @classmethod
@@ -88,8 +86,10 @@ class LLM:
         except (RuntimeError, ValueError, OSError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
 
-    async def load_adapters(self) -> None:
-        """Now, since one that does not load would end the engine. Raises CheckpointError."""
+    async def open(self) -> None:
+        """Before it is asked. Raises CheckpointError for an adapter that does not load: later it would end
+        the engine."""
+        await self._core.open("embed" if self.checkpoint.role == "embedder" else "classify")
         for name, adapter in self._adapters.items():
             try:
                 await self._engine.add_lora(adapter)
@@ -142,8 +142,7 @@ class LLM:
             return known
         try:
             async with self._arena.hold(item.visuals) as places:
-                prompt = compat.engine_input(item.prompt, item.visuals, places)
-                output = await self._encode(prompt, rank, adapter)
+                output = await self._ask(item, places, rank, adapter)
         except TooLarge as error:
             return error
         row: Row = output.float().numpy().reshape(-1)
@@ -152,29 +151,22 @@ class LLM:
         self._answers.keep(asked, row)
         return row
 
-    async def _encode(self, prompt: Any, rank: int, adapter: Any) -> Any:
+    async def _ask(self, item: Ready, places: Sequence[Place], rank: int, adapter: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if self._stopped:  # perhaps while it waited for room for its pixels
             raise Unavailable("the engine is stopping", code="draining")
         try:
-            own = str(next(self._ids))
-            encoded = self._engine.encode(prompt, self._params, own, lora_request=adapter, priority=rank)
-            outputs = [each async for each in encoded]
+            return await self._core.ask(item.prompt, item.visuals, places, adapter, rank)
         except EngineDeadError as error:
             raise Unavailable("the model's engine process has died", code="engine_dead") from error
-        except compat.refusals() as error:
-            raise QvlError(f"the engine refused its input: {error}") from error
-        if not outputs:
-            raise Unavailable("the engine stopped before it answered", code="engine_dead")
-        return outputs[-1].outputs.data
 
     @property
     def failure(self) -> str | None:
         """What has befallen the engine process, unless it was stopped."""
         if self._stopped:
             return None
-        if self._engine.errored:
+        if self._engine.errored or self._core.failure:
             return f"the engine process of {self.checkpoint.name} has died"
         if self._silent_seconds >= self._stall_seconds:
             return (
@@ -190,9 +182,13 @@ class LLM:
         sleep of the whole machine nothing hangs.
         """
         answer = asyncio.ensure_future(self._engine.is_sleeping())
+        ended = asyncio.ensure_future(self._core.ended.wait())
         try:
             while (failure := self.failure) is None:
-                await asyncio.sleep(_POLL_SECONDS)
+                if self._stopped:
+                    await asyncio.sleep(_POLL_SECONDS)
+                    continue
+                await asyncio.wait([ended], timeout=_POLL_SECONDS)
                 self._silent_seconds += _POLL_SECONDS
                 if answer.done() and not self._stopped:
                     answer.exception()  # that of a dead engine: `failure` tells it
@@ -201,15 +197,14 @@ class LLM:
             return failure
         finally:
             answer.cancel()
+            ended.cancel()
 
     async def stop(self) -> None:
         """Ends the engine process; harmless twice."""
         engine, self._engine, self._stopped = self._engine, None, True
         if engine is None:
             return
-        # Its reader would otherwise report the end of the process as a crash.
-        if engine.output_handler is not None:
-            engine.output_handler.cancel()
+        self._core.close()
         await asyncio.to_thread(engine.shutdown, timeout=_STOP_SECONDS)
 
 

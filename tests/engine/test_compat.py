@@ -1,4 +1,4 @@
-"""What goes into vLLM: settings that the installed version knows, and inputs past its renderer."""
+"""What goes into vLLM: settings that the installed version knows."""
 
 from __future__ import annotations
 
@@ -6,40 +6,14 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from qvl.engine import checkpoint, compat
-from qvl.engine.arena import Place
 from qvl.engine.config import EngineConfig
-from qvl.engine.media import Visual
-from qvl.engine.tokens import Prompt, Span
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
-
-IMAGE, VIDEO, START, END = 90, 91, 92, 93
-
-
-def visual(kind: str, frames: int, height: int, width: int) -> Visual:
-    pixels = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
-    times = tuple(float(i) for i in range(frames // 2)) if kind == "video" else ()
-    return Visual(kind, pixels, times, f"hash-of-{kind}")  # type: ignore[arg-type]
-
-
-def test_text_is_token_input() -> None:
-    made = compat.engine_input(Prompt([1, 2, 3]), (), ())
-    assert (made["type"], made["prompt_token_ids"]) == ("token", [1, 2, 3])
-
-
-def test_the_queue_is_ordered_by_a_clock_that_never_jumps() -> None:
-    from vllm.inputs import TokensInput
-
-    assert "arrival_time" in TokensInput.__annotations__
-    first, second = (compat.engine_input(Prompt([1]), (), ())["arrival_time"] for _ in range(2))
-    assert time.monotonic() - 1 < first <= second <= time.monotonic()
 
 
 def test_an_engine_can_be_asked_between_two_steps() -> None:
@@ -47,40 +21,6 @@ def test_an_engine_can_be_asked_between_two_steps() -> None:
     assert vllm and vllm.origin
     source = Path(vllm.origin).with_name("v1") / "engine" / "async_llm.py"
     assert "async def is_sleeping(self)" in source.read_text()
-
-
-def test_an_image_travels_as_its_place() -> None:
-    image = visual("image", 1, 64, 96)
-    prompt = Prompt([1, START, *[IMAGE] * 6, END, 2], (Span(2, 6, IMAGE),))
-    made = compat.engine_input(prompt, (image,), (Place(128, 18432, 7),))
-    (item,) = made["mm_kwargs"]["image"]
-    assert item["pixel_values"].data.tolist() == [128, 18432, 7]
-    assert item["image_grid_thw"].data.tolist() == [1, 4, 6]
-    assert made["mm_hashes"] == {"image": ["hash-of-image"]}
-    (place,) = made["mm_placeholders"]["image"]
-    assert (place.offset, place.length, place.is_embed) == (2, 6, None)
-
-
-def test_a_video_is_one_range_with_its_pads_marked() -> None:
-    video = visual("video", 4, 32, 64)
-    frame = [START, IMAGE + 1, IMAGE + 1, END]
-    prompt = Prompt([7, *frame, 8, *frame, 9], (Span(1, 9, VIDEO),))
-    made = compat.engine_input(prompt, (video,), (Place(0, 24576, 1),))
-    (item,) = made["mm_kwargs"]["video"]
-    assert item["video_grid_thw"].data.tolist() == [2, 2, 4]
-    (place,) = made["mm_placeholders"]["video"]
-    assert place.is_embed.tolist() == [False, True, True, False, False, False, True, True, False]
-
-
-def test_media_of_one_item_keep_their_order() -> None:
-    small, big = visual("image", 1, 32, 32), visual("image", 1, 32, 64)
-    prompt = Prompt([IMAGE, 5, IMAGE, IMAGE], (Span(0, 1, IMAGE), Span(2, 2, IMAGE)))
-    made = compat.engine_input(prompt, (small, big), (Place(0, 1, 1), Place(9, 1, 2)))
-    assert [item["image_grid_thw"].data.tolist() for item in made["mm_kwargs"]["image"]] == [
-        [1, 2, 2],
-        [1, 2, 4],
-    ]
-    assert [place.offset for place in made["mm_placeholders"]["image"]] == [0, 2]
 
 
 @pytest.mark.parametrize("role", ["embedder", "reranker"])
