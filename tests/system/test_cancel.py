@@ -25,7 +25,9 @@ SHORT = {"input": "a red bicycle"}
 @pytest.fixture(scope="module")
 def hurried(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("hurried") / "log"
-    with start_server(pair, log, "--request-seconds", str(DEADLINE), reranker=False) as server:
+    # Steps of one text: of four they take a slow machine longer than half the deadline.
+    options = ("--request-seconds", str(DEADLINE), "--max-batched-tokens", "2048")
+    with start_server(pair, log, *options, reranker=False) as server:
         yield server
 
 
