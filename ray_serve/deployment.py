@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +25,6 @@ from ray.serve import Application
 from starlette.types import ASGIApp
 
 from qvl.engine.api import create_app
-from qvl.engine.api.auth import load_keys
 from qvl.engine.api.cors import shared
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import ServerConfig
@@ -50,6 +50,7 @@ _FLUSH_SECONDS = 1.0
 _LOOK_BACK_SECONDS = 12.0
 """Just above what Ray takes for the interval of reports; they come more often (environment.py)."""
 _GATEWAYS, _GATEWAY_CPUS = 1, 0.1
+_SEAL_BYTES = 32
 _log = logging.getLogger("qvl.ray")
 
 
@@ -57,20 +58,21 @@ _log = logging.getLogger("qvl.ray")
 class EngineReplica:
     """What runs in each actor."""
 
-    def __init__(self, config: DeployConfig, pool: Pool, start: Starter) -> None:
+    def __init__(self, config: DeployConfig, pool: Pool, start: Starter, seal: bytes) -> None:
+        """`seal`: of the parts that these replicas send each other (Split)."""
         environment.require(os.environ)
         self._server, self._replicas = config.of(pool)
         self._prefix = PREFIXES[pool]
-        self._start = start
+        self._start, self._seal = start, seal
 
     async def __serve_build_asgi_app__(self) -> Mounted:
         """Serve calls this before it lets requests in: the time to load the models."""
         self._replica = Replica(Metrics())
         self._metered = Metered(self._replica)
         most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
-        seal = load_keys(self._server).seal
-        self._split = Split(self._metered, front(self._server), tokens, most, seal)
-        app = create_app(self._split, self._server)  # its mistakes are told before the models are loaded
+        self._split = Split(self._metered, front(self._server), tokens, most, self._seal)
+        # Its mistakes are told before the models are loaded.
+        app = create_app(self._split, self._server, seal=self._seal)
         async with _alone_on_the_gpu(self._replicas):
             self._engine = await self._start(self._server.engine, self._replica.metrics)
         self._replica.serve(self._engine)
@@ -158,7 +160,7 @@ def application(config: DeployConfig, pool: Pool, start: Starter = start_engine)
         ray_actor_options=_actor(config, replicas.replica_cpus, gpus),
         autoscaling_config=autoscaling(replicas),
         **_bounds(config),
-    ).bind(config, pool, start)
+    ).bind(config, pool, start, secrets.token_hex(_SEAL_BYTES).encode())
 
 
 def gateway(config: DeployConfig) -> Application:

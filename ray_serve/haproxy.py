@@ -2,7 +2,8 @@
 
     statistics and metrics    listen where they are told to, not on every interface
     errors of HAProxy's own   are JSON in our shape, 502 and 503 with Retry-After; Ray makes them a text 500
-    pages of other origins    may read those errors too, where they were named (--cors-origin)
+    pages of other origins    may read those errors too, where they were named (--cors-origin); what their
+                              browser asks beforehand is answered here, or it would give up without a replica
     a client that leaves      is noticed: with splicing, HAProxy misses it once a body came after its head
     a route of another shape  goes to its pool by its path, not through the gateway
     a name in a header        leads to one replica, which has what requests of that name share at hand
@@ -109,7 +110,10 @@ def _errors() -> str:
 
 
 def _cors(origins: Sequence[str]) -> str:
-    """For answers without the headers, which are HAProxy's own: a replica has put them on its."""
+    """For answers without the headers, which are HAProxy's own: a replica has put them on its.
+
+    What a browser asks beforehand is answered as `qvl.engine.api.cors` does.
+    """
     if not origins:
         return ""
     asked = "req.hdr(origin)"
@@ -117,6 +121,10 @@ def _cors(origins: Sequence[str]) -> str:
     answered = "if { var(txn.origin) -m found } !{ res.hdr(access-control-allow-origin) -m found }"
     lines = [
         f"http-request set-var(txn.origin) {asked} if {{ {asked} {known} }}",
+        "http-request return status 200 content-type text/plain string OK"
+        ' hdr access-control-allow-methods "GET, POST" hdr access-control-max-age 600'
+        " hdr access-control-allow-headers %[req.fhdr(access-control-request-headers)]"
+        " if METH_OPTIONS { var(txn.origin) -m found } { req.hdr(access-control-request-method) -m found }",
         f"http-after-response add-header vary origin {answered}",
         f"http-after-response set-header access-control-expose-headers retry-after {answered}",
         f"http-after-response set-header access-control-allow-origin %[var(txn.origin)] {answered}",

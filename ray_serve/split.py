@@ -25,7 +25,7 @@ import orjson
 
 from qvl.engine.admission import cost
 from qvl.engine.api import Service
-from qvl.engine.api.auth import PART
+from qvl.engine.api.edge import PART
 from qvl.engine.client.retry import error_of, lost, retry_after
 from qvl.engine.client.wire import Reply, scores
 from qvl.engine.errors import Overloaded, QvlError
@@ -55,7 +55,8 @@ _LEAST_PAUSE_SECONDS = 1.0
 class Split:
     """A service that divides what is too much for it. `url` is the front; at most `most` parts.
 
-    A part, which says so by `seal` (`Keys.seal`), is not divided again.
+    A part carries `seal`, so that the replica that gets it does not count it against its key's rate. It is
+    not divided again, nor is what says that it is a part and has another seal.
     """
 
     def __init__(self, service: Service, url: str, tokens: int, most: int, seal: bytes) -> None:

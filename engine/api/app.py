@@ -32,10 +32,16 @@ _INDEX_THREADS = 4
 _HEALTH_CODES = ("starting", "draining", "stopped")
 
 
-def create_app(engine: Service, config: ServerConfig, full: Callable[[], None] | None = None) -> ASGIApp:
+def create_app(
+    engine: Service,
+    config: ServerConfig,
+    full: Callable[[], None] | None = None,
+    seal: bytes | None = None,
+) -> ASGIApp:
     """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError.
 
-    `full` is told before a refusal for load leaves, where other replicas answer at the same port.
+    `full` is told before a refusal for load leaves, where other replicas answer at the same port. `seal` is
+    what a part of another request carries, so that it is not counted against its key's rate again.
     """
     limits = config.engine.limits
     keys = load_keys(config)
@@ -72,6 +78,7 @@ def create_app(engine: Service, config: ServerConfig, full: Callable[[], None] |
         engine.metrics,
         bodies.Bodies(limits.bodies_bytes),
         full,
+        seal,
     )
     return shared(edge, config.cors_origin)
 

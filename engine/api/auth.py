@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import time
@@ -12,8 +11,6 @@ from pathlib import Path
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError, Overloaded, Unauthorized
 
-PART = b"x-qvl-part"
-"""On a request that is one replica's part of another, which was counted: its value is the keys' seal."""
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MINUTE = 60.0
@@ -60,16 +57,9 @@ class Keys:
             if known.rpm != caller.rpm:
                 raise ConfigError(f"the API keys named {caller.name!r} have different rpm; give them one")
             self._callers[key] = known
-        # Who knows one key must not be able to make it; every replica of a deployment knows them all.
-        secret = b"\0".join(sorted(self._callers))
-        self.seal = hmac.digest(secret, PART, hashlib.sha256).hex().encode()
 
     def __bool__(self) -> bool:
         return bool(self._callers)
-
-    def counted(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether this request is a part of one that was counted where it came in."""
-        return any(name == PART and hmac.compare_digest(value, self.seal) for name, value in headers)
 
     def caller(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """Whose key is presented. Raises Unauthorized unless it is one of these, or none is asked for."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +20,9 @@ from qvl.engine.api.bodies import Bodies
 from qvl.engine.errors import ClientClosed, DeadlineExceeded, Overloaded, QvlError, Unavailable
 from qvl.engine.logs import FIELDS
 from qvl.engine.metrics import Metrics
+
+PART = b"x-qvl-part"
+"""On a request that is one replica's part of another, which was counted: its value is their seal."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _WATCH_SECONDS = 0.1
@@ -54,6 +58,8 @@ class Edge:
     bodies: Bodies
     full: Callable[[], None] | None
     """Told before a refusal for load leaves, where other replicas answer at the same port."""
+    seal: bytes | None = None
+    """Known to the replicas of a deployment that divides requests, and to nobody else."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,7 +91,7 @@ class Edge:
             caller = self.keys.caller(scope["path"], scope["headers"])
             call.caller = caller.name
             CALLER.set(caller.name)
-            if not self.keys.counted(scope["headers"]):
+            if not self._counted(scope["headers"]):
                 caller.count()
             await self._traced(scope, receive, send, call)
         except QvlError as error:
@@ -95,6 +101,11 @@ class Edge:
             await self._fail(
                 Unavailable("stopping; ask again, or another replica", code="draining"), send, call
             )
+
+    def _counted(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether this request is a part of one that was counted where it came in."""
+        seal = self.seal
+        return seal is not None and any(n == PART and hmac.compare_digest(v, seal) for n, v in headers)
 
     async def _fail(self, error: QvlError, send: Send, call: Call) -> None:
         call.error = error

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from qvl.engine.admission import cost
 from qvl.engine.api import create_app, failures
-from qvl.engine.api.auth import PART, load_keys
+from qvl.engine.api.edge import PART
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.dialects import rerank
 from qvl.engine.dialects.fields import decode
@@ -30,7 +30,7 @@ from tests.engine.http.fake import FakeEngine
 KEY = {"authorization": "Bearer k"}
 CONFIG = ServerConfig(engine=EngineConfig(embedder="a", reranker="b"), api_key=("k rpm=1",))
 """A part that was counted against the rate would be refused."""
-SEAL = load_keys(CONFIG).seal
+SEAL = b"sealed"
 QUERY = Content(texts=("red shape",), where="query")
 
 
@@ -79,7 +79,7 @@ class Front:
 
     def __init__(self) -> None:
         self.engines = FakeEngine(), FakeEngine()
-        self.apps = [Mounted(create_app(engine, CONFIG), "/v1/rerank") for engine in self.engines]
+        self.apps = [Mounted(create_app(engine, CONFIG, seal=SEAL), "/v1/rerank") for engine in self.engines]
         self.trouble: list[QvlError] = []
         self.requests = 0
 

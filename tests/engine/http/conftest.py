@@ -33,9 +33,12 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def make(engine: FakeEngine) -> Iterator[Callable[..., Client]]:
-    """`make(api_key=("k",), limits=Limits(...))`: a client of an app with these settings."""
+    """`make(api_key=("k",), limits=Limits(...))`: a client of an app with these settings, and the seal of
+    the parts that it is sent."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(TestClient(create_app(engine, settings(**options))))
+        yield lambda seal=None, **options: stack.enter_context(
+            TestClient(create_app(engine, settings(**options), seal=seal))
+        )
 
 
 @pytest.fixture
