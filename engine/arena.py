@@ -17,8 +17,8 @@ import os
 import tempfile
 from bisect import bisect
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,15 +37,6 @@ GRACE_SECONDS = 30.0
 """How long the blocks of an aborted request stay: the engine may be in the middle of a step."""
 
 
-@dataclass(slots=True, eq=False)
-class Block:
-    offset: int
-    size: int
-    """Bytes with the header, a multiple of HEADER."""
-    generation: int
-    pins: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the engine finds a visual's pixels."""
@@ -53,6 +44,14 @@ class Place:
     offset: int
     nbytes: int
     generation: int
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    place: Place
+    size: int
+    """Bytes with the header, a multiple of HEADER."""
+    pins: int = 0
 
 
 class Arena:
@@ -83,23 +82,11 @@ class Arena:
             os.close(self._handle)
             self._handle = None
 
-    @asynccontextmanager
-    async def hold(self, visuals: Sequence[Visual]) -> AsyncIterator[list[Place]]:
-        """Pixels of all of them in place until the block ends; waits its turn while there is no room."""
-        if not visuals:
-            yield []
-            return
-        blocks = await self._pin(visuals)
-        try:
-            held = zip(blocks, visuals, strict=True)
-            yield [Place(block.offset, visual.pixels.nbytes, block.generation) for block, visual in held]
-        except BaseException:  # cancelled or failed: an engine may still be reading
-            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._unpin, blocks)
-            raise
-        else:
-            self._unpin(blocks)
+    async def pin(self, visuals: Sequence[Visual]) -> list[Block]:
+        """Pixels of all of them in place until `unpin`; waits its turn while there is no room.
 
-    async def _pin(self, visuals: Sequence[Visual]) -> list[Block]:
+        Raises TooLarge for what would never have it.
+        """
         sizes = {v.digest: _rounded(v.pixels.nbytes) for v in visuals}
         if sum(sizes.values()) > self.size:
             raise TooLarge(
@@ -138,7 +125,7 @@ class Arena:
             if victim is None:
                 return None
             block = self._blocks.pop(victim)
-            self._give(block.offset, block.size)
+            self._give(block.place.offset, block.size)
         return offset
 
     def _take(self, size: int) -> int | None:
@@ -168,9 +155,13 @@ class Arena:
         start = offset + HEADER
         self._bytes[start : start + visual.pixels.nbytes] = visual.pixels.reshape(-1)
         header[0] = generation
-        self._blocks[visual.digest] = Block(offset, size, generation)
+        self._blocks[visual.digest] = Block(Place(offset, visual.pixels.nbytes, generation), size)
 
-    def _unpin(self, blocks: Sequence[Block]) -> None:
+    def unpin(self, blocks: Sequence[Block], *, read: bool = True) -> None:
+        """`read`: no engine is at it any more; else they stay for GRACE_SECONDS."""
+        if not read:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self.unpin, blocks)
+            return
         for block in blocks:
             block.pins -= 1
         self._freed.set()

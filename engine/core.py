@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,6 +24,12 @@ from qvl.engine.tokens import Prompt, Span
 if TYPE_CHECKING:
     from qvl.engine.media import Visual
 
+T = TypeVar("T")
+
+_DEAD = "the model's engine process has died"
+_INLINE_BYTES = 256
+"""Of a tensor that stands within the message; ours have 48 at most."""
+_log = logging.getLogger("qvl.engine")
 _KWARGS = {
     "image": ("pixel_values", "image_grid_thw"),
     "video": ("pixel_values_videos", "video_grid_thw"),
@@ -30,48 +37,78 @@ _KWARGS = {
 """Of vLLM's own model, so that its position code finds the grid."""
 
 
+class Asked(NamedTuple):
+    """A request on its way."""
+
+    id: str
+    answer: asyncio.Future[Any]
+    """Of a tensor on the CPU. QvlError: the engine gave the input up; Unavailable: it has ended."""
+
+
 class Core:
     """Belongs to one event loop, from `open` to `close`."""
 
-    def __init__(self, engine: Any) -> None:
-        """`engine`: an AsyncLLM of which nothing else is asked for answers."""
-        self._engine = engine
-        self._client = engine.engine_core
+    def __init__(self, client: Any) -> None:
+        """`client`: an AsyncLLM's `engine_core`, which nothing else asks for answers."""
+        self._client = client
         self._numbers = itertools.count()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._reader: asyncio.Task[None] | None = None
-        self.failure: BaseException | None = None
+        self.failure: str | None = None
         """Why no answer will come any more."""
         self.ended = asyncio.Event()
         """Set when that was not for `close`."""
 
-    async def open(self, task: str) -> None:
-        """`task` as vLLM's pooler calls it."""
+    async def open(self, front: Any, task: str) -> None:
+        """`front`: the AsyncLLM's `input_processor`; `task` as vLLM's pooler calls it.
+
+        Raises Unavailable when the engine process dies meanwhile.
+        """
         from vllm import PoolingParams
         from vllm.inputs import tokens_input
 
-        front, known = self._engine.input_processor, await self._engine.get_supported_tasks()
+        self._reader = asyncio.create_task(self._read())
+        known = await self.told(self._client.get_supported_tasks_async())
         self._like = front.process_inputs("", tokens_input([0]), PoolingParams(task=task), known)
         self._most_embeddings: int = front.mm_encoder_cache_size
-        self._reader = asyncio.create_task(self._read())
 
-    async def ask(
+    async def told(self, question: Coroutine[Any, Any, T]) -> T:
+        """What the engine process says to one of vLLM's own questions, which it answers between two steps.
+
+        Raises Unavailable when it dies meanwhile: vLLM would wait for ever.
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        asking, ended = asyncio.ensure_future(question), asyncio.ensure_future(self.ended.wait())
+        try:
+            await asyncio.wait((asking, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise self._gone()
+            return asking.result()
+        except EngineDeadError as error:
+            raise Unavailable(_DEAD, code="engine_dead") from error
+        finally:
+            asking.cancel()
+            ended.cancel()
+
+    async def send(
         self,
         prompt: Prompt,
         visuals: Sequence[Visual],
         places: Sequence[Place],
         adapter: Any = None,
         rank: int = 0,
-    ) -> Any:
-        """A tensor on the CPU; the least rank goes first. Who gives up waiting ends the work.
+    ) -> Asked:
+        """Returns once it is under way; what is sent first enters the scheduler first, of the least rank.
 
-        Raises TooLarge for a medium that would never be encoded, EngineDeadError, and Unavailable after
-        `close`.
+        Raises TooLarge for a medium that would never be encoded, and Unavailable once the engine has ended.
         """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         if self.failure:
-            raise self.failure
+            raise self._gone()
         own = str(next(self._numbers))
-        asked = msgspec.structs.replace(
+        request = msgspec.structs.replace(
             self._like,
             request_id=own,
             external_req_id=own,
@@ -82,45 +119,66 @@ class Core:
             lora_request=adapter,
             priority=rank,
         )
-        answer = self._waiting[own] = asyncio.get_running_loop().create_future()
+        asked = Asked(own, asyncio.get_running_loop().create_future())
+        self._waiting[own] = asked.answer
         try:
-            await self._client.add_request_async(asked)
-            return await answer
-        except asyncio.CancelledError:
-            await self._client.abort_requests_async([own])
+            await self._client.add_request_async(request)
+        except BaseException as error:
+            await self.give_up([asked])
+            if isinstance(error, EngineDeadError):
+                raise Unavailable(_DEAD, code="engine_dead") from error
             raise
-        finally:
-            del self._waiting[own]
+        return asked
+
+    async def give_up(self, asked: Iterable[Asked]) -> None:
+        """End the work on those that have no answer yet."""
+        left = []
+        for own, answer in asked:
+            if self._waiting.pop(own, None) is not None:
+                left.append(own)
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # seen, or asyncio would tell that nobody looked
+        await self._client.abort_requests_async(left)
 
     def close(self) -> None:
         """Before the engine process is ended, or its end would be reported as a crash. Harmless twice."""
         if self._reader:
             self._reader.cancel()
-        self._fail(Unavailable("the engine stopped before it answered", code="engine_dead"))
+        self._fail("the engine stopped before it answered")
 
     async def _read(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         try:
             while True:
                 for each in (await self._client.get_output_async()).outputs:
                     self._answer(each)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must know
-            self._fail(error)
+            if not isinstance(error, EngineDeadError):  # which vLLM has logged
+                _log.exception("an answer of the engine process cannot be read")
+            self._fail(_DEAD)
             self.ended.set()
 
     def _answer(self, output: Any) -> None:
-        waiting = self._waiting.get(output.request_id)
-        if waiting is None or waiting.done():
+        if output.pooling_output is None and output.finish_reason is None:
+            return
+        waiting = self._waiting.pop(output.request_id, None)
+        if waiting is None or waiting.done():  # its task is cancelled, and has not run since
             return
         if output.pooling_output is not None:
             waiting.set_result(output.pooling_output)
-        elif output.finish_reason is not None:
+        else:
             waiting.set_exception(QvlError(f"the engine gave its input up ({output.finish_reason})"))
 
-    def _fail(self, error: BaseException) -> None:
-        self.failure = self.failure or error
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(error)
+    def _fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting.values():
+            if not each.done():
+                each.set_exception(self._gone())
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(self.failure or _DEAD, code="engine_dead")
 
     def _features(self, prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> list[Any]:
         """As vLLM's front makes them: content hash, pixels and span of each medium, in the prompt's order."""
@@ -147,10 +205,11 @@ class Core:
 
 
 @lru_cache(256)
-def _kwargs_item(kind: str, grid: tuple[int, int, int], place: Place) -> Any:
-    """Made once for all the pairs of a query."""
+def _kwargs_item(kind: str, grid: tuple[int, int, int], place: Place) -> msgspec.Raw:
+    """Made and written once for all the pairs of a query."""
     import torch
     from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+    from vllm.v1.serial_utils import MsgpackEncoder
 
     pixels, shape = _KWARGS[kind]
     field = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
@@ -158,7 +217,9 @@ def _kwargs_item(kind: str, grid: tuple[int, int, int], place: Place) -> Any:
         pixels: torch.tensor([[place.offset, place.nbytes, place.generation]]),
         shape: torch.tensor([grid]),
     }
-    return MultiModalKwargsItems.from_hf_inputs(data, {pixels: field, shape: field})[kind][0]
+    item = MultiModalKwargsItems.from_hf_inputs(data, {pixels: field, shape: field})[kind][0]
+    (written,) = MsgpackEncoder(size_threshold=_INLINE_BYTES).encode(item)
+    return msgspec.Raw(written)
 
 
 def _range(visual: Visual, span: Span, ids: list[int]) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from multiprocessing import active_children
 from operator import add
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -187,16 +188,30 @@ async def _load(loads: Sequence[Callable[[], LLM]], models: list[LLM]) -> None:
     On a CPU, where no profile is made and most of the time goes into imports, the next begins once the engine
     process of the one before is there: from then on this process only waits for it.
     """
+    given_up = Event()
+
+    def keep(load: Callable[[], LLM]) -> LLM:
+        """In a thread, which cannot be cancelled."""
+        model = load()
+        models.append(model)
+        if given_up.is_set():  # perhaps too late for who stops those in `models`
+            asyncio.run(model.stop())
+        return model
+
     loading: list[asyncio.Future[LLM]] = []
-    for load in loads:
-        known = active_children()
-        loading.append(newest := asyncio.ensure_future(asyncio.to_thread(load)))
-        while not newest.done() and not (compat.on_cpu() and set(active_children()).difference(known)):
-            await asyncio.wait([newest], timeout=_LOOK_SECONDS)
-        if newest.done() and newest.exception():
-            break
-    done = await asyncio.gather(*loading, return_exceptions=True)
-    models += [each for each in done if isinstance(each, LLM)]
+    try:
+        for load in loads:
+            known = active_children()
+            loading.append(newest := asyncio.ensure_future(asyncio.to_thread(keep, load)))
+            while not newest.done() and not (compat.on_cpu() and set(active_children()).difference(known)):
+                await asyncio.wait([newest], timeout=_LOOK_SECONDS)
+            if newest.done() and newest.exception():
+                break
+        done = await asyncio.gather(*loading, return_exceptions=True)
+    except asyncio.CancelledError:
+        given_up.set()
+        raise
+    models[:] = [each for each in done if isinstance(each, LLM)]
     for each in done:
         if isinstance(each, BaseException):
             raise each

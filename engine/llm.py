@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
 from qvl.engine.answers import Answers, Row
-from qvl.engine.arena import Arena, Place
+from qvl.engine.arena import Arena, Block
 from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
 from qvl.engine.config import EngineConfig
-from qvl.engine.core import Core
+from qvl.engine.core import Asked, Core
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import ModelCard, Priority
@@ -24,8 +25,16 @@ _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 _POLL_SECONDS = 1.0
 """Between two questions whether the engine process still answers; that it has died is told at once. Four a
 second took 2 ms of each second here."""
+_AT_ONCE = 64
+"""Items of one request that are sent before other requests, and questions after health, get a turn."""
 _STOP_SECONDS = 3.0
 """For an engine process to end by itself; it has nothing to save, and its interpreter takes a second."""
+
+
+class _Sent(NamedTuple):
+    key: bytes
+    """Of its row among the answers."""
+    asked: Asked
 
 
 class LLM:
@@ -45,7 +54,7 @@ class LLM:
         self._adapters = compat.lora_requests(adapters)
         self.text = text
         self._engine = engine
-        self._core = Core(engine)
+        self._core = Core(engine.engine_core)
         self._arena = arena
         self._answers = answers
         self._stall_seconds = stall_seconds or float("inf")
@@ -87,14 +96,17 @@ class LLM:
             raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
 
     async def open(self) -> None:
-        """Before it is asked. Raises CheckpointError for an adapter that does not load: later it would end
-        the engine."""
-        await self._core.open("embed" if self.checkpoint.role == "embedder" else "classify")
-        for name, adapter in self._adapters.items():
-            try:
-                await self._engine.add_lora(adapter)
-            except Exception as error:  # the engine process names its own errors in its own words
-                raise CheckpointError(f"--lora {name}: the engine refused it: {_reason(error)}") from error
+        """Before it is asked. Raises CheckpointError when the engine has died, or does not take an adapter,
+        which later would end it."""
+        failed = f"{self.checkpoint.name}: the engine did not start"
+        try:
+            task = "embed" if self.checkpoint.role == "embedder" else "classify"
+            await self._core.open(self._engine.input_processor, task)
+            for name, adapter in self._adapters.items():
+                failed = f"--lora {name}: the engine refused it"
+                await self._core.told(self._engine.add_lora(adapter))
+        except Exception as error:  # the engine process names its own errors in its own words
+            raise CheckpointError(f"{failed}: {_reason(error)}") from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,43 +135,53 @@ class LLM:
     ) -> list[Row | QvlError]:
         """A row of float32 for each input, in order, or what is wrong with that one; by the adapter `name`.
 
-        They enter the scheduler in order, so that later ones hit the KV blocks of the first. The engine
-        failing, or the caller going away, ends them all.
+        They enter the scheduler in order, so that later ones hit the KV blocks of the first, and are waited
+        for without a task for each. The engine failing, or the caller going away, ends them all.
         """
-        if len(inputs) == 1:  # a task of its own would be a tenth of a short text's work
-            return [await self._one(inputs[0], _RANKS[priority], name)]
+        adapter, rank = self._adapters.get(name or ""), _RANKS[priority]
+        sent: list[Row | QvlError | _Sent] = []
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(item, _RANKS[priority], name)) for item in inputs]
-        except* QvlError as errors:
-            raise _first(errors) from None
-        return [task.result() for task in tasks]
+            for number, item in enumerate(inputs, 1):
+                sent.append(await self._sent(item, adapter, rank))
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            return [await self._row(each) if isinstance(each, _Sent) else each for each in sent]
+        except BaseException:
+            await self._core.give_up(each.asked for each in sent if isinstance(each, _Sent))
+            raise
 
-    async def _one(self, item: Ready, rank: int, name: str | None) -> Row | QvlError:
-        adapter = self._adapters.get(name or "")
-        asked = self._answers.key(item, name if adapter else None)
-        if (known := self._answers.find(asked)) is not None:
+    async def _sent(self, item: Ready, adapter: Any, rank: int) -> Row | QvlError | _Sent:
+        """On its way, unless its row is known or it is too large for the engine."""
+        key = self._answers.key(item, adapter.lora_name if adapter else None)
+        if (known := self._answers.find(key)) is not None:
             return known
         try:
-            async with self._arena.hold(item.visuals) as places:
-                output = await self._ask(item, places, rank, adapter)
+            blocks = await self._arena.pin(item.visuals) if item.visuals else []
+            if self._stopped:  # perhaps while it waited for room for its pixels
+                raise Unavailable("the engine is stopping", code="draining")
+            try:
+                places = [block.place for block in blocks]
+                asked = await self._core.send(item.prompt, item.visuals, places, adapter, rank)
+            except BaseException as error:
+                self._arena.unpin(blocks, read=isinstance(error, TooLarge))
+                raise
         except TooLarge as error:
             return error
-        row: Row = output.float().numpy().reshape(-1)
+        if blocks:
+            asked.answer.add_done_callback(partial(self._unpin, blocks))
+        return _Sent(key, asked)
+
+    async def _row(self, sent: _Sent) -> Row | QvlError:
+        row: Row = (await sent.asked.answer).float().numpy().reshape(-1)
         if not np.isfinite(row).all():
             return QvlError("the model gave a number that is not finite; try bfloat16", code="not_finite")
-        self._answers.keep(asked, row)
+        self._answers.keep(sent.key, row)
         return row
 
-    async def _ask(self, item: Ready, places: Sequence[Place], rank: int, adapter: Any) -> Any:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        if self._stopped:  # perhaps while it waited for room for its pixels
-            raise Unavailable("the engine is stopping", code="draining")
-        try:
-            return await self._core.ask(item.prompt, item.visuals, places, adapter, rank)
-        except EngineDeadError as error:
-            raise Unavailable("the model's engine process has died", code="engine_dead") from error
+    def _unpin(self, blocks: list[Block], answer: asyncio.Future[Any]) -> None:
+        """One that was given up may still be read, unless there is no engine any more."""
+        given_up = answer.cancelled() or answer.exception() is not None
+        self._arena.unpin(blocks, read=not given_up or self._core.failure is not None)
 
     @property
     def failure(self) -> str | None:
@@ -206,13 +228,6 @@ class LLM:
             return
         self._core.close()
         await asyncio.to_thread(engine.shutdown, timeout=_STOP_SECONDS)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _reason(error: BaseException) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import numpy as np
 import pytest
@@ -37,6 +37,13 @@ def arena() -> Iterator[Arena]:
     made.close()
 
 
+@asynccontextmanager
+async def held(arena: Arena, *visuals: Visual) -> AsyncIterator[Sequence[arena_module.Place]]:
+    blocks = await arena.pin(visuals)
+    yield [block.place for block in blocks]
+    arena.unpin(blocks)
+
+
 def read(arena: Arena, *places: arena_module.Place) -> tuple[list[bytes], list[int]]:
     table = torch.tensor([[p.offset, p.nbytes, p.generation] for p in places])
     flat, stale = SharedPixels(str(arena.path)).fetch(table, CPU)
@@ -50,7 +57,7 @@ def test_both_ends_agree_on_the_header() -> None:
 def test_what_is_held_can_be_read(arena: Arena) -> None:
     async def go() -> None:
         visuals = (image(1), image(2, count=2))
-        async with arena.hold(visuals) as places:
+        async with held(arena, *visuals) as places:
             assert read(arena, *places) == ([v.pixels.tobytes() for v in visuals], [])
 
     asyncio.run(go())
@@ -58,9 +65,9 @@ def test_what_is_held_can_be_read(arena: Arena) -> None:
 
 def test_the_same_content_is_written_once(arena: Arena) -> None:
     async def go() -> None:
-        async with arena.hold((image(1), image(1))) as first, arena.hold((image(1),)) as second:
+        async with held(arena, image(1), image(1)) as first, held(arena, image(1)) as second:
             assert first[0] == first[1] == second[0]
-        async with arena.hold((image(1),)) as again:
+        async with held(arena, image(1)) as again:
             assert again == second
 
     asyncio.run(go())
@@ -70,9 +77,9 @@ def test_the_least_recently_used_goes_first(arena: Arena) -> None:
     async def go() -> None:
         places = {}
         for seed in (1, 2, 3, 4, 1, 5):
-            async with arena.hold((image(seed),)) as held:
-                places.setdefault(seed, held[0])
-        async with arena.hold((image(1),)) as kept:
+            async with held(arena, image(seed)) as found:
+                places.setdefault(seed, found[0])
+        async with held(arena, image(1)) as kept:
             assert kept[0] == places[1]
         _, stale = read(arena, places[2], places[3])
         assert stale == [0]
@@ -84,13 +91,13 @@ def test_a_full_arena_makes_the_next_one_wait_its_turn(arena: Arena) -> None:
     async def go() -> None:
         async with AsyncExitStack() as stack:
             for seed in range(4):
-                await stack.enter_async_context(arena.hold((image(seed),)))
-            waiting = asyncio.create_task(stack.enter_async_context(arena.hold((image(9),))))
+                await stack.enter_async_context(held(arena, image(seed)))
+            waiting = asyncio.create_task(arena.pin((image(9),)))
             await asyncio.sleep(0.05)
             assert not waiting.done()
             waiting.cancel()
             await asyncio.wait([waiting])
-        async with arena.hold((image(9),)) as places:
+        async with held(arena, image(9)) as places:
             assert read(arena, *places)[1] == []
 
     asyncio.run(go())
@@ -99,21 +106,19 @@ def test_a_full_arena_makes_the_next_one_wait_its_turn(arena: Arena) -> None:
 def test_more_than_all_of_it_is_refused_at_once(arena: Arena) -> None:
     async def go() -> None:
         with pytest.raises(TooLarge, match="media_memory"):
-            async with arena.hold((image(1, count=5),)):
-                pass
+            await arena.pin((image(1, count=5),))
 
     asyncio.run(go())
 
 
 def test_an_aborted_request_keeps_its_pixels_for_a_while(arena: Arena) -> None:
     async def go() -> None:
-        with pytest.raises(RuntimeError):
-            async with arena.hold((image(1),)) as places:
-                raise RuntimeError
+        (aborted,) = await arena.pin((image(1),))
+        arena.unpin([aborted], read=False)
         for seed in range(2, 8):
-            async with arena.hold((image(seed),)):
+            async with held(arena, image(seed)):
                 pass
-        assert read(arena, *places) == ([image(1).pixels.tobytes()], [])
+        assert read(arena, aborted.place) == ([image(1).pixels.tobytes()], [])
 
     asyncio.run(go())
 
@@ -130,7 +135,7 @@ def test_many_at_once_never_read_each_other(sizes: list[tuple[int, int]], width:
 
     async def one(seed: int, count: int) -> None:
         visual = Visual("image", image(seed, count).pixels, (), f"{seed}x{count}")
-        async with gate, made.hold((visual,)) as places:
+        async with gate, held(made, visual) as places:
             await asyncio.sleep(0)
             assert read(made, *places) == ([visual.pixels.tobytes()], [])
 
@@ -150,7 +155,7 @@ def test_what_is_mapped_outlives_the_file(arena: Arena) -> None:
     async def go() -> None:
         reader = SharedPixels(str(arena.path))
         arena.close()
-        async with arena.hold((image(3),)) as (place,):
+        async with held(arena, image(3)) as (place,):
             table = torch.tensor([[place.offset, place.nbytes, place.generation]])
             flat, _ = reader.fetch(table, CPU)
             assert flat.numpy().tobytes() == image(3).pixels.tobytes()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from qvl.engine.core import Core
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.media import Visual
 from qvl.engine.tokens import Prompt, Span
+from tests.engine.fake_client import FakeClient, dead, output
 from tests.parity.conftest import vllm_warnings
 
 IMAGE, VIDEO, START, END = 90, 91, 92, 93
@@ -25,47 +25,11 @@ MOST = 8
 TEXT = Prompt([1, 2, 3])
 
 
-class Engine:
-    """An AsyncLLM's parts that are used, its process being a list and a queue."""
-
-    def __init__(self) -> None:
-        self.engine_core = self.input_processor = self
-        self.mm_encoder_cache_size = MOST
-        self.asked: list[Any] = []
-        self.aborted: list[str] = []
-        self.outputs: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def get_supported_tasks(self) -> tuple[str, ...]:
-        return ("embed",)
-
-    def process_inputs(self, own: str, prompt: Any, params: Any, tasks: tuple[str, ...]) -> Any:
-        from vllm.v1.engine import EngineCoreRequest
-
-        assert params.task in tasks
-        ids = prompt["prompt_token_ids"]
-        return EngineCoreRequest(own, ids, None, None, params, 0.0, None, None, None)
-
-    async def add_request_async(self, request: Any) -> None:
-        self.asked.append(request)
-
-    async def abort_requests_async(self, ids: list[str]) -> None:
-        self.aborted += ids
-
-    async def get_output_async(self) -> Any:
-        given = await self.outputs.get()
-        if isinstance(given, Exception):
-            raise given
-        return SimpleNamespace(outputs=given)
-
-    def answer(self, own: str, row: torch.Tensor | None, reason: str | None = "stop") -> Any:
-        return SimpleNamespace(request_id=own, pooling_output=row, finish_reason=reason)
-
-
-def with_core(work: Callable[[Core, Engine], Awaitable[None]]) -> None:
+def with_core(work: Callable[[Core, FakeClient], Awaitable[None]]) -> None:
     async def run() -> None:
-        engine = Engine()
+        engine = FakeClient(MOST)
         core = Core(engine)
-        await core.open("embed")
+        await core.open(engine, "embed")
         try:
             await work(core, engine)
         finally:
@@ -82,17 +46,24 @@ def visual(kind: str, frames: int, height: int, width: int) -> Visual:
 
 
 def features(prompt: Prompt, visuals: list[Visual], places: list[Place]) -> list[Any]:
-    """Of the request that travels."""
+    """Of the request that arrives."""
     found: list[Any] = []
 
-    async def work(core: Core, engine: Engine) -> None:
-        asking = asyncio.ensure_future(core.ask(prompt, visuals, places))
-        await asyncio.sleep(0)
-        found.extend(engine.asked[0].mm_features)
-        asking.cancel()
+    async def work(core: Core, engine: FakeClient) -> None:
+        await core.send(prompt, visuals, places)
+        found.extend(received(engine.asked[0]).mm_features)
 
     with_core(work)
     return found
+
+
+def received(request: Any) -> Any:
+    """As vLLM's engine process reads it."""
+    from vllm.v1.engine import EngineCoreRequest
+    from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
+
+    frames = [bytearray(each) for each in MsgpackEncoder().encode(request)]
+    return MsgpackDecoder(EngineCoreRequest).decode(frames)
 
 
 def test_an_image_travels_as_its_place() -> None:
@@ -123,78 +94,108 @@ def test_media_are_in_the_prompts_order() -> None:
 
 
 def test_each_request_is_a_copy_of_vllms_own() -> None:
-    async def work(core: Core, engine: Engine) -> None:
-        asking = [
-            asyncio.ensure_future(core.ask(TEXT, (), (), "adapter", 1)),
-            asyncio.ensure_future(core.ask(Prompt([4]), (), ())),
-        ]
-        await asyncio.sleep(0)
+    async def work(core: Core, engine: FakeClient) -> None:
+        asked = [await core.send(TEXT, (), (), "adapter", 1), await core.send(Prompt([4]), (), ())]
         first, second = engine.asked
         assert (first.prompt_token_ids, first.lora_request, first.priority) == ([1, 2, 3], "adapter", 1)
         assert (second.prompt_token_ids, second.lora_request, second.priority) == ([4], None, 0)
         assert first.pooling_params.task == second.pooling_params.task == "embed"
-        assert first.request_id != second.request_id
+        assert [first.request_id, second.request_id] == [each.id for each in asked] == ["0", "1"]
         # The queue is ordered by a clock that never jumps.
         assert time.monotonic() - 60 < first.arrival_time <= second.arrival_time <= time.monotonic()
         rows = {each.request_id: torch.tensor([float(each.request_id)]) for each in engine.asked}
-        engine.outputs.put_nowait([engine.answer(own, row) for own, row in reversed(rows.items())])
-        assert [row.item() for row in await asyncio.gather(*asking)] == [0.0, 1.0]
+        engine.outputs.put_nowait([output(own, row) for own, row in reversed(rows.items())])
+        assert [(await each.answer).item() for each in asked] == [0.0, 1.0]
 
     with_core(work)
 
 
 def test_who_gives_up_ends_the_work_and_disturbs_nobody() -> None:
-    async def work(core: Core, engine: Engine) -> None:
-        leaving, staying = (asyncio.ensure_future(core.ask(TEXT, (), ())) for _ in range(2))
+    async def work(core: Core, engine: FakeClient) -> None:
+        asked = [await core.send(TEXT, (), ()) for _ in range(4)]
+        engine.outputs.put_nowait([output("0", torch.ones(1))])
+        await asked[0].answer
+        waiting = asyncio.ensure_future(asyncio.wait_for(asked[1].answer, 60))
         await asyncio.sleep(0)
-        leaving.cancel()
-        await asyncio.wait([leaving])
-        assert leaving.cancelled()
-        assert engine.aborted == ["0"]
-        late = [engine.answer("0", torch.ones(1)), engine.answer("1", torch.zeros(1))]
+        waiting.cancel()  # answered before its task has run again
+        engine.outputs.put_nowait([output("1", torch.ones(1))])
+        await asyncio.wait([waiting])
+        await core.give_up(asked[:3])
+        assert engine.aborted == [["2"]]
+        assert asked[2].answer.cancelled()
+        late = [output(str(number), torch.zeros(1)) for number in range(4)]
         engine.outputs.put_nowait(late)
-        assert (await staying).item() == 0
+        assert (await asked[3].answer).item() == 0
 
     with_core(work)
 
 
 def test_what_the_engine_gives_up_is_one_requests_error() -> None:
-    async def work(core: Core, engine: Engine) -> None:
-        bad, good = (asyncio.ensure_future(core.ask(TEXT, (), ())) for _ in range(2))
-        await asyncio.sleep(0)
-        parts = [engine.answer("0", None, None), engine.answer("0", None, "error")]
-        engine.outputs.put_nowait([*parts, engine.answer("1", torch.ones(1))])
+    async def work(core: Core, engine: FakeClient) -> None:
+        bad, good = [await core.send(TEXT, (), ()) for _ in range(2)]
+        parts = [output("0", None, None), output("0", None, "error")]
+        engine.outputs.put_nowait([*parts, output("1", torch.ones(1))])
         with pytest.raises(QvlError, match=r"gave its input up \(error\)"):
-            await bad
-        assert (await good).item() == 1
+            await bad.answer
+        assert (await good.answer).item() == 1
 
     with_core(work)
 
 
-def test_its_death_is_told_to_all_who_wait_and_all_who_come() -> None:
-    async def work(core: Core, engine: Engine) -> None:
-        waiting = [asyncio.ensure_future(core.ask(TEXT, (), ())) for _ in range(2)]
-        await asyncio.sleep(0)
-        engine.outputs.put_nowait(RuntimeError("dead"))
-        for each in waiting:
-            with pytest.raises(RuntimeError, match="dead"):
-                await each
-        with pytest.raises(RuntimeError, match="dead"):
-            await core.ask(TEXT, (), ())
+@pytest.mark.parametrize("error", [dead, lambda: ValueError("not one of its messages")])
+def test_its_death_is_told_to_all_who_wait_and_all_who_come(error: Callable[[], Exception]) -> None:
+    async def work(core: Core, engine: FakeClient) -> None:
+        asked = [await core.send(TEXT, (), ()) for _ in range(2)]
+        engine.outputs.put_nowait(error())
+        for each in asked:
+            with pytest.raises(Unavailable, match="engine process has died"):
+                await each.answer
+        with pytest.raises(Unavailable, match="engine process has died"):
+            await core.send(TEXT, (), ())
         assert len(engine.asked) == 2
-        assert str(core.failure) == "dead"
+        assert core.failure
         assert core.ended.is_set()
 
     with_core(work)
 
 
-def test_who_waits_at_its_end_is_told() -> None:
-    async def work(core: Core, engine: Engine) -> None:
-        waiting = asyncio.ensure_future(core.ask(TEXT, (), ()))
+def test_a_dead_engine_takes_nothing() -> None:
+    """What vLLM says where its monitor was faster than the reader."""
+
+    async def work(core: Core, engine: FakeClient) -> None:
+        async def refused(_: object) -> None:
+            raise dead()
+
+        engine.add_request_async = refused  # type: ignore[method-assign]
+        with pytest.raises(Unavailable, match="engine process has died"):
+            await core.send(TEXT, (), ())
+
+    with_core(work)
+
+
+def test_who_asks_a_question_hears_of_its_death() -> None:
+    """vLLM waits for ever for the answer to one that was under way."""
+
+    async def work(core: Core, engine: FakeClient) -> None:
+        async def told() -> int:
+            return 7
+
+        assert await core.told(told()) == 7
+        asking = asyncio.ensure_future(core.told(asyncio.sleep(3600)))
         await asyncio.sleep(0)
+        engine.outputs.put_nowait(dead())
+        with pytest.raises(Unavailable, match="engine process has died"):
+            await asking
+
+    with_core(work)
+
+
+def test_who_waits_at_its_end_is_told() -> None:
+    async def work(core: Core, engine: FakeClient) -> None:
+        asked = await core.send(TEXT, (), ())
         core.close()
         core.close()
-        for each in (waiting, core.ask(TEXT, (), ())):
+        for each in (asked.answer, core.send(TEXT, (), ())):
             with pytest.raises(Unavailable, match="stopped before it answered"):
                 await each
         assert not core.ended.is_set()
@@ -203,10 +204,10 @@ def test_who_waits_at_its_end_is_told() -> None:
 
 
 def test_a_medium_that_would_never_be_encoded_is_refused() -> None:
-    async def work(core: Core, engine: Engine) -> None:
+    async def work(core: Core, engine: FakeClient) -> None:
         prompt = Prompt([IMAGE] * 9, (Span(0, 9, IMAGE),))
         with pytest.raises(TooLarge, match="a medium of 9 tokens does not fit into one engine step"):
-            await core.ask(prompt, [visual("image", 1, 96, 96)], [Place(0, 1, 1)])
+            await core.send(prompt, [visual("image", 1, 96, 96)], [Place(0, 1, 1)])
         assert not engine.asked
 
     with_core(work)

@@ -11,6 +11,7 @@ import pytest
 
 from qvl.engine import Engine, EngineConfig
 from qvl.engine.errors import CheckpointError
+from qvl.engine.llm import LLM
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
 from tests.replicas import until
@@ -18,8 +19,18 @@ from tests.replicas import until
 pytestmark = pytest.mark.engine
 
 
-def test_one_that_does_not_load_leaves_nothing_of_the_other(pair: Pair, tmp_path: Path) -> None:
+def test_one_that_does_not_load_leaves_nothing_of_the_other(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first, while the second is loading."""
+    stopped: list[str] = []
+    stop = LLM.stop
+
+    async def noted(model: LLM) -> None:
+        stopped.append(model.checkpoint.name)
+        await stop(model)
+
+    monkeypatch.setattr(LLM, "stop", noted)
     damaged = Path(shutil.copytree(pair.embedder, tmp_path / "damaged"))
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
@@ -27,4 +38,5 @@ def test_one_that_does_not_load_leaves_nothing_of_the_other(pair: Pair, tmp_path
     before = set(active_children())
     with vllm_warnings(), pytest.raises(CheckpointError, match="damaged: the engine did not start"):
         asyncio.run(Engine.start(config))
+    assert stopped == [pair.reranker.name]
     until(lambda: set(active_children()) <= before, seconds=10)

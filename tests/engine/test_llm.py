@@ -1,0 +1,177 @@
+"""A request's items at the engine: in order, each with its own answer, none left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from qvl.engine.answers import Answers
+from qvl.engine.arena import HEADER, Arena
+from qvl.engine.checkpoint import Checkpoint
+from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
+from qvl.engine.llm import LLM
+from qvl.engine.media import Visual
+from qvl.engine.metrics import Metrics
+from qvl.engine.prepare import Ready
+from qvl.engine.tokens import Prompt, Span
+from tests.engine.fake_client import FakeClient, dead, output
+from tests.parity.conftest import vllm_warnings
+
+BLOCK = 32 * 32 * 3 + HEADER
+PAD = 90
+
+
+def text(number: int) -> Ready:
+    return Ready(Prompt([number]), ())
+
+
+def image(number: int, tokens: int = 1) -> Ready:
+    pixels = np.full((1, 32, 32 * tokens, 3), number, np.uint8)
+    return Ready(
+        Prompt([PAD] * tokens, (Span(0, tokens, PAD),)), (Visual("image", pixels, (), f"image-{number}"),)
+    )
+
+
+def with_model(work: Callable[[LLM, FakeClient], Awaitable[None]], blocks: int = 2) -> None:
+    """`blocks`: images of one token that its shared pixels have room for."""
+
+    async def run() -> None:
+        client = FakeClient(most_embeddings=2)
+        engine = SimpleNamespace(
+            engine_core=client,
+            input_processor=client,
+            model_config=SimpleNamespace(dtype="torch.float32"),
+            errored=False,
+            is_sleeping=lambda: asyncio.sleep(0, False),
+            shutdown=lambda timeout: None,
+        )
+        checkpoint = Checkpoint(Path("m"), "m", "embedder", {})
+        arena, answers = Arena(blocks * BLOCK, Metrics()), Answers(1 << 20, lambda _: None)
+        model = LLM(checkpoint, None, engine, arena, answers, (), 0)  # type: ignore[arg-type]  # no text here
+        await model.open()
+        try:
+            await work(model, client)
+        finally:
+            await model.stop()
+            arena.close()
+
+    with vllm_warnings():
+        asyncio.run(asyncio.wait_for(run(), 60))
+
+
+async def asked(client: FakeClient, count: int) -> None:
+    while len(client.asked) < count:  # noqa: ASYNC110 - it is told of nothing
+        await asyncio.sleep(0)
+
+
+async def answered(client: FakeClient, count: int) -> None:
+    """The first `count` requests, each with its number, the last first."""
+    await asked(client, count)
+    for number, request in reversed(list(enumerate(client.asked))):
+        client.outputs.put_nowait([output(request.request_id, torch.tensor([[float(number)]]))])
+
+
+def test_rows_are_in_the_order_of_the_items() -> None:
+    async def work(model: LLM, client: FakeClient) -> None:
+        inputs = [text(1), image(2), text(3), image(4, tokens=3), image(5)]
+        answering = asyncio.ensure_future(answered(client, 4))
+        rows = await model.run(inputs)
+        await answering
+        assert [each.prompt_token_ids[0] for each in client.asked] == [1, PAD, 3, PAD]
+        assert isinstance(rows[3], TooLarge)
+        assert [float(row[0]) for row in rows if isinstance(row, np.ndarray)] == [0, 1, 2, 3]
+        again = await model.run(inputs)  # all are known
+        assert [float(row[0]) for row in again if isinstance(row, np.ndarray)] == [0, 1, 2, 3]
+        assert len(client.asked) == 4
+
+    with_model(work, blocks=8)
+
+
+def test_pixels_are_let_go_as_they_are_answered() -> None:
+    """More images than there is room for, all of one request."""
+
+    async def work(model: LLM, client: FakeClient) -> None:
+        running = asyncio.ensure_future(model.run([image(number) for number in range(6)]))
+        for number in range(6):
+            await asked(client, number + 1)
+            assert len(client.asked) <= number + 2
+            client.outputs.put_nowait([output(str(number), torch.ones(1))])
+        assert len(await running) == 6
+
+    with_model(work)
+
+
+def test_one_that_fails_ends_the_others_in_one_message() -> None:
+    async def work(model: LLM, client: FakeClient) -> None:
+        running = asyncio.ensure_future(model.run([text(number) for number in range(4)]))
+        await asked(client, 4)
+        client.outputs.put_nowait([output("0", torch.ones(1)), output("1", None, "error")])
+        with pytest.raises(QvlError, match="gave its input up"):
+            await running
+        assert client.aborted == [["2", "3"]]
+
+    with_model(work)
+
+
+@pytest.mark.parametrize("room", [2, 8])
+def test_who_leaves_ends_the_work_and_its_pixels_stay_for_a_while(room: int) -> None:
+    """With little room it leaves while it waits for more."""
+
+    async def work(model: LLM, client: FakeClient) -> None:
+        running = asyncio.ensure_future(model.run([image(number) for number in range(4)]))
+        await asked(client, sent := min(room, 4))
+        await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert client.aborted == [[str(number) for number in range(sent)]]
+        others = asyncio.ensure_future(model.run([image(number) for number in range(10, 10 + room)]))
+        await asked(client, room)
+        await asyncio.sleep(0.05)
+        assert len(client.asked) == room  # the engine may be reading the others' still
+        others.cancel()
+
+    with_model(work, blocks=room)
+
+
+def test_a_number_that_is_none_is_its_items_own_error() -> None:
+    async def work(model: LLM, client: FakeClient) -> None:
+        running = asyncio.ensure_future(model.run([text(1), text(2)]))
+        await asked(client, 2)
+        client.outputs.put_nowait([output("0", torch.tensor([np.nan])), output("1", torch.ones(1))])
+        bad, good = await running
+        assert isinstance(bad, QvlError)
+        assert (bad.code, good) == ("not_finite", np.ones(1, np.float32))
+
+    with_model(work)
+
+
+@pytest.mark.parametrize("error", [dead, lambda: ValueError("not one of its messages")])
+def test_a_dead_engine_is_a_503_for_those_who_wait_for_room_too(error: Callable[[], Exception]) -> None:
+    async def work(model: LLM, client: FakeClient) -> None:
+        running = [asyncio.ensure_future(model.run([image(2 * i), image(2 * i + 1)])) for i in range(3)]
+        await asked(client, 2)
+        client.outputs.put_nowait(error())
+        for each in running:
+            with pytest.raises(Unavailable) as failure:
+                await asyncio.wait_for(each, 5)
+            assert (failure.value.status, failure.value.code) == (503, "engine_dead")
+        assert await asyncio.wait_for(model.died(), 5) == "the engine process of m has died"
+
+    with_model(work)
+
+
+def test_an_engine_that_dies_before_it_is_open_is_one_line() -> None:
+    async def work(model: LLM, client: FakeClient) -> None:
+        client.outputs.put_nowait(dead())
+        client.get_supported_tasks_async = lambda: asyncio.sleep(3600)  # type: ignore[assignment,method-assign,return-value]
+        with pytest.raises(CheckpointError, match="m: the engine did not start: the model's engine process"):
+            await model.open()
+
+    with_model(work)

@@ -1,0 +1,76 @@
+"""Models that are being loaded when nobody wants them any more. (Real ones: tests/system/test_start.py.)"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from threading import Event
+
+import pytest
+
+from qvl.engine import compat, engine
+from qvl.engine.errors import CheckpointError
+from qvl.engine.llm import LLM
+
+
+class Model(LLM):
+    """One that takes as long as it is told to."""
+
+    def __init__(self, go_on: Event | None = None) -> None:
+        self.stops = 0
+        self.opened = False
+        self._go_on = go_on
+
+    def loaded(self) -> LLM:
+        if self._go_on:
+            self._go_on.wait(60)
+        return self
+
+    async def open(self) -> None:
+        self.opened = True
+
+    async def stop(self) -> None:
+        self.stops += 1
+
+
+def test_models_are_opened_in_order() -> None:
+    both, models = [Model(), Model()], []
+    asyncio.run(engine._load([each.loaded for each in both], models))
+    assert models == both
+    assert all(each.opened for each in both)
+
+
+def test_one_that_does_not_load_is_told_and_the_others_are_known() -> None:
+    def broken() -> LLM:
+        raise CheckpointError("no")
+
+    good, models = Model(), []
+    with pytest.raises(CheckpointError, match="no"):
+        asyncio.run(engine._load([good.loaded, broken], models))
+    assert models == [good]
+    assert not good.opened
+
+
+def test_one_that_comes_too_late_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, one after the other: the first is there, the second in its thread."""
+    monkeypatch.setattr(compat, "on_cpu", lambda: False)
+    go_on = Event()
+    there, late, models = Model(), Model(go_on), []
+
+    async def cancelled() -> None:
+        loading = asyncio.ensure_future(engine._load([there.loaded, late.loaded], models))
+        while not models:  # noqa: ASYNC110 - it is told of nothing
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        loading.cancel()
+        await asyncio.wait([loading], timeout=5)
+        assert loading.cancelled()
+        assert models == [there]  # which `Engine.start` stops
+        go_on.set()
+        end = time.monotonic() + 10
+        while not late.stops and time.monotonic() < end:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+    asyncio.run(cancelled())
+    assert (there.stops, late.stops) == (0, 1)
+    assert not there.opened
