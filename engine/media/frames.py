@@ -50,7 +50,8 @@ def video_size(height: int, width: int, frames: int, budget: float) -> tuple[int
 
 def resize_frame(frame: Pixels, height: int, width: int) -> Pixels:
     """(H, W, 3) to (height, width, 3)."""
-    planes = torch.from_numpy(frame).permute(2, 0, 1)[None]
+    # torch warns of what it could not write to.
+    planes = torch.from_numpy(frame if frame.flags.writeable else frame.copy()).permute(2, 0, 1)[None]
     planes = transforms.resize(
         planes, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
     )

@@ -11,6 +11,7 @@ from PIL import Image
 from qwen_vl_utils import process_vision_info
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+from qvl.engine.media.frames import resize_frame
 from qvl.engine.protocol import Content
 
 
@@ -99,3 +100,10 @@ def test_a_gif_frame_by_data_url(one, picture, encoded):
     frames = [encoded(picture(64, 64, seed=seed), "GIF") for seed in range(2)]
     urls = tuple("data:image/gif;base64," + base64.b64encode(frame).decode() for frame in frames)
     same(one(Content(videos=(urls,))), frames)
+
+
+def test_a_frame_that_nobody_may_write_to_is_resized_without_a_word() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
+    wanted = resize_frame(frame.copy(), 64, 32)
+    frame.flags.writeable = False
+    assert np.array_equal(resize_frame(frame, 64, 32), wanted)
