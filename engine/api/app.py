@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from threading import Thread
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,9 +23,10 @@ from qvl.engine.api.operations import OPERATIONS, Backend, Operation
 from qvl.engine.api.replies import JSON, reply
 from qvl.engine.api.service import Service
 from qvl.engine.config import ServerConfig
-from qvl.engine.errors import Unavailable, UnsupportedMedia
+from qvl.engine.errors import QvlError, Unavailable, UnsupportedMedia
 from qvl.engine.metrics import CONTENT_TYPE
 from qvl.engine.response import dump
+from qvl.engine.search.index import Index
 from qvl.engine.search.open import open_index
 from qvl.engine.tracing import tracer
 
@@ -47,6 +49,9 @@ def create_app(
     keys = load_keys(config)
     index = open_index(config.index, key=config.index_key, make=True) if config.index else None
     threads = ThreadPoolExecutor(_INDEX_THREADS, "qvl-index") if index else None
+    if index:
+        # While the models load. A daemon: a server that ends does not wait for it.
+        Thread(target=_loaded, args=(index,), name="qvl-index-load", daemon=True).start()
     backend = Backend(engine, limits, index, threads)
     engine.metrics.tracer = tracer(config.otlp)
 
@@ -94,6 +99,11 @@ class _Post:
         _require_json(scope)
         raw = await bodies.read(scope, receive, self.backend.limits.body_bytes)
         await reply(send, 200, await self.operation.answer(self.backend, raw))
+
+
+def _loaded(index: Index) -> None:
+    with suppress(QvlError):  # which the first search will tell
+        index.load()
 
 
 def _health(engine: Service) -> list[Route]:

@@ -112,6 +112,10 @@ class Embedded:
         with self._lock, self._told():
             return tables.count(self._db)
 
+    def load(self) -> None:
+        with self._transaction("DEFERRED"):
+            self._caught_up()
+
     def settle(self) -> None:
         with self._transaction("DEFERRED"):
             if (near := self._caught_up()) is not None:

@@ -75,6 +75,10 @@ class Index(Protocol):
         """After much was put: whatever makes the first search quick."""
         ...
 
+    def load(self) -> None:
+        """Before the first search, which would wait for it: what it needs, into memory."""
+        ...
+
     def clear(self) -> None:
         """Forget everything, the layout too."""
         ...

@@ -32,12 +32,10 @@ POINTS = 256  # of one request, whose body may have 32 MiB
 BYTES = 16 << 20
 NUMBER_BYTES = 24  # of a vector, in JSON
 OVERSAMPLED = 4
-RESCORED = models.SearchParams(
+RESCORED = models.SearchParams(  # left to itself Qdrant answers with the rounded vectors' cosines
     quantization=models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLED)
 )
-"""Left to itself Qdrant answers with the rounded vectors' cosines."""
-POINT_IDS = uuid.UUID("6f1c2a52-4e0f-4f0b-9d0d-7156c1a3e8b1")
-"""Qdrant's ids are UUIDs: ours are made from the items' ids in this namespace."""
+POINT_IDS = uuid.UUID("6f1c2a52-4e0f-4f0b-9d0d-7156c1a3e8b1")  # where items' ids become Qdrant's UUIDs
 
 
 class Qdrant:
@@ -144,7 +142,9 @@ class Qdrant:
             return int(self._client.count(self._collection, exact=True).count)
 
     def settle(self) -> None:
-        """Qdrant builds its own graph in the background."""
+        """Qdrant builds its own graph in the background, and keeps it in memory."""
+
+    load = settle
 
     def clear(self) -> None:
         with _told():

@@ -54,6 +54,20 @@ def client(make: Callable[..., Client], folder: Path) -> Client:
     return make(index=str(folder))
 
 
+def test_the_index_is_in_memory_before_anybody_searches(
+    make: Callable[..., Client], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = Embedded.load, threading.Event()
+
+    def noted(index: Embedded) -> None:
+        load(index)
+        loaded.set()
+
+    monkeypatch.setattr(Embedded, "load", noted)
+    make(index=str(folder))
+    assert loaded.wait(30)
+
+
 def search(client: Client, status: int = 200, **body: Any) -> Any:
     answer = client.post("/v1/search", json=body)
     assert answer.status_code == status, answer.text

@@ -10,6 +10,7 @@ import pytest
 
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
+from qvl.engine.search import tables
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.near import Graph, Scan
 from tests.engine.search.conftest import entry, layout, unit_rows
@@ -38,6 +39,17 @@ def test_a_reader_sees_what_was_put_since(folder: Open) -> None:
     writer.put([entry(5)], rows[5:])
     assert found(reader, rows[5]) == [5]
     assert reader.layout == layout(model="other", dtype="int8")
+
+
+def test_what_is_loaded_is_not_read_again(folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = unit_rows(300)
+    writer, reader = folder(writable=True), folder(exact_rows=100)
+    reader.load()  # it is empty
+    writer.prepare(layout())
+    writer.put([entry(i) for i in range(300)], rows)
+    reader.load()
+    monkeypatch.delattr(tables, "vectors_after")
+    assert found(reader, rows[7], 1) == [7]
 
 
 def test_one_writes_at_a_time(folder: Open) -> None:
