@@ -85,7 +85,7 @@ class Driver:
                 asks = slot.asks(turn)
                 for entrant in self._living()[:: -1 if turn % 2 else 1]:
                     if turn == 0:
-                        self._warm(entrant, slot.workload, slot.concurrency)
+                        self._warm(entrant, slot)
                     self._turn(entrant, slot, asks, measured[entrant.name])
         for entrant in self._living():
             if measured[entrant.name].turns:
@@ -109,9 +109,11 @@ class Driver:
             self._scene.console.print(f"[red]{entrant.name} has died and is left out[/red] (log: {log})")
         return list(self._entrants)
 
-    def _warm(self, entrant: Entrant, workload: Workload, concurrency: int) -> None:
-        shots = self._shots(entrant, pool(workload, 0, plan.WARM, plan.WARM))
-        load.closed(entrant.server.url, shots, min(concurrency, plan.WARM), load.REQUEST_SECONDS)
+    def _warm(self, entrant: Entrant, slot: Slot) -> None:
+        """No longer than a turn, but what is asked repeatedly must all have been seen."""
+        shots = self._shots(entrant, pool(slot.workload, 0, plan.WARM, plan.WARM))
+        seconds = load.REQUEST_SECONDS if slot.workload.name.endswith("-repeated") else slot.seconds
+        load.closed(entrant.server.url, shots, min(slot.concurrency, plan.WARM), seconds)
 
     def _turn(self, entrant: Entrant, slot: Slot, asks: Sequence[Ask], into: Measured) -> None:
         shots = self._shots(entrant, asks)

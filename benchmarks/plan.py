@@ -18,7 +18,7 @@ CHECKED_REQUESTS = 2
 CHECKED_ITEMS = 2
 """Of each checked request."""
 WARM = 4
-"""Requests before the clock starts."""
+"""Requests before the clock starts, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
