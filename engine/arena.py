@@ -98,6 +98,11 @@ class Arena:
             for digest in sizes:
                 self._lookup(digest in self._blocks)
             while not self._place(visuals):
+                if not any(block.pins for block in self._blocks.values()):
+                    # Nobody will give back anything: some of theirs are in, and leave the room in pieces.
+                    self._blocks.clear()
+                    self._holes = [(0, self.size)]
+                    continue
                 self._freed.clear()
                 await self._freed.wait()
             blocks = [self._blocks[v.digest] for v in visuals]

@@ -210,11 +210,12 @@ async def _load(loads: Sequence[Callable[[], LLM]], models: list[LLM]) -> None:
         done = await asyncio.gather(*loading, return_exceptions=True)
     except asyncio.CancelledError:
         given_up.set()
+        for each in loading:
+            each.cancel()  # or asyncio would tell that nobody looked at its error
         raise
     models[:] = [each for each in done if isinstance(each, LLM)]
-    for each in done:
-        if isinstance(each, BaseException):
-            raise each
+    if errors := [each for each in done if isinstance(each, BaseException)]:
+        raise errors[0]
     for model in models:
         await model.open()
 

@@ -36,6 +36,14 @@ class _Sent(NamedTuple):
     """Of its row among the answers."""
     asked: Asked
 
+    @property
+    def answer(self) -> asyncio.Future[Any]:
+        return self.asked.answer
+
+    @property
+    def succeeded(self) -> bool:
+        return self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
+
 
 class LLM:
     """Owns an `AsyncLLM` and its engine process."""
@@ -145,9 +153,13 @@ class LLM:
                 sent.append(await self._sent(item, adapter, rank))
                 if number % _AT_ONCE == 0:
                     await asyncio.sleep(0)
-            return [await self._row(each) if isinstance(each, _Sent) else each for each in sent]
+            return [self._row(each, await each.answer) if isinstance(each, _Sent) else each for each in sent]
         except BaseException:
-            await self._core.give_up(each.asked for each in sent if isinstance(each, _Sent))
+            under_way = [each for each in sent if isinstance(each, _Sent)]
+            for each in under_way:
+                if each.succeeded:  # whoever asks again goes on from there
+                    self._row(each, each.answer.result())
+            await self._core.give_up(each.asked for each in under_way)
             raise
 
     async def _sent(self, item: Ready, adapter: Any, rank: int) -> Row | QvlError | _Sent:
@@ -157,13 +169,14 @@ class LLM:
             return known
         try:
             blocks = await self._arena.pin(item.visuals) if item.visuals else []
-            if self._stopped:  # perhaps while it waited for room for its pixels
-                raise Unavailable("the engine is stopping", code="draining")
             try:
+                if self._stopped:  # perhaps while it waited for room for its pixels
+                    raise Unavailable("the engine is stopping", code="draining")
                 places = [block.place for block in blocks]
                 asked = await self._core.send(item.prompt, item.visuals, places, adapter, rank)
             except BaseException as error:
-                self._arena.unpin(blocks, read=isinstance(error, TooLarge))
+                # Only one that was cancelled may be under way.
+                self._arena.unpin(blocks, read=not isinstance(error, asyncio.CancelledError))
                 raise
         except TooLarge as error:
             return error
@@ -171,8 +184,8 @@ class LLM:
             asked.answer.add_done_callback(partial(self._unpin, blocks))
         return _Sent(key, asked)
 
-    async def _row(self, sent: _Sent) -> Row | QvlError:
-        row: Row = (await sent.asked.answer).float().numpy().reshape(-1)
+    def _row(self, sent: _Sent, answer: Any) -> Row | QvlError:
+        row: Row = answer.float().numpy().reshape(-1)
         if not np.isfinite(row).all():
             return QvlError("the model gave a number that is not finite; try bfloat16", code="not_finite")
         self._answers.keep(sent.key, row)

@@ -52,6 +52,7 @@ class Embedded:
         elif not (folder / tables.FILE).exists():
             raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
         self._lock = threading.Lock()
+        self._closing = False
         self._near: Near | None = None
         self._seen = tables.Seen()
         with self._told():
@@ -129,6 +130,7 @@ class Embedded:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
+        self._closing = True
         with self._lock:
             self._db.close()
             if self._guard is not None:
@@ -169,6 +171,8 @@ class Embedded:
         self._seen.change, gone = tables.gone(self._db, self._seen.change)
         near.remove(gone)
         while True:
+            if self._closing:  # who closes waits for the lock, and a graph may take minutes
+                raise Unavailable("the index is being closed", code="index_failed")
             rows, data = tables.vectors_after(self._db, self._seen.row, CHUNK)
             if not rows:
                 return

@@ -103,6 +103,20 @@ def test_a_full_arena_makes_the_next_one_wait_its_turn(arena: Arena) -> None:
     asyncio.run(go())
 
 
+def test_room_in_pieces_is_put_together(arena: Arena) -> None:
+    """Its first and third block are in and wanted, so that its third one fits nowhere."""
+
+    async def go() -> None:
+        for seed in (1, 2, 3, 4):
+            async with held(arena, image(seed)):
+                pass
+        visuals = (image(2), Visual("image", np.zeros((1, 32, 64, 3), np.uint8), (), "wide"), image(4))
+        async with asyncio.timeout(10), held(arena, *visuals) as places:
+            assert read(arena, *places) == ([v.pixels.tobytes() for v in visuals], [])
+
+    asyncio.run(go())
+
+
 def test_more_than_all_of_it_is_refused_at_once(arena: Arena) -> None:
     async def go() -> None:
         with pytest.raises(TooLarge, match="media_memory"):

@@ -155,7 +155,7 @@ def test_a_number_that_is_none_is_its_items_own_error() -> None:
 @pytest.mark.parametrize("error", [dead, lambda: ValueError("not one of its messages")])
 def test_a_dead_engine_is_a_503_for_those_who_wait_for_room_too(error: Callable[[], Exception]) -> None:
     async def work(model: LLM, client: FakeClient) -> None:
-        running = [asyncio.ensure_future(model.run([image(2 * i), image(2 * i + 1)])) for i in range(3)]
+        running = [asyncio.ensure_future(model.run([image(2 * i), image(2 * i + 1)])) for i in range(6)]
         await asked(client, 2)
         client.outputs.put_nowait(error())
         for each in running:
@@ -163,6 +163,36 @@ def test_a_dead_engine_is_a_503_for_those_who_wait_for_room_too(error: Callable[
                 await asyncio.wait_for(each, 5)
             assert (failure.value.status, failure.value.code) == (503, "engine_dead")
         assert await asyncio.wait_for(model.died(), 5) == "the engine process of m has died"
+
+    with_model(work)
+
+
+def test_a_stopped_engine_is_a_503_for_those_who_wait_for_room_too() -> None:
+    async def work(model: LLM, client: FakeClient) -> None:
+        running = [asyncio.ensure_future(model.run([image(2 * i), image(2 * i + 1)])) for i in range(6)]
+        await asked(client, 2)
+        await model.stop()
+        for each in running:
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(each, 5)
+
+    with_model(work)
+
+
+def test_what_was_answered_before_it_was_given_up_is_kept() -> None:
+    async def work(model: LLM, client: FakeClient) -> None:
+        inputs = [text(number) for number in range(3)]
+        running = asyncio.ensure_future(model.run(inputs))
+        await asked(client, 3)
+        client.outputs.put_nowait([output("1", torch.ones(1))])
+        await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.wait([running])
+        assert client.aborted == [["0", "2"]]
+        again = asyncio.ensure_future(model.run(inputs))
+        await asked(client, 5)
+        assert [each.prompt_token_ids for each in client.asked[3:]] == [[0], [2]]
+        again.cancel()
 
     with_model(work)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
-from qvl.engine.search import tables
+from qvl.engine.search import embedded, tables
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.near import Graph, Scan
 from tests.engine.search.conftest import entry, layout, unit_rows
@@ -50,6 +53,28 @@ def test_what_is_loaded_is_not_read_again(folder: Open, monkeypatch: pytest.Monk
     reader.load()
     monkeypatch.delattr(tables, "vectors_after")
     assert found(reader, rows[7], 1) == [7]
+
+
+def test_who_closes_does_not_wait_for_all_of_it(folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, reader = folder(writable=True), folder(exact_rows=100)
+    writer.prepare(layout())
+    writer.put([entry(i) for i in range(300)], unit_rows(300))
+    monkeypatch.setattr(embedded, "CHUNK", 10)
+    begun, add = threading.Event(), Graph.add
+
+    def slow(graph: Graph, *given: np.ndarray) -> None:
+        begun.set()
+        time.sleep(0.1)
+        add(graph, *given)
+
+    monkeypatch.setattr(Graph, "add", slow)
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(reader.load)
+        assert begun.wait(10)
+        reader.close()
+        with pytest.raises(Unavailable, match="is being closed"):
+            loading.result(10)
+    assert 0 < len(reader._near or ()) < 300
 
 
 def test_one_writes_at_a_time(folder: Open) -> None:
