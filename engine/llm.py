@@ -156,10 +156,10 @@ class LLM:
             return [self._row(each, await each.answer) if isinstance(each, _Sent) else each for each in sent]
         except BaseException:
             under_way = [each for each in sent if isinstance(each, _Sent)]
+            await self._core.give_up(each.asked for each in under_way)
             for each in under_way:
                 if each.succeeded:  # whoever asks again goes on from there
                     self._row(each, each.answer.result())
-            await self._core.give_up(each.asked for each in under_way)
             raise
 
     async def _sent(self, item: Ready, adapter: Any, rank: int) -> Row | QvlError | _Sent:

@@ -118,7 +118,7 @@ class _Server:
                 ssl_certfile=self._config.tls_cert,
                 ssl_keyfile=self._config.tls_key,
                 ws="none",
-                lifespan="off",
+                lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -48,8 +48,8 @@ def create_app(
     limits = config.engine.limits
     keys = load_keys(config)
     index = open_index(config.index, key=config.index_key, make=True) if config.index else None
-    threads = ThreadPoolExecutor(_INDEX_THREADS, "qvl-index") if index else None
-    if index:
+    threads = ThreadPoolExecutor(_INDEX_THREADS, "qvl-index") if index is not None else None
+    if index is not None:
         # While the models load. A daemon: a server that ends does not wait for it.
         Thread(target=_loaded, args=(index,), name="qvl-index-load", daemon=True).start()
     backend = Backend(engine, limits, index, threads)
@@ -58,9 +58,9 @@ def create_app(
     @asynccontextmanager
     async def life(_: object) -> AsyncIterator[None]:
         yield
-        if threads and index:
-            threads.shutdown()
-            index.close()
+        if threads is not None and index is not None:
+            index.close()  # or they would wait for one that is being loaded
+            threads.shutdown(cancel_futures=True)
 
     router = Router(
         [
