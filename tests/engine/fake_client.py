@@ -41,9 +41,6 @@ class FakeClient:
             raise given
         return SimpleNamespace(outputs=given)
 
-    def answer(self, own: str, row: torch.Tensor | None, reason: str | None = "stop") -> None:
-        self.outputs.put_nowait([output(own, row, reason)])
-
 
 def output(own: str, row: torch.Tensor | None, reason: str | None = "stop") -> Any:
     """Of one request; `row` None with a `reason`: it was given up."""

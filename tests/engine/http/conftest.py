@@ -51,7 +51,7 @@ def on_a_port(engine: FakeEngine, **options: object) -> Iterator[str]:
     """The app under uvicorn, as `qvl serve` runs it."""
     port = free_port()
     config = uvicorn.Config(
-        create_app(engine, settings(**options)), port=port, http=Connection, lifespan="off", log_config=None
+        create_app(engine, settings(**options)), port=port, http=Connection, lifespan="on", log_config=None
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
