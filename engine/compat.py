@@ -15,8 +15,9 @@ from qvl.engine.adapters import Adapter
 from qvl.engine.checkpoint import Checkpoint, TextSide
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError
-from qvl.engine.hardware import SHARE, can_compile
+from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
+from qvl.engine.shares import share
 
 _CPU_ENVIRONMENT = {
     FOLLOW: "1",
@@ -79,7 +80,6 @@ def engine_args(
 
     from qvl.engine.model.pixels import PixelsFile
 
-    share = config.embedder_memory if checkpoint.role == "embedder" else config.reranker_memory
     media = config.limits.images * 2, config.limits.videos * 2  # a rerank prompt holds two items
     settings: dict[str, Any] = {
         "model": str(checkpoint.path),
@@ -101,7 +101,7 @@ def engine_args(
         },
         "additional_config": PixelsFile(pixels),
         "tensor_parallel_size": config.tensor_parallel,
-        "gpu_memory_utilization": share or (SHARE / 2 if shared else SHARE),
+        "gpu_memory_utilization": share(config, checkpoint.role, beside=shared),
         # An embedder's shared prefix is shorter than a block; a reranker's holds the whole query.
         "enable_prefix_caching": (
             checkpoint.role == "reranker" if config.prefix_caching is None else config.prefix_caching

@@ -89,9 +89,11 @@ class EngineConfig:
     lora: tuple[str, ...] = ()
     """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None
-    """Share of the GPU's memory for the embedder (default: 0.9 alone, 0.45 beside a reranker)."""
+    """Share of the GPU's memory for the embedder (default: 0.9 alone; beside a reranker 0.45, or what its
+    share leaves of 0.9). Replicas on one GPU divide it."""
     reranker_memory: float | None = None
-    """Share of the GPU's memory for the reranker (default: 0.9 alone, 0.45 beside an embedder)."""
+    """Share of the GPU's memory for the reranker (default: 0.9 alone; beside an embedder 0.45, or what its
+    share leaves of 0.9). Replicas on one GPU divide it."""
     tensor_parallel: int = 1
     """GPUs that one model is split over."""
     max_batched_tokens: int | None = None
@@ -121,8 +123,13 @@ class EngineConfig:
         if self.stall_seconds < 0:
             raise ConfigError(f"stall_seconds must be at least 0, got {self.stall_seconds:g}")
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
-        if total > 1:
+        if self.two and total > 1:
             raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")
+
+    @property
+    def two(self) -> bool:
+        """Whether both roles are there."""
+        return len(self.models) + (self.embedder is not None) + (self.reranker is not None) > 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,15 @@
 """`qvl models`: what of the published family fits this machine, from the models' own dimensions.
 
 The estimate counts what is in memory at once: weights, the KV cache that the longest item needs, and the
-activations of one engine step. GPUs are asked through `nvidia-smi`, so nothing heavy is imported.
+activations of one engine step.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sysconfig
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
+
+from qvl.engine.machine import Gpu, gpus, host_memory
 
 GIB = 1 << 30
 
@@ -110,40 +107,6 @@ def _family(size: Literal["2B", "8B"], role: Literal["Embedding", "Reranker"]) -
 MODELS = tuple(_family(size, role) for size in ("2B", "8B") for role in ("Embedding", "Reranker"))
 
 
-@dataclass(frozen=True)
-class Gpu:
-    name: str
-    memory: int
-    fp8: bool
-    """Whether its matrix units compute in FP8; others only store it."""
-
-
-def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs of this machine; none where there is no driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (FileNotFoundError, subprocess.SubprocessError):
-        return []
-    return parse_gpus(done.stdout)
-
-
-def parse_gpus(listing: str) -> list[Gpu]:
-    found = []
-    for line in listing.splitlines():
-        fields = [field.strip() for field in line.rsplit(",", 2)]
-        try:
-            name, memory, capability = fields[0], int(fields[1]) << 20, float(fields[2])
-        except (IndexError, ValueError):
-            continue  # a card that is lost or does not report memory cannot be used either
-        found.append(Gpu(name, memory, fp8=capability >= 8.9))
-    return found
-
-
-def host_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def fits(model: Model, precision: Precision, memory: int) -> bool:
     return model.need(precision) <= SHARE * memory
 
@@ -213,9 +176,3 @@ def recommendation(found: list[Gpu]) -> list[str]:
         if any("fp8" in command for command in commands) and not gpu.fp8:
             lines.append("  (this GPU stores FP8 weights but computes in bf16: smaller, not faster)")
     return lines
-
-
-def can_compile() -> bool:
-    """Whether torch finds what it builds a CPU's kernels with."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()

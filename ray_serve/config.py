@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_type_hints
 
 import msgspec
 
-from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
+from qvl.engine.shares import divided
 from qvl.ray_serve import haproxy
 
 Layout: TypeAlias = Literal["together", "separate"]
@@ -21,9 +22,6 @@ PREFIXES: dict[Pool, str] = {"both": "/", "embedder": haproxy.EMBEDDERS, "rerank
 """Where each pool's application is; HAProxy chooses by them."""
 
 T = TypeVar("T")
-
-_MEMORY = 0.9
-"""Share of a GPU that its replicas may take together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +115,8 @@ class DeployConfig:
         engine = self.server.engine
         for replicas in (self.cluster.replicas, self.rerankers or self.cluster.replicas):
             gpus, split = replicas.replica_gpus, engine.tensor_parallel
-            if gpus and split > 1 and gpus != split:
-                raise ConfigError(f"a replica with tensor_parallel {split} takes {split} GPUs, not {gpus:g}")
+            if gpus and gpus != split and (split > 1 or gpus > 1):
+                raise ConfigError(f"replica_gpus is {gpus:g}, but tensor_parallel says {split}")
 
     def require_both(self) -> None:
         """Separate pools cannot be told apart by what the checkpoints turn out to be."""
@@ -136,17 +134,7 @@ class DeployConfig:
             replicas = self.rerankers or replicas
         least = max(replicas.min_replicas, self.server.replicas)
         replicas = replace(replicas, min_replicas=least, max_replicas=max(replicas.max_replicas, least))
-        engine = _shared(engine, replicas.replica_gpus or 0)
-        return replace(self.server, engine=engine), replicas
-
-
-def _shared(engine: EngineConfig, gpus: float) -> EngineConfig:
-    """vLLM counts in whole GPUs: a replica on half a card may take half of what one alone takes."""
-    if not 0 < gpus < 1 or engine.embedder_memory or engine.reranker_memory:
-        return engine
-    both = len(engine.models) > 1 or (engine.embedder is not None and engine.reranker is not None)
-    share = _MEMORY * gpus / (2 if both else 1)
-    return replace(engine, embedder_memory=share, reranker_memory=share)
+        return replace(self.server, engine=divided(engine, replicas.replica_gpus or 1)), replicas
 
 
 def load(arguments: Mapping[str, Any]) -> DeployConfig:

@@ -9,17 +9,11 @@ they pass no proxy of Ray's, no object store and no pickle.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import secrets
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import ray
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
@@ -32,6 +26,7 @@ from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 from qvl.engine.server import Starter, start_engine
 from qvl.ray_serve import environment
+from qvl.ray_serve.card import alone_on_the_card, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool, Replicas
 from qvl.ray_serve.gateway import Gateway
 from qvl.ray_serve.ingress import Metered, Mounted
@@ -73,7 +68,7 @@ class EngineReplica:
         self._split = Split(self._metered, front(self._server), tokens, most, self._seal)
         # Its mistakes are told before the models are loaded.
         app = create_app(self._split, self._server, seal=self._seal)
-        async with _alone_on_the_gpu(self._replicas):
+        async with alone_on_the_card(self._replicas.replica_gpus or 0):
             self._engine = await self._start(self._server.engine, self._replica.metrics)
         self._replica.serve(self._engine)
         await warm_up(self._engine)
@@ -117,19 +112,6 @@ async def warm_up(engine: Managed) -> None:
             await engine.rerank(RerankRequest(query=text, documents=(text,)))
 
 
-@asynccontextmanager
-async def _alone_on_the_gpu(replicas: Replicas) -> AsyncIterator[None]:
-    """Replicas that share a card load one after another: vLLM measures the card's memory as it starts."""
-    if not 0 < (replicas.replica_gpus or 0) < 1:
-        yield
-        return
-    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").replace(",", "-")
-    path = Path(tempfile.gettempdir()) / f"qvl-gpu-{os.getuid()}-{card}.lock"
-    with path.open("w") as file:
-        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
-        yield
-
-
 @serve.ingress()
 class GatewayReplica:
     """No model and no GPU; a few milliseconds of one core for each request that it forwards."""
@@ -151,9 +133,7 @@ def front(server: ServerConfig) -> str:
 def application(config: DeployConfig, pool: Pool, start: Starter = start_engine) -> Application:
     """One pool."""
     _, replicas = config.of(pool)
-    gpus = replicas.replica_gpus
-    if gpus is None:
-        gpus = config.server.engine.tensor_parallel if ray.cluster_resources().get("GPU") else 0
+    gpus = gpus_of(replicas.replica_gpus, config.server.engine.tensor_parallel)
     return serve.deployment(
         EngineReplica,
         name=f"qvl-{pool}",

@@ -22,6 +22,8 @@ from qvl.engine.jobs.progress import Report, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding
 from qvl.engine.jobs.work import Mark, Work
+from qvl.engine.shares import divided
+from qvl.ray_serve.card import alone_on_the_card, gpus_of
 from qvl.ray_serve.config import BulkConfig
 from qvl.ray_serve.join import join
 
@@ -45,13 +47,15 @@ class Order:
 class Worker:
     """An actor: its engine answers one block after the other."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, order: Order, gpus: float) -> None:
+        self._order, self._gpus = order, gpus
 
     async def start(self) -> None:
         """Not in the constructor: what is raised there reaches nobody as it is."""
-        self._context = answering(self._order.job, self._order.engine)
-        self._answers = await self._context.__aenter__()
+        engine = self._order.engine and divided(self._order.engine, self._gpus or 1)
+        self._context = answering(self._order.job, engine)
+        async with alone_on_the_card(self._gpus):
+            self._answers = await self._context.__aenter__()
 
     async def block(self, block: Block) -> dict[str, int]:
         """The summary of its part, which is in its place when this returns."""
@@ -99,7 +103,7 @@ def drive(
     running: dict[Any, tuple[Any, Block | None]] = {}
 
     def begin() -> None:
-        worker = remote.remote(order)
+        worker = remote.remote(order, gpus)
         running[worker.start.remote()] = worker, None
 
     for _ in range(min(count, len(waiting))):
@@ -126,10 +130,11 @@ def drive(
 
 def _room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
     """GPUs of a worker, and how many workers."""
-    gpus = bulk.worker_gpus
-    if gpus is None:
-        gpus = order.engine.tensor_parallel if cards and order.engine and not order.job.url else 0
-    return gpus, bulk.ray_workers or max(1, int(cards // gpus) if gpus else 1)
+    gpus = bulk.worker_gpus or 0
+    if bulk.worker_gpus is None and order.engine and not order.job.url:
+        gpus = gpus_of(None, order.engine.tensor_parallel)
+    # In shares of a card; 0.1 does not go into 1 ten times.
+    return gpus, bulk.ray_workers or max(1, int(cards / gpus + 1e-6) if gpus else 1)
 
 
 def _lose(block: Block | None, lost: Counter[int], waiting: deque[Block]) -> None:

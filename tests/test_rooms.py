@@ -22,7 +22,13 @@ MAY_IMPORT = {
     "qvl.engine.config": {"qvl.engine.errors"},
     "qvl.engine.prompt": {"qvl.engine.protocol"},
     "qvl.engine.tokens": {"qvl.engine.errors"},
-    "qvl.engine.media": {"qvl.engine.media", "qvl.engine.config", "qvl.engine.errors", "qvl.engine.protocol"},
+    "qvl.engine.media": {
+        "qvl.engine.media",
+        "qvl.engine.config",
+        "qvl.engine.errors",
+        "qvl.engine.machine",
+        "qvl.engine.protocol",
+    },
     "qvl.engine.model": {"qvl.engine.model", "qvl.kernels"},
     "qvl.ray_serve": {
         "qvl.engine.admission",
@@ -32,12 +38,14 @@ MAY_IMPORT = {
         "qvl.engine.config",
         "qvl.engine.errors",
         "qvl.engine.jobs",
+        "qvl.engine.machine",
         "qvl.engine.metrics",
         "qvl.engine.model.plugin",
         "qvl.engine.port",
         "qvl.engine.protocol",
         "qvl.engine.response",
         "qvl.engine.server",
+        "qvl.engine.shares",
     },
 }
 HEAVY = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unavailable
+from qvl.engine.machine import cores
 from qvl.engine.media.cache import Key, Lookup, VisualCache
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
@@ -51,7 +51,7 @@ class MediaLoader:
         self.cache = VisualCache(config.media_cache, lookup)
         self._forks, self._owned = forks or ForkServer(memory(limits)), forks is None
         self.decoders = Decoders(self._forks)
-        self._pool = ThreadPoolExecutor(config.workers or os.cpu_count() or 1, thread_name_prefix="qvl-media")
+        self._pool = ThreadPoolExecutor(config.workers or cores(), thread_name_prefix="qvl-media")
         self._fetcher = Fetcher(config, limits)
         self._fetching = asyncio.Semaphore(FETCHES)
         self._closed = False

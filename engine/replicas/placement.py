@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+from qvl.engine import machine
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.hardware import SHARE
+from qvl.engine.shares import divided
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -40,22 +40,9 @@ def seats(config: ServerConfig, gpus: Sequence[str], cores: int | None = None) -
         raise ConfigError(f"tensor_parallel is {wide}, but the GPUs here are {len(gpus)}")
     places = places or [()]
     taken = [places[i % len(places)] for i in range(config.replicas)]
-    engine = _with_workers(config.engine, max(1, (cores or os.cpu_count() or 1) // config.replicas))
-    return [Seat(place, _with_memory(engine, taken.count(place) if place else 1)) for place in taken]
+    engine = _with_workers(config.engine, max(1, (cores or machine.cores()) // config.replicas))
+    return [Seat(place, divided(engine, 1 / taken.count(place) if place else 1)) for place in taken]
 
 
 def _with_workers(engine: EngineConfig, workers: int) -> EngineConfig:
     return replace(engine, media=replace(engine.media, workers=engine.media.workers or workers))
-
-
-def _with_memory(engine: EngineConfig, neighbours: int) -> EngineConfig:
-    """The shares that one replica would have had, divided by the replicas on its GPU."""
-    if neighbours == 1:
-        return engine
-    models = len(engine.models) + sum(model is not None for model in (engine.embedder, engine.reranker))
-    default = SHARE / models
-    return replace(
-        engine,
-        embedder_memory=(engine.embedder_memory or default) / neighbours,
-        reranker_memory=(engine.reranker_memory or default) / neighbours,
-    )

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from qvl.engine import hardware, tls
+from qvl.engine import machine, tls
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
@@ -58,7 +58,7 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
         raise ModuleNotFoundError("vLLM is not installed", name="vllm")
     log_to_stderr(config)
     tls.check(config)
-    gpus = visible_gpus(os.environ, lambda: len(hardware.gpus()))
+    gpus = visible_gpus(os.environ, machine.count)
     folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))
     orders = [
         (seat.gpus, Orders(number, replace(config, engine=seat.engine), folder, start))

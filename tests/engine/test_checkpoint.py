@@ -121,7 +121,7 @@ def test_memory_shares_are_fractions(share: float) -> None:
 
 def test_shares_stay_within_the_card() -> None:
     with pytest.raises(ConfigError, match="sum"):
-        EngineConfig(embedder="x", embedder_memory=0.6, reranker_memory=0.5)
+        EngineConfig(embedder="x", reranker="y", embedder_memory=0.6, reranker_memory=0.5)
     with pytest.raises(ConfigError, match="no model"):
         EngineConfig()
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 import pytest
 
 from qvl.engine import hardware
-from qvl.engine.hardware import GIB, MODELS, Gpu, advice, parse_gpus
+from qvl.engine.hardware import GIB, MODELS, advice
+from qvl.engine.machine import Gpu
 
 
 @pytest.mark.parametrize(("model", "billions"), [*zip(MODELS, (2.13, 2.13, 8.77, 8.77), strict=True)])
 def test_parameters_are_the_published_ones(model: hardware.Model, billions: float) -> None:
     assert model.parameters / 1e9 == pytest.approx(billions, rel=0.005)
-
-
-def test_gpus_are_read_from_nvidia_smi() -> None:
-    listing = "NVIDIA H200, 143771, 9.0\nNVIDIA A100-SXM4-80GB, 81920, 8.0\n[Unknown Error], [N/A], [N/A]\n\n"
-    assert parse_gpus(listing) == [
-        Gpu("NVIDIA H200", 143_771 << 20, fp8=True),
-        Gpu("NVIDIA A100-SXM4-80GB", 81_920 << 20, fp8=False),
-    ]
 
 
 @pytest.mark.parametrize(

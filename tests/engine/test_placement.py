@@ -62,7 +62,7 @@ def test_a_replica_takes_as_many_gpus_as_its_model_is_split_over() -> None:
         (EngineConfig(models=("a", "b")), 2, (0.225, 0.225)),
         (EngineConfig(models=("a",)), 2, (0.45, 0.45)),
         (EngineConfig(embedder="a"), 2, (0.45, 0.45)),
-        (EngineConfig(embedder="a", reranker="b", embedder_memory=0.3), 2, (0.15, 0.225)),
+        (EngineConfig(embedder="a", reranker="b", embedder_memory=0.3), 2, (0.15, 0.3)),
     ],
 )
 def test_replicas_on_one_gpu_divide_its_memory(

@@ -52,7 +52,8 @@ def test_the_rerankers_own_numbers() -> None:
         ({"min_replicas": 3, "max_replicas": 2}, "below min_replicas"),
         ({"replica_gpus": 1.5}, "a share of one GPU or a whole number"),
         ({"replica_gpus": -1}, "a share"),
-        ({"replica_gpus": 0.5, "tensor_parallel": 2}, "takes 2 GPUs"),
+        ({"replica_gpus": 0.5, "tensor_parallel": 2}, "but tensor_parallel says 2"),
+        ({"replica_gpus": 2}, "but tensor_parallel says 1"),
         ({"replica_tokens": 0}, "replica_tokens"),
         ({"layout": "split"}, "layout"),
         ({"zzz": 1}, "unknown setting 'zzz'"),
@@ -91,7 +92,8 @@ def test_replicas_says_the_least() -> None:
         (EngineConfig(embedder="a"), 0.5, (0.45, 0.45)),
         (EngineConfig(embedder="a", reranker="b"), 0.5, (0.225, 0.225)),
         (EngineConfig(models=("a", "b")), 0.5, (0.225, 0.225)),
-        (EngineConfig(embedder="a", embedder_memory=0.3), 0.5, (0.3, None)),
+        (EngineConfig(embedder="a", embedder_memory=0.3), 0.5, (0.15, 0.45)),
+        (EngineConfig(embedder="a"), 0.75, (0.675, 0.675)),
         (EngineConfig(embedder="a"), 1, (None, None)),
         (EngineConfig(embedder="a"), 0, (None, None)),
     ],
@@ -100,7 +102,7 @@ def test_replicas_on_one_card_divide_its_memory(
     engine: EngineConfig, gpus: float, shares: tuple[float | None, float | None]
 ) -> None:
     found = deploy(engine, replica_gpus=gpus).of("both")[0].engine
-    assert (found.embedder_memory, found.reranker_memory) == shares
+    assert (found.embedder_memory, found.reranker_memory) == (pytest.approx(shares) if shares[0] else shares)
 
 
 def test_an_option_is_one_settings() -> None:

@@ -1,0 +1,82 @@
+"""What this machine has, asked without importing anything heavy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_DEVICES = Path("/dev")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Of a container: microseconds of CPU in a period, or `max`, and the period."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    memory: int
+    fp8: bool
+    """Whether its matrix units compute in FP8; others only store it."""
+
+
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs of this machine; none where there is no driver."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (FileNotFoundError, subprocess.SubprocessError):
+        return []
+    return parse_gpus(done.stdout)
+
+
+def parse_gpus(listing: str) -> list[Gpu]:
+    found = []
+    for line in listing.splitlines():
+        fields = [field.strip() for field in line.rsplit(",", 2)]
+        try:
+            name, memory, capability = fields[0], int(fields[1]) << 20, float(fields[2])
+        except (IndexError, ValueError):
+            continue  # a card that is lost or does not report memory cannot be used either
+        found.append(Gpu(name, memory, fp8=capability >= 8.9))
+    return found
+
+
+def count() -> int:
+    """How many GPUs CUDA would show."""
+    if found := len(gpus()):
+        return found
+    # A container may have the devices without the tool, and on a large host the tool may take too long.
+    nodes = [path for path in _DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    return len(nodes)
+
+
+def for_gpus() -> bool:
+    """Whether the vLLM here is the build for GPUs."""
+    try:
+        return "cpu" not in version("vllm")
+    except PackageNotFoundError:
+        return False
+
+
+def cores() -> int:
+    """That this process may use: of the machine's, those that its affinity and its container leave it."""
+    found = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        quota, period = _QUOTA.read_text().split()
+        found = min(found, max(1, int(quota) // int(period)))
+    return found
+
+
+def host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def can_compile() -> bool:
+    """Whether torch finds what it builds a CPU's kernels with."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()

@@ -1,0 +1,36 @@
+"""What an actor takes of a GPU, and the card that several of them share."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import ray
+
+from qvl.engine import machine
+
+
+def gpus_of(asked: float | None, tensor_parallel: int) -> float:
+    """GPUs that one engine takes of the cluster: `asked`, or whole ones where there are or will be any."""
+    if asked is not None:
+        return asked
+    # A cluster that scales may have no GPU until somebody asks for one.
+    return tensor_parallel if ray.cluster_resources().get("GPU") or machine.for_gpus() else 0
+
+
+@asynccontextmanager
+async def alone_on_the_card(gpus: float) -> AsyncIterator[None]:
+    """Engines that share a card load one after another: vLLM measures the card's memory as it starts."""
+    if not 0 < gpus < 1:
+        yield
+        return
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").replace(",", "-")
+    path = Path(tempfile.gettempdir()) / f"qvl-gpu-{os.getuid()}-{card}.lock"
+    with path.open("w") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
