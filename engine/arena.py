@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import mmap
 import os
 import tempfile
@@ -35,6 +36,7 @@ HEADER = 64
 """Bytes before the pixels of a block; the first eight are its generation. As in `model/pixels.py`."""
 GRACE_SECONDS = 30.0
 """How long the blocks of an aborted request stay: the engine may be in the middle of a step."""
+_log = logging.getLogger("qvl.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,12 @@ def _create(size: int) -> int:
                 os.posix_fallocate(handle, 0, size)
             except OSError:
                 os.close(handle)
+                _log.warning(
+                    "%s has no room for %d MiB of pixels, which are shared elsewhere (media_memory); in a "
+                    "container, give it more (--shm-size)",
+                    folder,
+                    size >> 20,
+                )
                 continue
             return handle
     raise ConfigError(

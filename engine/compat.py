@@ -42,6 +42,8 @@ _log = logging.getLogger("qvl.engine")
 
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
+_VISION = r"re:.*visual\..*"
+"""The layers of the vision tower and its mergers."""
 _CPU_SEQUENCES = 8
 """Longest sequences that a CPU engine's KV cache holds at once."""
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -88,7 +90,6 @@ def engine_args(
         "convert": "embed",
         "pooler_config": PoolerConfig(pooling_type="LAST"),
         "dtype": config.dtype,
-        "quantization": config.quantization,
         # One more than a prompt may have: 0.26's scheduler keeps a place for a token to be sampled, and a
         # prompt that fills the length and is taken in chunks would wait for it for ever.
         "max_model_len": checkpoint.max_length + 1,
@@ -101,6 +102,8 @@ def engine_args(
         },
         "additional_config": PixelsFile(pixels),
         "tensor_parallel_size": config.tensor_parallel,
+        # Not Ray, whatever surrounds it: the pixels are in this host's memory.
+        "distributed_executor_backend": "mp" if config.tensor_parallel > 1 else None,
         "gpu_memory_utilization": share(config, checkpoint.role, beside=shared),
         # An embedder's shared prefix is shorter than a block; a reranker's holds the whole query.
         "enable_prefix_caching": (
@@ -120,9 +123,23 @@ def engine_args(
         "seed": 0,
     }
     settings |= _cpu_settings(config, checkpoint) if on_cpu() else {"async_scheduling": True}
-    settings |= _lora_settings(adapters)
+    settings |= _quantization(config, checkpoint) | _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
+
+
+def _quantization(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """A checkpoint that is quantised says for itself of which layers."""
+    from vllm.config.quantization import ONLINE_QUANT_SHORTHAND_NAMES
+
+    name = config.quantization
+    if "quantization_config" in checkpoint.config:
+        return {"quantization": name}
+    if name == "fp8":  # vLLM's own is one scale for a whole matrix
+        name = "fp8_per_channel"
+    if name not in ONLINE_QUANT_SHORTHAND_NAMES or config.quantize_vision:
+        return {"quantization": name}
+    return {"quantization": name, "quantization_config": {"ignore": [_VISION]}}
 
 
 def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:

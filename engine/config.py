@@ -85,7 +85,9 @@ class EngineConfig:
     dtype: Dtype = "auto"
     """Weights and activations; auto is the checkpoint's own."""
     quantization: str | None = None
-    """Passed to vLLM, e.g. fp8_per_channel."""
+    """Of weights while they load: fp8 (a scale for each channel and token), or a name of vLLM's."""
+    quantize_vision: bool = False
+    """Those of the vision tower too."""
     lora: tuple[str, ...] = ()
     """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None

@@ -129,7 +129,7 @@ def _same_size(model: Model) -> list[Model]:
 
 
 def _command(precision: Precision, models: str) -> str:
-    return f"qvl serve {models}{' --quantization fp8_per_channel' if precision == 'fp8' else ''}"
+    return f"qvl serve {models}{' --quantization fp8' if precision == 'fp8' else ''}"
 
 
 def show() -> int:

@@ -37,9 +37,9 @@ class EmbedPooler(_LastToken):
     def get_supported_tasks(self) -> Set[str]:
         return {"embed"}
 
-    def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> torch.Tensor:
-        """(tokens, hidden) to (sequences, hidden)."""
-        return pool(*self.last(hidden_states, pooling_metadata))
+    def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> list[torch.Tensor]:
+        """(tokens, hidden) to a row of (hidden,) a sequence."""
+        return _on_host(pool(*self.last(hidden_states, pooling_metadata)))
 
 
 class ScorePooler(_LastToken):
@@ -52,6 +52,18 @@ class ScorePooler(_LastToken):
     def get_supported_tasks(self) -> Set[str]:
         return {"classify"}
 
-    def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> torch.Tensor:
-        """(tokens, hidden) to (sequences, 1)."""
-        return score(*self.last(hidden_states, pooling_metadata), self.weight).unsqueeze(-1)
+    def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> list[torch.Tensor]:
+        """(tokens, hidden) to a row of (1,) a sequence."""
+        return _on_host(score(*self.last(hidden_states, pooling_metadata), self.weight).unsqueeze(-1))
+
+
+def _on_host(rows: torch.Tensor) -> list[torch.Tensor]:
+    """The rows on their way to the host, in one copy; vLLM waits for it, and leaves them as they are.
+
+    In a step that leaves one sequence unfinished its own way is a copy for each row, and on 0.26 one that
+    waits for the step to end.
+    """
+    if rows.is_cuda:
+        host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+        rows = host.copy_(rows, non_blocking=True)
+    return list(rows)

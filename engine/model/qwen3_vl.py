@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -59,11 +60,21 @@ class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM
         return super().embed_multimodal(**kwargs)
 
     def _warm_up(self) -> None:
-        """Lock the shared pages and compile both kernels now: the first request would wait for it."""
-        self._pixels.fetch(torch.empty((0, 3), dtype=torch.int64), self.visual.device)
-        for frames in _PIXELS.values():
-            block = torch.zeros((4, frames * FRAME_BYTES), dtype=torch.uint8, device=self.visual.device)
-            patchify(block, [[1, 2, 2]], self.visual.dtype)
+        """Lock the shared pages and compile what profiling does not reach: first requests would wait for it.
+
+        Kernels are made anew for sides that 16 divides, and compiled parts for one row alone.
+        """
+        device, dtype = self.visual.device, self.visual.dtype
+        self._pixels.fetch(torch.empty((0, 3), dtype=torch.int64), device)
+        for (pixels, grid), frames in _PIXELS.items():
+            for height, width in product((2, 16), repeat=2):
+                block = torch.zeros((height * width, frames * FRAME_BYTES), dtype=torch.uint8, device=device)
+                patches = patchify(block, [[1, height, width]], dtype)
+                super().embed_multimodal(**{pixels: patches, grid: torch.tensor([[1, height, width]])})
+        if self.pooler.tail is not None:
+            self.pooler.tail(
+                torch.zeros((1, self.config.text_config.hidden_size), dtype=dtype, device=device)
+            )
 
     def _patches(self, places: torch.Tensor, grids: list[list[int]], frames: int) -> torch.Tensor:
         """(media, 3) places to (patches, 768 or 1536), folded for still images.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -52,6 +54,24 @@ def read(arena: Arena, *places: arena_module.Place) -> tuple[list[bytes], list[i
 
 def test_both_ends_agree_on_the_header() -> None:
     assert pixels.HEADER == HEADER
+
+
+def test_without_shared_memory_there_is_a_file_and_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container, whose /dev/shm has 64 MiB."""
+    allocate, refused = os.posix_fallocate, []
+
+    def full_at_first(handle: int, offset: int, size: int) -> None:
+        if not refused:
+            refused.append(handle)
+            raise OSError(errno.ENOSPC, "no space")
+        allocate(handle, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", full_at_first)
+    made = Arena(1 << 20, Metrics())
+    assert "/dev/shm has no room for 1 MiB" in caplog.text
+    made.close()
 
 
 def test_what_is_held_can_be_read(arena: Arena) -> None:

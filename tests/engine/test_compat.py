@@ -39,6 +39,15 @@ def test_every_right_setting_follows_from_the_path(pair: Pair, role: str) -> Non
     assert compat.engine_args(config, found, side, pixels="/file", shared=True).gpu_memory_utilization == 0.45
 
 
+def test_a_model_over_several_gpus_stays_on_its_host(pair: Pair) -> None:
+    """In an actor of Ray's vLLM would choose Ray, which may go to where the pixels are not."""
+    config = EngineConfig(models=(str(pair.embedder),), tensor_parallel=2)
+    (found,) = checkpoint.find(config)
+    side = checkpoint.load_text_side(found)
+    args = compat.engine_args(config, found, side, pixels="/file", shared=False)
+    assert (args.tensor_parallel_size, args.distributed_executor_backend) == (2, "mp")
+
+
 def test_what_vllm_compiled_is_found_again_though_the_pixels_lie_elsewhere(pair: Pair) -> None:
     config = EngineConfig(models=(str(pair.embedder),), dtype="float32")
     (found,) = checkpoint.find(config)
@@ -50,6 +59,30 @@ def test_what_vllm_compiled_is_found_again_though_the_pixels_lie_elsewhere(pair:
         )
     assert first.additional_config.path != second.additional_config.path
     assert first.compute_hash() == second.compute_hash()
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "quantised"),
+    [("fp8", False, [True, False, False]), ("fp8_per_channel", True, [True, True, True]), (None, False, [])],
+)
+def test_the_vision_tower_is_quantised_when_it_is_said(
+    *, name: str | None, vision: bool, quantised: list[bool], pair: Pair
+) -> None:
+    config = EngineConfig(models=(str(pair.embedder),), quantization=name, quantize_vision=vision)
+    (found,) = checkpoint.find(config)
+    side = checkpoint.load_text_side(found)
+    layers = (
+        "language_model.model.layers.0.mlp.down_proj",
+        "visual.blocks.0.attn.qkv",
+        "visual.merger.linear_fc1",
+    )
+    with vllm_warnings():
+        from vllm.model_executor.layers.quantization.compressed_tensors.utils import should_ignore_layer
+
+        args = compat.engine_args(config, found, side, pixels="/file", shared=False)
+        method = args.create_engine_config().quant_config
+        left = [should_ignore_layer(each, ignore=method.ignored_layers) for each in layers] if method else []
+    assert [not each for each in left] == quantised
 
 
 @pytest.mark.parametrize(
