@@ -1,4 +1,4 @@
-"""Where the aims of the CPU set stand: what `make bench` is there to answer.
+"""Where the aims stand: of the CPU set, which `make bench` is there to answer, and of a 2B on an H100.
 
 "Stock" is each stock contestant of the run; an aim is met when it is met against all of them.
 """
@@ -16,6 +16,27 @@ PHOTO_SECONDS = 0.020
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """Of a closed loop on the GPU: at least so many items, or tokens, a second."""
+
+    workload: str
+    bf16: float
+    fp8: float | None = None
+    """None: as in bf16."""
+    tokens: bool = False
+
+
+RATES = (
+    Rate("short", 3_000),
+    Rate("short-64", 5_000),
+    Rate("passages", 180_000, 270_000, tokens=True),
+    Rate("photos", 65, 90),
+    Rate("rerank-text", 650, 900),
+    Rate("rerank-image-query", 600),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Aim:
     text: str
     met: bool | None
@@ -26,6 +47,45 @@ class Aim:
 def cpu_aims(groups: Iterable[Group]) -> list[Aim]:
     lines = [each for group in groups if group.profile == "cpu" for each in group.lines]
     return list(_aims(lines)) if lines else []
+
+
+def gpu_aims(groups: Iterable[Group]) -> list[Aim]:
+    """Of the 2B models, whichever GPU it was."""
+    aims: list[Aim] = []
+    for group in groups:
+        if group.profile == "gpu" and "2b" in group.title.lower():
+            closed = [each for each in group.lines if each.own.mode == "closed"]
+            aims += [aim for rate in RATES if (aim := _reached(closed, rate))]
+            if closed:
+                aims.append(_faster(closed, 1.0, "items per s: never below stock"))
+                aims.append(_as_quick(closed))
+    return aims
+
+
+def _reached(lines: Sequence[Line], rate: Rate) -> Aim | None:
+    """At the load that gave most."""
+    measured = [each.own for each in line(lines, rate.workload) if not each.own.void]
+    if not measured:
+        return None
+    at = max(measured, key=lambda row: row.items_per_s)
+    least = rate.fp8 if at.dtype == "fp8" and rate.fp8 else rate.bf16
+    found = (at.tokens_per_s or 0.0) if rate.tokens else at.items_per_s
+    unit = "tokens" if rate.tokens else "items"
+    return Aim(f"{rate.workload}, {at.dtype}: ≥ {least:,.0f} {unit}/s", found >= least, f"{found:,.0f}")
+
+
+def _as_quick(lines: Sequence[Line]) -> Aim:
+    ratios = {
+        f"{each.title} against {name}": each.own.p50_ms / other.p50_ms
+        for each in lines
+        for name, other in each.others.items()
+        if name in _stock(each) and each.own.p50_ms and other.p50_ms and not other.void
+    }
+    text = "p50 no worse than stock's at equal load"
+    if not ratios:
+        return Aim(text, None, "not measured")
+    worst = max(ratios, key=lambda where: ratios[where])
+    return Aim(text, ratios[worst] <= 1.0, f"at worst {ratios[worst]:.2f} × on {worst}")
 
 
 def _aims(lines: Sequence[Line]) -> Iterator[Aim]:

@@ -135,7 +135,8 @@ class Driver:
         known = [
             self._truths[key] for place in kept if (key := (workload, slot.starts[0] + place)) in self._truths
         ]
-        failed = measured.failed(found)
+        unchecked = "" if known else "not checked: the reference gave no answer"
+        failed = measured.failed(found) or unchecked
         answers = [] if failed else [entrant.contestant.answer(body) for body in measured.turns[0].bodies]
         return self._scene.row(
             workload,

@@ -1,7 +1,8 @@
 """Our kernels beside eager torch, torch.compile and what the memory allows. Needs a CUDA GPU.
 
-    python -m benchmarks.kernels            # prints a table, adds rows to results/kernels.jsonl
+    python -m benchmarks.kernels            # prints a table, adds rows to results/kernels/DATE.jsonl
     python -m benchmarks.kernels --sweep    # the same, and every launch configuration
+    QVL_KERNEL_ROWS=FILE python -m benchmarks.kernels     # adds them to FILE
 
 A time is the GPU's, L2 flushed before each call (median of many); `host` is what a call costs the
 engine's thread. The limit is the op's bytes at the bandwidth that a large copy reaches on this GPU.
@@ -10,6 +11,7 @@ A contestant whose answer is further from the float32 reference than its dtype a
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from itertools import product
+from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
@@ -222,12 +225,14 @@ def main() -> int:
     device, date = torch.device("cuda"), rows.now()
     bandwidth = copy_bandwidth(device)
     console.print(f"{rows.hardware(True)}: a copy moves {bandwidth / 1e9:.0f} GB/s")
-    measured = [
-        row for case in cases(device, "--sweep" in sys.argv) for row in measure(case, bandwidth, date)
-    ]
-    rows.RESULTS.mkdir(parents=True, exist_ok=True)
-    with (rows.RESULTS / "kernels.jsonl").open("ab") as file:
-        file.writelines(msgspec.json.encode(asdict(row)) + b"\n" for row in measured)
+    out = Path(os.environ.get("QVL_KERNEL_ROWS") or rows.RESULTS / "kernels" / f"{date[:10]}.jsonl")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    measured = []
+    for case in cases(device, "--sweep" in sys.argv):
+        for row in measure(case, bandwidth, date):
+            with out.open("ab") as file:  # at once: a case that fails must not lose the others
+                file.write(msgspec.json.encode(asdict(row)) + b"\n")
+            measured.append(row)
     console.print(table(measured))
     return 0 if not any(row.void for row in measured) else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -109,7 +110,8 @@ class _GpuWatch:
     def __enter__(self) -> Self:
         if self._program:
             command = [self._program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-            command += ["-i", "0", "-lms", str(_GPU_MILLISECONDS)]
+            shown = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+            command += ["-i", shown, "-lms", str(_GPU_MILLISECONDS)]
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )

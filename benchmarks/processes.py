@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -21,6 +21,9 @@ from benchmarks import meter
 STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.25
 _TAIL_LINES = 12
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when its parent ends."""
 
 
 class DidNotStart(Exception):
@@ -112,9 +115,17 @@ def started(
 
 
 @contextmanager
-def serving(*args: Any, **options: Any) -> Iterator[Server]:
+def serving(
+    name: str,
+    command: Callable[[int], Sequence[str]],
+    environment: Mapping[str, str],
+    *,
+    health: str,
+    log: Path,
+    seconds: float,
+) -> Iterator[Server]:
     """As `started`, ready when this yields. Raises DidNotStart."""
-    with started(*args, **options) as begun:
+    with started(name, command, environment, health=health, log=log, seconds=seconds) as begun:
         yield begun.ready()
 
 
@@ -127,7 +138,13 @@ def _begin(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
+
+
+def _end_with_parent() -> None:
+    """A harness that is killed must not leave servers behind, which hold a GPU."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], *, log: Path, seconds: float) -> None:

@@ -134,7 +134,10 @@ def commit() -> str:
     if named := os.environ.get("QVL_COMMIT"):
         return named
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except OSError:  # a bare host has no git
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 

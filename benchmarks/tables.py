@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.aims import Aim, cpu_aims
+from benchmarks.aims import Aim, cpu_aims, gpu_aims
 from benchmarks.compare import OURS, Group, Line, groups
 from benchmarks.rows import Row
 
@@ -15,12 +15,13 @@ _MARKS = {True: "[green]met[/green]", False: "[red]not met[/red]", None: "[dim]o
 
 
 def show(rows: Iterable[Row], console: Console) -> None:
-    """A ratio table for each model and machine, then the aims of the CPU set."""
+    """A ratio table for each model and machine, then where the aims stand."""
     found = groups(rows)
     for group in found:
         console.print(ratios(group))
-    if aims := cpu_aims(found):
-        console.print(standing(aims))
+    for title, aims in (("on CPU", cpu_aims(found)), ("of a 2B on an H100", gpu_aims(found))):
+        if aims:
+            console.print(standing(title, aims))
 
 
 def ratios(group: Group) -> Table:
@@ -36,8 +37,8 @@ def ratios(group: Group) -> Table:
     return table
 
 
-def standing(aims: Iterable[Aim]) -> Table:
-    table = Table(title="Aims on CPU", title_justify="left")
+def standing(title: str, aims: Iterable[Aim]) -> Table:
+    table = Table(title=f"Aims {title}", title_justify="left")
     for name in ("aim", "", "measured"):
         table.add_column(name)
     for aim in aims:

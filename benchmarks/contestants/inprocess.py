@@ -46,7 +46,7 @@ async def _qvl(job: Job) -> list[Done]:
     settings: dict[str, Any] = {site.role: str(site.folder), "dtype": site.dtype}
     if site.gpu:
         settings[f"{site.role}_memory"] = site.gpu_share
-    config = EngineConfig(quantization=site.quantization, **settings)
+    config = EngineConfig(quantization=site.quantization, quantize_vision=True, **settings)
     async with await Engine.start(config) as engine:
         loop = asyncio.get_running_loop()
 

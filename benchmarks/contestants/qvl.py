@@ -27,7 +27,7 @@ class Qvl:
         command = [sys.executable, "-m", "qvl.engine.cli", "serve", f"--{site.role}", str(site.folder)]
         command += ["--port", str(port), "--dtype", site.dtype, "--log-level", "warning"]
         if site.quantization:
-            command += ["--quantization", site.quantization]
+            command += ["--quantization", site.quantization, "--quantize-vision"]  # as stock does
         if self.replicas > 1:
             command += ["--replicas", str(self.replicas)]
         if site.gpu:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,13 @@ def _opened(item: Item) -> dict[str, Any]:
 def _hidden(model: HuggingFace, inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
     with threads(model.model):
         return torch.cat([model.hidden(inputs[at : at + _BATCH]) for at in range(0, len(inputs), _BATCH)])
+
+
+def leave_the_gpu() -> None:
+    """What torch keeps of models that are gone: an engine wants to find the memory free."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def reference_model(folder: Path) -> HuggingFace:

@@ -97,6 +97,7 @@ class Grid:
         asked = {each.task.name: narrowed(each.asked, roles, half=variant.half) for each in self.benches}
         # To compile a variant takes longer than its questions.
         config = EngineConfig(**{"dtype": "bfloat16", "enforce_eager": True, **variant.engine, **chosen})
+        answers.leave_the_gpu()
         with self.console.status(f"{variant.name}: the engine"):
             return asyncio.run(answers.served(config, asked))
 

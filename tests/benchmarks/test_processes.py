@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from benchmarks import load, meter
 from benchmarks.load import Clients, Shot
 from benchmarks.processes import DidNotStart, Server, run, serving
+from benchmarks.rows import ROOT
 
 HTTP = """
 import http.server, subprocess, sys
@@ -57,6 +59,24 @@ def test_also_when_the_block_fails(tmp_path: Path) -> None:
     ):
         raise KeyboardInterrupt
     assert not running.alive
+
+
+def test_also_when_the_harness_is_killed(tmp_path: Path) -> None:
+    """Or a server would hold its GPU for the next run to trip over."""
+    code = (
+        "import sys, time; from pathlib import Path; from benchmarks.processes import started\n"
+        f"command = [sys.executable, '-c', {HTTP!r}]\n"
+        f"with started('echo', lambda port: [*command, str(port)], {{}}, health='/', "
+        f"log=Path({str(tmp_path / 'log')!r}), seconds=30) as begun:\n"
+        "    print(begun.ready().pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout
+        server = psutil.Process(int(harness.stdout.readline()))
+        harness.kill()
+        server.wait(10)
+    assert not server.is_running()
 
 
 def test_a_server_that_ends_says_why(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import figures, rows, tables
-from benchmarks.aims import cpu_aims
+from benchmarks.aims import cpu_aims, gpu_aims
 from benchmarks.compare import groups
 from benchmarks.rows import Row
 
@@ -113,8 +113,21 @@ def test_flat_is_from_one_to_64() -> None:
     assert standing(found[:2])[text] is None
 
 
-def test_gpu_rows_have_no_cpu_aims() -> None:
-    assert cpu_aims(groups(pair_of(own=2, other=1, profile="gpu"))) == []
+def test_gpu_rows_have_aims_of_their_own() -> None:
+    found = groups(pair_of(own=3100, other=100, profile="gpu", model="2b-embed", dtype="bfloat16"))
+    assert cpu_aims(found) == []
+    aims = {aim.text: aim.met for aim in gpu_aims(found)}
+    assert aims["short, bfloat16: ≥ 3,000 items/s"] is True
+    assert aims["items per s: never below stock"] is True
+    assert aims["p50 no worse than stock's at equal load"] is True
+    assert gpu_aims(groups(pair_of(own=2, other=1, profile="gpu", model="8b-embed"))) == []
+
+
+def test_a_gpu_s_aim_may_be_of_tokens_and_higher_in_fp8() -> None:
+    numbers = {"profile": "gpu", "model": "2b-embed", "workload": "passages", "tokens_per_s": 200_000.0}
+    for dtype, met in (("bfloat16", True), ("fp8", False)):
+        [aim, *_] = gpu_aims(groups([row("qvl", dtype=dtype, **numbers)]))
+        assert aim.met is met
 
 
 def test_tables_show_ratios_and_voids() -> None:
