@@ -73,9 +73,10 @@ def test_connections_are_spread_evenly_and_counted_together(start: Start) -> Non
         for client in clients[8:]:
             assert client.post(E, json={"input": "a"}).status_code == 200
         assert connections(server) == first
-        # Whichever is asked, the answer is of both.
+        # Whichever is asked, the answer is of both; the last may be counted just after it was answered.
+        of_all = f'qvl_requests_total{{route="{E}",status="200"}} 12.0'
         for client in clients[1::2]:
-            assert f'qvl_requests_total{{route="{E}",status="200"}} 12.0' in client.get("/metrics").text
+            until(lambda: of_all in client.get("/metrics").text)  # noqa: B023 - it is over within the turn
     finally:
         for client in clients:
             client.close()
@@ -127,8 +128,9 @@ def test_a_killed_replica_comes_back_while_the_other_answers(start: Start) -> No
     # Only what was on it is lost: one connection of each client at most.
     assert set(statuses) <= {200, 0}
     assert statuses[0] <= CLIENTS
-    # Counters of the dead go on counting: a sum never falls.
-    assert metric(server, f'qvl_requests_total{{route="{E}",status="200"}}') >= answered + statuses[200]
+    # Counters of the dead go on counting: a sum never falls. What it had answered and not counted is lost.
+    least = answered + statuses[200] - CLIENTS
+    until(lambda: metric(server, f'qvl_requests_total{{route="{E}",status="200"}}') >= least)
     assert second.is_running()
 
 
