@@ -10,17 +10,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import ray
-
 from qvl.engine import machine
 
 
-def gpus_of(asked: float | None, tensor_parallel: int) -> float:
-    """GPUs that one engine takes of the cluster: `asked`, or whole ones where there are or will be any."""
+def gpus_of(asked: float | None, tensor_parallel: int, cards: float) -> float:
+    """GPUs that one engine takes of a cluster of `cards`: `asked`, or whole ones where there are any."""
     if asked is not None:
         return asked
     # A cluster that scales may have no GPU until somebody asks for one.
-    return tensor_parallel if ray.cluster_resources().get("GPU") or machine.for_gpus() else 0
+    return tensor_parallel if cards or machine.for_gpus() else 0
 
 
 @asynccontextmanager

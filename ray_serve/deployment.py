@@ -14,6 +14,7 @@ import os
 import secrets
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
@@ -133,7 +134,8 @@ def front(server: ServerConfig) -> str:
 def application(config: DeployConfig, pool: Pool, start: Starter = start_engine) -> Application:
     """One pool."""
     _, replicas = config.of(pool)
-    gpus = gpus_of(replicas.replica_gpus, config.server.engine.tensor_parallel)
+    cards = ray.cluster_resources().get("GPU", 0)
+    gpus = gpus_of(replicas.replica_gpus, config.server.engine.tensor_parallel, cards)
     return serve.deployment(
         EngineReplica,
         name=f"qvl-{pool}",

@@ -10,13 +10,14 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from qvl.engine import checkpoint
+from qvl.engine import checkpoint, machine
 from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
 from qvl.engine.port import bind, url
 from qvl.engine.server import Starter, start_engine
 from qvl.ray_serve import environment
-from qvl.ray_serve.config import PREFIXES, DeployConfig
+from qvl.ray_serve.card import gpus_of
+from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool
 from qvl.ray_serve.join import join
 
 STOPPED = 0
@@ -26,6 +27,8 @@ NAMES = {NAME, *(f"{NAME}-{part}" for part in ("embedder", "reranker", "gateway"
 
 _POLL_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 45.0
+_ROUNDING = 1e-6
+"""Of shares of a card: ten of 0.1 are 1."""
 _NAMESPACE, _CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
 
 
@@ -33,6 +36,8 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. ConfigError when it cannot start."""
     address = config.cluster.ray_address or os.environ.get("RAY_ADDRESS")
     _check(config, here=address is None and start is start_engine)
+    if address is None and (short := lacking(config, machine.count())):
+        raise ConfigError(short)
     with environment.private_folder(config):
         os.environ.update(environment.variables(config))
         join(
@@ -41,6 +46,8 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
             log_to_driver=config.server.log_level == "debug",
             runtime_env={"env_vars": environment.variables(config)},
         )
+        if address is not None:
+            _say_what_is_lacking(config)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -70,6 +77,30 @@ def _check(config: DeployConfig, *, here: bool) -> None:
     if here:
         load_keys(config.server)
         checkpoint.find(config.server.engine)
+
+
+def lacking(config: DeployConfig, cards: float) -> str:
+    """What the first replicas want of a cluster with so many GPUs, where that is more; else nothing."""
+    wanted = 0.0
+    pools: tuple[Pool, ...] = ("both",) if config.cluster.layout == "together" else ("embedder", "reranker")
+    for pool in pools:
+        server, replicas = config.of(pool)
+        gpus = gpus_of(replicas.replica_gpus, server.engine.tensor_parallel, cards)
+        wanted += gpus * replicas.min_replicas
+    if wanted <= cards + _ROUNDING:
+        return ""
+    return (
+        f"the replicas take {wanted:g} GPUs and there are {cards:g}: give fewer --replicas, or a smaller "
+        "--replica-gpus (0.5 puts two on a card)"
+    )
+
+
+def _say_what_is_lacking(config: DeployConfig) -> None:
+    """Of a cluster that was joined: it may bring more."""
+    import ray
+
+    if short := lacking(config, ray.cluster_resources().get("GPU", 0)):
+        sys.stderr.write(f"qvl: {short}; waiting for more\n")
 
 
 def _deploy(config: DeployConfig, start: Starter, stop: threading.Event) -> bool:

@@ -132,7 +132,7 @@ def _room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
     """GPUs of a worker, and how many workers."""
     gpus = bulk.worker_gpus or 0
     if bulk.worker_gpus is None and order.engine and not order.job.url:
-        gpus = gpus_of(None, order.engine.tensor_parallel)
+        gpus = gpus_of(None, order.engine.tensor_parallel, cards)
     # In shares of a card; 0.1 does not go into 1 ten times.
     return gpus, bulk.ray_workers or max(1, int(cards / gpus + 1e-6) if gpus else 1)
 

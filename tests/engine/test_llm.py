@@ -197,10 +197,10 @@ def test_what_was_answered_before_it_was_given_up_is_kept() -> None:
     with_model(work)
 
 
-def test_an_engine_that_dies_before_it_is_open_is_one_line() -> None:
+def test_an_engine_that_dies_before_it_is_open_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(model: LLM, client: FakeClient) -> None:
         client.outputs.put_nowait(dead())
-        client.get_supported_tasks_async = lambda: asyncio.sleep(3600)  # type: ignore[assignment,method-assign,return-value]
+        monkeypatch.setattr(client, "get_supported_tasks_async", lambda: asyncio.sleep(3600))
         with pytest.raises(CheckpointError, match="m: the engine did not start: the model's engine process"):
             await model.open()
 

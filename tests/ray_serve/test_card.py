@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import ray
 
 from qvl.engine import machine
 from qvl.ray_serve import card
@@ -20,9 +19,8 @@ def test_gpus_are_asked_for_before_there_are_any(
     monkeypatch: pytest.MonkeyPatch, asked: float | None, there: float, build: bool, gpus: float
 ) -> None:
     """A cluster that scales brings a GPU when somebody asks for it."""
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": there} if there else {})
     monkeypatch.setattr(machine, "for_gpus", lambda: build)
-    assert card.gpus_of(asked, 2) == gpus
+    assert card.gpus_of(asked, 2, there) == gpus
 
 
 @pytest.mark.parametrize(("gpus", "together"), [(0.5, 1), (1, 3), (0, 3)])

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from qvl.engine import cli
+from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.ray_serve import run
+from qvl.ray_serve.config import ClusterConfig, DeployConfig, Layout, Replicas
+from tests.conftest import Pair
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,31 @@ def test_settings_that_cannot_work(
     capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
 ) -> None:
     assert said in told(capsys, "--embedder", "a", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--replica-gpus", "1"), "the replicas take 1 GPUs and there are 0"),
+        (("--replica-gpus", "0.5", "--replicas", "3"), "take 1.5 GPUs"),
+    ],
+)
+def test_more_gpus_than_there_are(
+    capsys: pytest.CaptureFixture[str], pair: Pair, options: tuple[str, ...], said: str
+) -> None:
+    """Ray would wait for them for ever."""
+    assert said in told(capsys, "--embedder", str(pair.embedder), "--port", "18099", *options)
+
+
+def test_shares_of_a_card_add_up(pair: Pair) -> None:
+    def short(count: int, part: float, layout: Layout = "together") -> str:
+        engine = EngineConfig(embedder=str(pair.embedder), reranker=str(pair.reranker))
+        cluster = ClusterConfig(layout=layout, replicas=Replicas(min_replicas=count, replica_gpus=part))
+        return run.lacking(DeployConfig(server=ServerConfig(engine=engine), cluster=cluster), 1)
+
+    assert not short(10, 0.1)
+    assert not short(5, 0.1, "separate")
+    assert "1.2 GPUs and there are 1" in short(6, 0.1, "separate")
 
 
 def test_all_applications_of_ours_are_told_to_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
