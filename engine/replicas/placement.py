@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -12,6 +14,7 @@ from qvl.engine.errors import ConfigError
 from qvl.engine.shares import divided
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+_log = logging.getLogger("qvl.server")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,21 @@ def seats(config: ServerConfig, gpus: Sequence[str], cores: int | None = None) -
     taken = [places[i % len(places)] for i in range(config.replicas)]
     engine = _with_workers(config.engine, max(1, (cores or machine.cores()) // config.replicas))
     return [Seat(place, divided(engine, 1 / taken.count(place) if place else 1)) for place in taken]
+
+
+def idle(config: ServerConfig, gpus: Sequence[str]) -> str:
+    """What to say of the GPUs that no replica takes; nothing when there are none."""
+    wide = config.engine.tensor_parallel
+    most = len(gpus) // wide
+    if config.replicas >= most:
+        return ""
+    return f"{config.replicas * wide} of {len(gpus)} GPUs are used; --replicas {most} uses all"
+
+
+def tell_of_idle(config: ServerConfig) -> None:
+    """Logs it. Counting may take seconds: for a thread beside the start."""
+    if machine.for_gpus() and (said := idle(config, visible_gpus(os.environ, machine.count))):
+        _log.warning("%s", said)
 
 
 def _with_workers(engine: EngineConfig, workers: int) -> EngineConfig:

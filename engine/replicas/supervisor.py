@@ -32,7 +32,7 @@ from qvl.engine.logs import log_to_stderr
 from qvl.engine.port import bind, say_ready
 from qvl.engine.replicas.channel import Orders
 from qvl.engine.replicas.child import Child
-from qvl.engine.replicas.placement import seats, visible_gpus
+from qvl.engine.replicas.placement import idle, seats, visible_gpus
 
 if TYPE_CHECKING:
     from qvl.engine.server import Starter
@@ -59,6 +59,8 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     log_to_stderr(config)
     tls.check(config)
     gpus = visible_gpus(os.environ, machine.count)
+    if said := idle(config, gpus):
+        _log.warning("%s", said)
     folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))
     orders = [
         (seat.gpus, Orders(number, replace(config, engine=seat.engine), folder, start))

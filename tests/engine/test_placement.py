@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from qvl.engine import machine
 from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.replicas.placement import Seat, seats, visible_gpus
+from qvl.engine.replicas.placement import Seat, idle, seats, tell_of_idle, visible_gpus
 
 PAIR = EngineConfig(embedder="a", reranker="b")
 
@@ -88,6 +89,34 @@ def test_the_cores_are_shared_out_for_decoding() -> None:
     assert {seat.engine.media.workers for seat in placed(40, 1)} == {1}
     chosen = EngineConfig(embedder="a", media=MediaConfig(workers=3))
     assert {seat.engine.media.workers for seat in placed(4, 1, chosen)} == {3}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "gpus", "wide", "said"),
+    [
+        (1, 8, 1, "1 of 8 GPUs are used; --replicas 8 uses all"),
+        (2, 8, 2, "4 of 8 GPUs are used; --replicas 4 uses all"),
+        (3, 2, 1, ""),
+        (1, 1, 1, ""),
+        (1, 0, 1, ""),
+        (1, 3, 2, ""),
+    ],
+)
+def test_gpus_that_nobody_takes_are_told(replicas: int, gpus: int, wide: int, said: str) -> None:
+    engine = EngineConfig(embedder="a", tensor_parallel=wide)
+    assert idle(ServerConfig(engine=engine, replicas=replicas), [str(i) for i in range(gpus)]) == said
+
+
+def test_they_are_counted_where_vllm_is_for_gpus(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine, "count", lambda: 2)
+    for build, told in ((False, ""), (True, "1 of 2 GPUs are used")):
+        monkeypatch.setattr(machine, "for_gpus", lambda build=build: build)
+        tell_of_idle(ServerConfig(engine=PAIR))
+        assert told in caplog.text
+        assert bool(told) is bool(caplog.text)
 
 
 def test_there_is_at_least_one_replica() -> None:
