@@ -79,7 +79,7 @@ def _as_quick(lines: Sequence[Line]) -> Aim:
         f"{each.title} against {name}": each.own.p50_ms / other.p50_ms
         for each in lines
         for name, other in each.others.items()
-        if name in _stock(each) and each.own.p50_ms and other.p50_ms and not other.void
+        if name in _stock(each) and each.own.p50_ms and other.p50_ms and not (other.void or each.own.void)
     }
     text = "p50 no worse than stock's at equal load"
     if not ratios:

@@ -14,7 +14,7 @@ from benchmarks.meter import Cpu, Usage
 from benchmarks.plan import Slot
 from benchmarks.processes import Server
 from benchmarks.rows import Row
-from benchmarks.scene import Scene, Truths, tokens_per_item, worst
+from benchmarks.scene import UNCHECKED, Scene, Truths, tokens_per_item, worst
 from benchmarks.stats import Summary, summary
 from benchmarks.workloads import Workload, pool
 
@@ -135,8 +135,7 @@ class Driver:
         known = [
             self._truths[key] for place in kept if (key := (workload, slot.starts[0] + place)) in self._truths
         ]
-        unchecked = "" if known else "not checked: the reference gave no answer"
-        failed = measured.failed(found) or unchecked
+        failed = measured.failed(found) or ("" if known else UNCHECKED)
         answers = [] if failed else [entrant.contestant.answer(body) for body in measured.turns[0].bodies]
         return self._scene.row(
             workload,

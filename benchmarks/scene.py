@@ -22,6 +22,8 @@ from benchmarks.workloads import Workload
 Truths = dict[tuple[str, int], Truth]
 """The reference's answers by workload and number of the request."""
 
+UNCHECKED = "not checked: the reference gave no answer"
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -11,7 +11,7 @@ from benchmarks.load import Clients
 from benchmarks.offline import Done, Job, Task
 from benchmarks.plan import Slot
 from benchmarks.rows import Row
-from benchmarks.scene import Scene, Truths, tokens_per_item, worst
+from benchmarks.scene import UNCHECKED, Scene, Truths, tokens_per_item, worst
 from benchmarks.truth import Truth
 
 REFERENCE = "reference"
@@ -99,6 +99,7 @@ def _row(scene: Scene, contestant: str, done: Done, truths: Truths) -> Row:
         items_per_s=done.items / done.seconds,
         tokens_per_item=tokens_per_item(known),
         error=worst(done.answers[:1], known),
+        failed="" if known else UNCHECKED,
         gpu_busy=done.gpu_busy,
         peak_mem_gb=done.memory_gb,
         requests=len(done.answers),

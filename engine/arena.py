@@ -36,6 +36,7 @@ HEADER = 64
 """Bytes before the pixels of a block; the first eight are its generation. As in `model/pixels.py`."""
 GRACE_SECONDS = 30.0
 """How long the blocks of an aborted request stay: the engine may be in the middle of a step."""
+_SHARED = "/dev/shm"
 _log = logging.getLogger("qvl.engine")
 
 
@@ -180,7 +181,7 @@ def _rounded(nbytes: int) -> int:
 
 def _create(size: int) -> int:
     """A nameless file of `size` allocated bytes: a hole would be a crash on the day the memory runs out."""
-    for folder in ("/dev/shm", tempfile.gettempdir()):
+    for folder in (_SHARED, tempfile.gettempdir()):
         with suppress(OSError):
             handle, name = tempfile.mkstemp(prefix="qvl-pixels-", dir=folder)
             Path(name).unlink()
@@ -188,13 +189,11 @@ def _create(size: int) -> int:
                 os.posix_fallocate(handle, 0, size)
             except OSError:
                 os.close(handle)
-                _log.warning(
-                    "%s has no room for %d MiB of pixels, which are shared elsewhere (media_memory); in a "
-                    "container, give it more (--shm-size)",
-                    folder,
-                    size >> 20,
-                )
                 continue
+            if folder != _SHARED:
+                said = "%s has no room for %d MiB of pixels (media_memory), which go through %s, slower; "
+                said += "a container is given it by --shm-size"
+                _log.warning(said, _SHARED, size >> 20, folder)
             return handle
     raise ConfigError(
         f"no room for {size} bytes of shared pixels in /dev/shm or the temporary folder: lower media_memory"

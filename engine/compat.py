@@ -135,11 +135,18 @@ def _quantization(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any
     name = config.quantization
     if "quantization_config" in checkpoint.config:
         return {"quantization": name}
-    if name == "fp8":  # vLLM's own is one scale for a whole matrix
-        name = "fp8_per_channel"
+    if name == "fp8":
+        name = "fp8_per_channel" if _multiplies_fp8() else "fp8_per_tensor"
     if name not in ONLINE_QUANT_SHORTHAND_NAMES or config.quantize_vision:
         return {"quantization": name}
     return {"quantization": name, "quantization_config": {"ignore": [_VISION]}}
+
+
+def _multiplies_fp8() -> bool:
+    """Not so before Ada and Hopper, where vLLM unpacks FP8 weights of one scale a matrix, and no others."""
+    from vllm.platforms import current_platform
+
+    return bool(not current_platform.is_cuda() or current_platform.has_device_capability(89))
 
 
 def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:

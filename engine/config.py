@@ -10,6 +10,10 @@ from qvl.engine.errors import ConfigError
 
 Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32"]
 
+SHARE = 0.9
+"""Of a GPU's memory that the models on it may take; the rest is the driver's and the allocator's."""
+LEAST_SHARE = 0.05
+"""That a second model is left: less holds no model and its cache on any GPU."""
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 """As browsers send it: they compare no more than the letters."""
 
@@ -85,7 +89,8 @@ class EngineConfig:
     dtype: Dtype = "auto"
     """Weights and activations; auto is the checkpoint's own."""
     quantization: str | None = None
-    """Of weights while they load: fp8 (a scale for each channel and token), or a name of vLLM's."""
+    """Of weights while they load: fp8 (a scale for each channel and token, or for each matrix on a GPU that
+    does not compute in FP8), or a name of vLLM's."""
     quantize_vision: bool = False
     """Those of the vision tower too."""
     lora: tuple[str, ...] = ()
@@ -127,6 +132,12 @@ class EngineConfig:
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
         if self.two and total > 1:
             raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")
+        alone = None in (self.embedder_memory, self.reranker_memory)
+        if self.two and alone and total > SHARE - LEAST_SHARE:
+            raise ConfigError(
+                f"{total:g} of the GPU's memory for one model leaves too little for the other: give both, "
+                f"embedder_memory and reranker_memory, {SHARE:g} together"
+            )
 
     @property
     def two(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from qvl.engine.config import SHARE
 from qvl.engine.machine import Gpu, gpus, host_memory
 
 GIB = 1 << 30
@@ -18,8 +19,6 @@ PRECISIONS: tuple[Precision, ...] = ("bf16", "fp8")
 
 STEP_TOKENS = 16_384
 """`max_batched_tokens` on a GPU."""
-SHARE = 0.9
-"""Of a GPU's memory that one model may take; the rest is the driver's and the allocator's."""
 CONTEXT = 3 * GIB // 2
 """CUDA context, graphs and workspaces of one engine process."""
 

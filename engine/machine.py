@@ -47,7 +47,7 @@ def parse_gpus(listing: str) -> list[Gpu]:
 
 
 def count() -> int:
-    """How many GPUs CUDA would show."""
+    """How many NVIDIA GPUs there are, whatever a process is shown of them."""
     if found := len(gpus()):
         return found
     # A container may have the devices without the tool, and on a large host the tool may take too long.
@@ -64,7 +64,7 @@ def for_gpus() -> bool:
 
 
 def cores() -> int:
-    """That this process may use: of the machine's, those that its affinity and its container leave it."""
+    """That this process may use: those that its affinity and its container (cgroup v2) leave it."""
     found = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
         quota, period = _QUOTA.read_text().split()

@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from qvl.engine.config import EngineConfig
-from qvl.engine.errors import ConfigError
-from qvl.engine.hardware import SHARE
+from qvl.engine.config import SHARE, EngineConfig
 
 
 def share(config: EngineConfig, role: Literal["embedder", "reranker"], *, beside: bool) -> float:
-    """Of the whole GPU; `beside`: a model of the other role is there too, and takes its own.
-
-    Raises ConfigError when that leaves nothing.
-    """
+    """Of the whole GPU; `beside`: a model of the other role is there too, and takes its own."""
     own, other = config.embedder_memory, config.reranker_memory
     if role == "reranker":
         own, other = other, own
@@ -22,11 +17,6 @@ def share(config: EngineConfig, role: Literal["embedder", "reranker"], *, beside
         return own
     if not beside:
         return SHARE
-    if other is not None and other >= SHARE:
-        raise ConfigError(
-            f"{other:g} of the GPU's memory for one model leaves none for the {role}: give both their share, "
-            f"embedder_memory and reranker_memory, {SHARE:g} together"
-        )
     return SHARE / 2 if other is None else SHARE - other
 
 

@@ -6,11 +6,14 @@ import asyncio
 import fcntl
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from qvl.engine import machine
+
+_ROUNDING = 1e-6
+"""Ten shares of 0.1 are 1."""
 
 
 def gpus_of(asked: float | None, tensor_parallel: int, cards: float) -> float:
@@ -19,6 +22,23 @@ def gpus_of(asked: float | None, tensor_parallel: int, cards: float) -> float:
         return asked
     # A cluster that scales may have no GPU until somebody asks for one.
     return tensor_parallel if cards or machine.for_gpus() else 0
+
+
+def each_card(gpus: float) -> int:
+    """Engines of less than one GPU that a card carries."""
+    return int(1 / gpus + _ROUNDING)
+
+
+def cards_for(parts: Sequence[float]) -> int:
+    """GPUs that carry engines of so many each: none of less than one straddles two."""
+    whole, left = 0, list[float]()
+    for part in sorted(parts, reverse=True):
+        if part >= 1:
+            whole += round(part)
+        elif part:
+            place = next((i for i, room in enumerate(left) if room >= part - _ROUNDING), len(left))
+            left[place : place + 1] = [(left[place] if place < len(left) else 1) - part]
+    return whole + len(left)
 
 
 @asynccontextmanager

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from qvl.engine.errors import ConfigError
 
 _OBJECT_STORE_BYTES = 128 << 20
 """Bodies and vectors never pass it."""
+
+
+def address_of(given: str | None) -> str | None:
+    """Of the cluster to join; None: one of its own."""
+    address = given or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
 
 
 def join(address: str | None, **options: Any) -> None:

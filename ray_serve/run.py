@@ -10,15 +10,15 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from qvl.engine import checkpoint, machine
+from qvl.engine import checkpoint
 from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
 from qvl.engine.port import bind, url
 from qvl.engine.server import Starter, start_engine
 from qvl.ray_serve import environment
-from qvl.ray_serve.card import gpus_of
+from qvl.ray_serve.card import cards_for, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool
-from qvl.ray_serve.join import join
+from qvl.ray_serve.join import address_of, join
 
 STOPPED = 0
 NAME = "qvl"
@@ -27,17 +27,13 @@ NAMES = {NAME, *(f"{NAME}-{part}" for part in ("embedder", "reranker", "gateway"
 
 _POLL_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 45.0
-_ROUNDING = 1e-6
-"""Of shares of a card: ten of 0.1 are 1."""
 _NAMESPACE, _CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
 
 
 def serve(config: DeployConfig, start: Starter = start_engine) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. ConfigError when it cannot start."""
-    address = config.cluster.ray_address or os.environ.get("RAY_ADDRESS")
+    address = address_of(config.cluster.ray_address)
     _check(config, here=address is None and start is start_engine)
-    if address is None and (short := lacking(config, machine.count())):
-        raise ConfigError(short)
     with environment.private_folder(config):
         os.environ.update(environment.variables(config))
         join(
@@ -46,8 +42,7 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
             log_to_driver=config.server.log_level == "debug",
             runtime_env={"env_vars": environment.variables(config)},
         )
-        if address is not None:
-            _say_what_is_lacking(config)
+        _check_room(config, ours=address is None)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -79,28 +74,32 @@ def _check(config: DeployConfig, *, here: bool) -> None:
         checkpoint.find(config.server.engine)
 
 
+def _check_room(config: DeployConfig, *, ours: bool) -> None:
+    """A cluster that was joined may bring more GPUs; one of our own would be waited for for ever."""
+    import ray
+
+    if not (short := lacking(config, ray.cluster_resources().get("GPU", 0))):
+        return
+    if ours:
+        ray.shutdown()
+        raise ConfigError(short)
+    sys.stderr.write(f"qvl: {short}; waiting for more\n")
+
+
 def lacking(config: DeployConfig, cards: float) -> str:
     """What the first replicas want of a cluster with so many GPUs, where that is more; else nothing."""
-    wanted = 0.0
+    parts: list[float] = []
     pools: tuple[Pool, ...] = ("both",) if config.cluster.layout == "together" else ("embedder", "reranker")
     for pool in pools:
         server, replicas = config.of(pool)
         gpus = gpus_of(replicas.replica_gpus, server.engine.tensor_parallel, cards)
-        wanted += gpus * replicas.min_replicas
-    if wanted <= cards + _ROUNDING:
+        parts += [gpus] * replicas.min_replicas
+    if (wanted := cards_for(parts)) <= cards:
         return ""
     return (
-        f"the replicas take {wanted:g} GPUs and there are {cards:g}: give fewer --replicas, or a smaller "
+        f"the replicas take {wanted} GPUs and there are {cards:g}: give fewer --replicas, or a smaller "
         "--replica-gpus (0.5 puts two on a card)"
     )
-
-
-def _say_what_is_lacking(config: DeployConfig) -> None:
-    """Of a cluster that was joined: it may bring more."""
-    import ray
-
-    if short := lacking(config, ray.cluster_resources().get("GPU", 0)):
-        sys.stderr.write(f"qvl: {short}; waiting for more\n")
 
 
 def _deploy(config: DeployConfig, start: Starter, stop: threading.Event) -> bool:

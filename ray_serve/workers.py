@@ -23,9 +23,9 @@ from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding
 from qvl.engine.jobs.work import Mark, Work
 from qvl.engine.shares import divided
-from qvl.ray_serve.card import alone_on_the_card, gpus_of
+from qvl.ray_serve.card import alone_on_the_card, cards_for, each_card, gpus_of
 from qvl.ray_serve.config import BulkConfig
-from qvl.ray_serve.join import join
+from qvl.ray_serve.join import address_of, join
 
 ATTEMPTS = 3
 """Workers that one block may cost: after that it is the block's fault."""
@@ -97,7 +97,7 @@ def drive(
     """Every block once, whatever workers it takes."""
     import ray
 
-    gpus, count = _room(order, bulk, ray.cluster_resources().get("GPU", 0))
+    gpus, count = room(order, bulk, ray.cluster_resources().get("GPU", 0))
     remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=gpus)(Worker)
     waiting, lost = deque(blocks), Counter[int]()
     running: dict[Any, tuple[Any, Block | None]] = {}
@@ -128,13 +128,20 @@ def drive(
                 running[worker.block.remote(following)] = worker, following
 
 
-def _room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
-    """GPUs of a worker, and how many workers."""
+def room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
+    """GPUs of a worker, and how many workers. ConfigError where one would be waited for for ever."""
     gpus = bulk.worker_gpus or 0
     if bulk.worker_gpus is None and order.engine and not order.job.url:
         gpus = gpus_of(None, order.engine.tensor_parallel, cards)
-    # In shares of a card; 0.1 does not go into 1 ten times.
-    return gpus, bulk.ray_workers or max(1, int(cards / gpus + 1e-6) if gpus else 1)
+    if not gpus:
+        return gpus, bulk.ray_workers or 1
+    if cards_for([gpus]) > cards:
+        short = f"a worker takes {gpus:g} GPUs and there are {cards:g}"
+        if address_of(bulk.ray_address) is None:
+            raise ConfigError(f"{short}: give --worker-gpus")
+        say(f"{short}; waiting for more")
+    carried = int(cards // gpus) if gpus >= 1 else int(cards) * each_card(gpus)
+    return gpus, bulk.ray_workers or max(1, carried)
 
 
 def _lose(block: Block | None, lost: Counter[int], waiting: deque[Block]) -> None:
@@ -166,7 +173,7 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    join(address or os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    join(address_of(address), log_to_driver=False)
     signal.signal(signal.SIGTERM, _stop)
     try:
         yield

@@ -81,7 +81,7 @@ SERVED = (
     Served(name="W4A16 AWQ", floor=Floor(loss=0.02, correlation=0.98, scores=0.6), scheme="awq"),
     Served(name="FP8 W8A8", floor=EIGHT, scheme="fp8"),
     Served(name="FP8 W8A8, vision too", floor=EIGHT, scheme="fp8", vision=True),
-    Served(name="FP8 while loading", floor=EIGHT, engine={"quantization": "fp8_per_channel"}),
+    Served(name="FP8 while loading", floor=EIGHT, engine={"quantization": "fp8", "quantize_vision": True}),
 )
 PLAIN = "bfloat16"
 """The row whose vectors are stored."""

@@ -72,7 +72,10 @@ async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) ->
         if config is None:
             raise JobError(f"no model: give --{role} a checkpoint, or --url a running server")
         models = [model for model in (*config.models, config.embedder, config.reranker) if model]
-        return {"model": models, "dtype": config.dtype, "quantization": config.quantization}
+        quantization = config.quantization and (
+            f"{config.quantization}, the vision tower {'too' if config.quantize_vision else 'left'}"
+        )
+        return {"model": models, "dtype": config.dtype, "quantization": quantization}
     from qvl.engine.client import AsyncClient
 
     async with AsyncClient(job.url, key=job.key) as client:

@@ -66,4 +66,5 @@ def _on_host(rows: torch.Tensor) -> list[torch.Tensor]:
     if rows.is_cuda:
         host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
         rows = host.copy_(rows, non_blocking=True)
-    return list(rows)
+    # Each with no more storage than its own: 0.26 pickles storages whole on their way from a GPU of several.
+    return [torch.from_numpy(row) for row in rows.numpy()]

@@ -26,7 +26,7 @@ class Seat:
     engine: EngineConfig
 
 
-def visible_gpus(environment: Mapping[str, str], count: Callable[[], int]) -> list[str]:
+def visible_gpus(environment: Mapping[str, str], count: Callable[[], int] = machine.count) -> list[str]:
     """Those that CUDA would show a process started now; `count` says how many there are."""
     chosen = environment.get(VISIBLE)
     if chosen is None:

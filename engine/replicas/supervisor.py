@@ -58,7 +58,7 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
         raise ModuleNotFoundError("vLLM is not installed", name="vllm")
     log_to_stderr(config)
     tls.check(config)
-    gpus = visible_gpus(os.environ, machine.count)
+    gpus = visible_gpus(os.environ, machine.count) if machine.for_gpus() else []
     if said := idle(config, gpus):
         _log.warning("%s", said)
     folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))

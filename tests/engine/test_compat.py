@@ -85,6 +85,16 @@ def test_the_vision_tower_is_quantised_when_it_is_said(
     assert [not each for each in left] == quantised
 
 
+def test_fp8_on_a_gpu_that_does_not_compute_in_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There vLLM has no kernel for a scale a channel."""
+    monkeypatch.setattr(compat, "_multiplies_fp8", lambda: False)
+    config = EngineConfig(models=(str(pair.embedder),), quantization="fp8")
+    (found,) = checkpoint.find(config)
+    side = checkpoint.load_text_side(found)
+    args = compat.engine_args(config, found, side, pixels="/file", shared=False)
+    assert args.quantization == "fp8_per_tensor"
+
+
 @pytest.mark.parametrize(
     ("chosen", "tools", "eager"), [(None, True, False), (None, False, True), (True, True, True)]
 )

@@ -28,8 +28,7 @@ def test_two_models_stay_within_the_card(
     assert found == pytest.approx(shares)
 
 
-def test_a_share_that_leaves_nothing_is_refused() -> None:
-    config = EngineConfig(embedder="a", reranker="b", embedder_memory=0.9)
-    assert share(config, "reranker", beside=False) == pytest.approx(0.9)
-    with pytest.raises(ConfigError, match="leaves none for the reranker"):
-        share(config, "reranker", beside=True)
+def test_a_share_that_leaves_too_little_is_refused_before_anything_is_loaded() -> None:
+    EngineConfig(embedder="a", embedder_memory=0.9)
+    with pytest.raises(ConfigError, match="leaves too little for the other"):
+        EngineConfig(embedder="a", reranker="b", embedder_memory=0.9)
