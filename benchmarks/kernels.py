@@ -2,7 +2,6 @@
 
     python -m benchmarks.kernels            # prints a table, adds rows to results/kernels/DATE.jsonl
     python -m benchmarks.kernels --sweep    # the same, and every launch configuration
-    QVL_KERNEL_ROWS=FILE python -m benchmarks.kernels     # adds them to FILE
 
 A time is the GPU's, L2 flushed before each call (median of many); `host` is what a call costs the
 engine's thread. The limit is the op's bytes at the bandwidth that a large copy reaches on this GPU.
@@ -11,7 +10,6 @@ A contestant whose answer is further from the float32 reference than its dtype a
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
@@ -225,7 +222,7 @@ def main() -> int:
     device, date = torch.device("cuda"), rows.now()
     bandwidth = copy_bandwidth(device)
     console.print(f"{rows.hardware(True)}: a copy moves {bandwidth / 1e9:.0f} GB/s")
-    out = Path(os.environ.get("QVL_KERNEL_ROWS") or rows.RESULTS / "kernels" / f"{date[:10]}.jsonl")
+    out = rows.RESULTS / "kernels" / f"{date[:10]}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     measured = []
     for case in cases(device, "--sweep" in sys.argv):

@@ -153,7 +153,7 @@ def rerank(
 def models(*, config: ConfigFile = None) -> int:
     """Show which published models fit the GPUs of this machine."""
     del config
-    from qvl.engine.hardware import show
+    from qvl.engine.family import show
 
     return show()
 

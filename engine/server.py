@@ -34,7 +34,7 @@ from qvl.engine.connection import Connection
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.port import Door, Port, bind
-from qvl.engine.replicas.placement import tell_of_idle
+from qvl.engine.replicas.placement import gpus_here, tell_of_idle
 
 STOPPED = 0
 DIED = 3
@@ -69,7 +69,7 @@ async def start_engine(config: EngineConfig, metrics: Metrics) -> Managed:
 def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
     log_to_stderr(config)
-    threading.Thread(target=tell_of_idle, args=(config,), daemon=True).start()
+    threading.Thread(target=lambda: tell_of_idle(config, gpus_here()), daemon=True).start()
     with bind(config.host, config.port) as listener:
         return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
 

@@ -26,7 +26,7 @@ class Seat:
     engine: EngineConfig
 
 
-def visible_gpus(environment: Mapping[str, str], count: Callable[[], int] = machine.count) -> list[str]:
+def visible_gpus(environment: Mapping[str, str], count: Callable[[], int]) -> list[str]:
     """Those that CUDA would show a process started now; `count` says how many there are."""
     chosen = environment.get(VISIBLE)
     if chosen is None:
@@ -56,9 +56,13 @@ def idle(config: ServerConfig, gpus: Sequence[str]) -> str:
     return f"{config.replicas * wide} of {len(gpus)} GPUs are used; --replicas {most} uses all"
 
 
-def tell_of_idle(config: ServerConfig) -> None:
-    """Logs it. Counting may take seconds: for a thread beside the start."""
-    if machine.for_gpus() and (said := idle(config, visible_gpus(os.environ, machine.count))):
+def gpus_here() -> list[str]:
+    """Those that replicas may take; to count them may take seconds."""
+    return visible_gpus(os.environ, machine.count) if machine.for_gpus() else []
+
+
+def tell_of_idle(config: ServerConfig, gpus: Sequence[str]) -> None:
+    if said := idle(config, gpus):
         _log.warning("%s", said)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 import signal
 import socket
@@ -25,14 +24,14 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from qvl.engine import machine, tls
+from qvl.engine import tls
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.port import bind, say_ready
 from qvl.engine.replicas.channel import Orders
 from qvl.engine.replicas.child import Child
-from qvl.engine.replicas.placement import idle, seats, visible_gpus
+from qvl.engine.replicas.placement import gpus_here, seats, tell_of_idle
 
 if TYPE_CHECKING:
     from qvl.engine.server import Starter
@@ -58,9 +57,8 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
         raise ModuleNotFoundError("vLLM is not installed", name="vllm")
     log_to_stderr(config)
     tls.check(config)
-    gpus = visible_gpus(os.environ, machine.count) if machine.for_gpus() else []
-    if said := idle(config, gpus):
-        _log.warning("%s", said)
+    gpus = gpus_here()
+    tell_of_idle(config, gpus)
     folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))
     orders = [
         (seat.gpus, Orders(number, replace(config, engine=seat.engine), folder, start))

@@ -7,7 +7,7 @@ import pytest
 from qvl.engine import machine
 from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.replicas.placement import Seat, idle, seats, tell_of_idle, visible_gpus
+from qvl.engine.replicas.placement import Seat, gpus_here, idle, seats, tell_of_idle, visible_gpus
 
 PAIR = EngineConfig(embedder="a", reranker="b")
 
@@ -114,7 +114,7 @@ def test_they_are_counted_where_vllm_is_for_gpus(
     monkeypatch.setattr(machine, "count", lambda: 2)
     for build, told in ((False, ""), (True, "1 of 2 GPUs are used")):
         monkeypatch.setattr(machine, "for_gpus", lambda build=build: build)
-        tell_of_idle(ServerConfig(engine=PAIR))
+        tell_of_idle(ServerConfig(engine=PAIR), gpus_here())
         assert told in caplog.text
         assert bool(told) is bool(caplog.text)
 

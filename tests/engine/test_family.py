@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from qvl.engine import hardware
-from qvl.engine.hardware import GIB, MODELS, advice
+from qvl.engine import family
+from qvl.engine.family import GIB, MODELS, advice
 from qvl.engine.machine import Gpu
 
 
 @pytest.mark.parametrize(("model", "billions"), [*zip(MODELS, (2.13, 2.13, 8.77, 8.77), strict=True)])
-def test_parameters_are_the_published_ones(model: hardware.Model, billions: float) -> None:
+def test_parameters_are_the_published_ones(model: family.Model, billions: float) -> None:
     assert model.parameters / 1e9 == pytest.approx(billions, rel=0.005)
 
 
@@ -35,8 +35,8 @@ def test_the_largest_pair_that_fits_is_advised(gib: float, sizes: str, quantised
 def test_the_table_is_shown_without_a_gpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(hardware, "gpus", list)
-    assert hardware.show() == 0
+    monkeypatch.setattr(family, "gpus", list)
+    assert family.show() == 0
     said = capsys.readouterr().out
     assert all(model.name in said for model in MODELS)
     assert "No NVIDIA GPU" in said
@@ -47,8 +47,8 @@ def test_the_table_names_each_gpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = [Gpu("NVIDIA A100", 40 * GIB, fp8=False), Gpu("NVIDIA T4", 2 * GIB, fp8=False)]
-    monkeypatch.setattr(hardware, "gpus", lambda: found)
-    assert hardware.show() == 0
+    monkeypatch.setattr(family, "gpus", lambda: found)
+    assert family.show() == 0
     said = capsys.readouterr().out
     assert "GPU 0: NVIDIA A100, 40 GiB" in said
     assert "computes in bf16: smaller, not faster" in said
