@@ -169,17 +169,23 @@ def _told(error: Any) -> Exception:
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
-    """Join one, or start one on this machine that ends with this command."""
+    """Join one, or start one on this machine that ends with this command; what SIGTERM ends raises
+    KeyboardInterrupt with its number, Ctrl-C with none."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    ended: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        ended.append(number)
+        raise KeyboardInterrupt
+
     join(address_of(address), log_to_driver=False)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        # Not the handler's: where a signal finds Ray waiting, Ray raises one of its own.
+        raise KeyboardInterrupt(*ended) from None
     finally:
         ray.shutdown()
-
-
-def _stop(number: int, _: object) -> None:
-    raise KeyboardInterrupt(number)

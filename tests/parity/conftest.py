@@ -69,7 +69,7 @@ def run() -> Iterator[Run[Any]]:
     loop.close()
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="package", params=KINDS)
 def both(
     request: pytest.FixtureRequest, run: Run[Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Both]:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qvl.ray_serve import workers as workers_of_ray
 from tests.conftest import Pair
 from tests.engine.conftest import Fake, fake, qvl
 from tests.ray_serve.cluster import title
@@ -134,6 +136,24 @@ def test_a_folder_of_all_kinds_on_the_real_engine(
     answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": [*inputs, picture]}, timeout=60)
     served = np.asarray([each["embedding"] for each in answer.json()["data"]], np.float32)
     np.testing.assert_allclose(found, served, atol=1e-5)
+
+
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, (signal.SIGTERM,)), (signal.SIGINT, ())])
+def test_ray_which_raises_an_interrupt_of_its_own_hides_no_signal(
+    number: signal.Signals, told: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: None))
+    monkeypatch.setattr(workers_of_ray, "join", lambda *_, **__: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt) as stopped, workers_of_ray.cluster(None):
+            try:
+                signal.raise_signal(number)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.args == told
 
 
 def test_the_output_is_a_folder(source: Path, qvl: Callable[..., str], tmp_path: Path) -> None:
