@@ -7,11 +7,9 @@ async with await Engine.start(EngineConfig(embedder="Qwen/Qwen3-VL-Embedding-2B"
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
-from multiprocessing import active_children
 from operator import add
-from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +24,7 @@ from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import BadRequest, NotFound, QvlError
 from qvl.engine.llm import LLM
+from qvl.engine.load import load
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Outcome, Preparer, Ready, settled
 from qvl.engine.protocol import (
@@ -37,9 +36,6 @@ from qvl.engine.protocol import (
     RerankResult,
     Usage,
 )
-
-_LOOK_SECONDS = 0.1
-"""Between two looks for the process of an engine that is being loaded."""
 
 
 class Engine:
@@ -68,13 +64,14 @@ class Engine:
         models: list[LLM] = []
         arena = Arena(config.media.media_memory, metrics)
         try:
-            loads = []
+            starts = []
             for each in found:
                 own = [adapter for adapter in adapted if adapter.role == each.role]
-                shared = len(found) > 1
                 answers = Answers(config.answer_cache, metrics.lookup("answers"))
-                loads.append(partial(LLM.load, config, each, arena, answers, shared=shared, adapters=own))
-            await _load(loads, models)
+                starts.append(
+                    partial(LLM.load, config, each, arena, answers, shared=len(found) > 1, adapters=own)
+                )
+            await load(starts, models)
             await media.ready()
         except BaseException:
             await asyncio.gather(media.close(), *(model.stop() for model in models))
@@ -180,44 +177,6 @@ class Engine:
         usage = reduce(add, (each.usage for each in batch if isinstance(each, Ready)), Usage())
         self.metrics.usage(role, len(batch), usage)
         return usage
-
-
-async def _load(loads: Sequence[Callable[[], LLM]], models: list[LLM]) -> None:
-    """Append to `models`, one after the other: two memory profiles on one GPU would disturb each other.
-
-    On a CPU, where no profile is made and most of the time goes into imports, the next begins once the engine
-    process of the one before is there: from then on this process only waits for it.
-    """
-    given_up = Event()
-
-    def keep(load: Callable[[], LLM]) -> LLM:
-        """In a thread, which cannot be cancelled."""
-        model = load()
-        models.append(model)
-        if given_up.is_set():  # perhaps too late for who stops those in `models`
-            asyncio.run(model.stop())
-        return model
-
-    loading: list[asyncio.Future[LLM]] = []
-    try:
-        for load in loads:
-            known = active_children()
-            loading.append(newest := asyncio.ensure_future(asyncio.to_thread(keep, load)))
-            while not newest.done() and not (compat.on_cpu() and set(active_children()).difference(known)):
-                await asyncio.wait([newest], timeout=_LOOK_SECONDS)
-            if newest.done() and newest.exception():
-                break
-        done = await asyncio.gather(*loading, return_exceptions=True)
-    except asyncio.CancelledError:
-        given_up.set()
-        for each in loading:
-            each.cancel()  # or asyncio would tell that nobody looked at its error
-        raise
-    models[:] = [each for each in done if isinstance(each, LLM)]
-    if errors := [each for each in done if isinstance(each, BaseException)]:
-        raise errors[0]
-    for model in models:
-        await model.open()
 
 
 def _width(dimensions: int | None, model: LLM) -> int:

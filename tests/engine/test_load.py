@@ -8,9 +8,10 @@ from threading import Event
 
 import pytest
 
-from qvl.engine import compat, engine
+from qvl.engine import compat
 from qvl.engine.errors import CheckpointError
 from qvl.engine.llm import LLM
+from qvl.engine.load import load
 
 
 class Model(LLM):
@@ -35,7 +36,7 @@ class Model(LLM):
 
 def test_models_are_opened_in_order() -> None:
     both, models = [Model(), Model()], []
-    asyncio.run(engine._load([each.loaded for each in both], models))
+    asyncio.run(load([each.loaded for each in both], models))
     assert models == both
     assert all(each.opened for each in both)
 
@@ -46,7 +47,7 @@ def test_one_that_does_not_load_is_told_and_the_others_are_known() -> None:
 
     good, models = Model(), []
     with pytest.raises(CheckpointError, match="no"):
-        asyncio.run(engine._load([good.loaded, broken], models))
+        asyncio.run(load([good.loaded, broken], models))
     assert models == [good]
     assert not good.opened
 
@@ -58,7 +59,7 @@ def test_one_that_comes_too_late_is_stopped(monkeypatch: pytest.MonkeyPatch) -> 
     there, late, models = Model(), Model(go_on), []
 
     async def cancelled() -> None:
-        loading = asyncio.ensure_future(engine._load([there.loaded, late.loaded], models))
+        loading = asyncio.ensure_future(load([there.loaded, late.loaded], models))
         while not models:  # noqa: ASYNC110 - it is told of nothing
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The start of a server with two models, one of which does not load."""
+"""What a start leaves behind: of one model when the other does not load, and of sockets when both do."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import shutil
 from multiprocessing import active_children
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qvl.engine import Engine, EngineConfig
 from qvl.engine.errors import CheckpointError
 from qvl.engine.llm import LLM
-from tests.conftest import Pair
+from tests.conftest import Pair, Server
 from tests.parity.conftest import vllm_warnings
 from tests.replicas import until
 
@@ -40,3 +41,11 @@ def test_one_that_does_not_load_leaves_nothing_of_the_other(
         asyncio.run(Engine.start(config))
     assert stopped == [pair.reranker.name]
     until(lambda: set(active_children()) <= before, seconds=10)
+
+
+def test_the_sockets_of_a_running_server_have_no_names_any_more(server: Server) -> None:
+    """vLLM never removes them."""
+    sockets = psutil.Process(server.process.pid).net_connections(kind="unix")
+    paths = [Path(each.laddr) for each in sockets if each.laddr.startswith("/")]
+    assert len(paths) >= 4, "one in and one out for each model"
+    assert not [path for path in paths if path.parent.exists()]
