@@ -55,5 +55,5 @@ def _close() -> None:
     global _folder
     if _folder:
         shutil.rmtree(_folder, ignore_errors=True)
-        del os.environ[_SETTING]
+        os.environ.pop(_SETTING, None)
         _folder = ""

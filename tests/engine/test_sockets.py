@@ -18,7 +18,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SETTING, raising=False)
 
 
-def test_the_folder_goes_with_the_last_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_goes_with_the_last_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     first, second = named_sockets(), named_sockets()
     first.__enter__()
