@@ -1,5 +1,5 @@
 # Needs Linux x86-64 and Python 3.11 to 3.13 with venv; PYTHON=... picks another interpreter.
-.PHONY: help setup demo test test-oldest bench quality soak check manifests fix lock audit clean
+.PHONY: help setup demo test test-oldest test-v2 bench quality soak check manifests fix lock audit clean
 export PYTHON
 
 help:  ## this list
@@ -17,6 +17,10 @@ test: setup  ## every test, the real engine included
 test-oldest:  ## the engine's tests on the oldest vLLM that is supported
 	@.ci/setup oldest
 	@.venv-oldest/bin/python -m pytest tests/parity tests/engine/test_tokens.py tests/engine/test_compat.py
+
+test-v2: setup  ## parity on the model runner that vLLM takes on a GPU, its kernels by Triton's interpreter
+	@PYTHONPATH=$(CURDIR)/tests/interpreter TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1 \
+	    .venv/bin/python -m pytest tests/parity -k "untied and not test_document or lora"
 
 bench: setup  ## qvl beside stock vLLM on this CPU, tiny model: ratios, and where the aims stand (10 minutes)
 	@.venv/bin/python -m benchmarks
@@ -48,4 +52,4 @@ audit: setup  ## known vulnerabilities of the locked packages; for a schedule an
 	@.ci/audit
 
 clean:  ## remove the environments and caches
-	rm -rf .venv .venv-oldest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-ahead .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

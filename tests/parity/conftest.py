@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
@@ -32,8 +34,13 @@ CHUNKS = {"tied": None, "untied, end token": 2048}
 """The second engine takes prompts in pieces, so that long ones go through chunked prefill."""
 EAGER = {"tied": True, "untied, end token": False}
 """The second is compiled, as on a CPU by default."""
-ONLY_IDS = {"tied": set(cases.LONG) - {"text over any length"}, "untied, end token": set[str]()}
-"""What is cut is cut before any model: the first reads one such prompt whole, the second all in pieces."""
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""`make test-v2`: a large image takes Triton's interpreter minutes."""
+LONGEST = {"tied": 1000, "untied, end token": 350 if INTERPRETED else sys.maxsize}
+"""Tokens of the prompts whose answers are compared; the ids of all are. The longest but one are the second's,
+which takes them in pieces: what is cut is cut before any model."""
+WHOLE = cases.LONG["text over any length"]
+"""Of the full length, compared by both."""
 PATIENCE = 300
 """Seconds for an engine's start, the slowest thing asked of it: one that hangs fails its test."""
 
@@ -45,8 +52,11 @@ class Both:
     engine: Engine
     embedder: Reference
     reranker: Reference
-    only_ids: set[str]
-    """Cases of which the vectors and scores are not compared."""
+    longest: int
+
+    def compares(self, ids: list[list[int]], case: cases.Make) -> bool:
+        """Whether vectors or scores of these prompts are compared too."""
+        return case is WHOLE or max(map(len, ids)) <= self.longest
 
 
 @contextmanager
@@ -85,7 +95,7 @@ def both(
     )
     with vllm_warnings():
         engine = run(Engine.start(config))
-    yield Both(engine, Reference(embedder), Reference(reranker), ONLY_IDS[kind])
+    yield Both(engine, Reference(embedder), Reference(reranker), LONGEST[kind])
     run(engine.stop())
 
 

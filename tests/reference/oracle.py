@@ -48,8 +48,8 @@ class Reference:
     def embed_ids(self, item: Item) -> list[int]:
         return _ids(self.embed_inputs(item))
 
-    def rerank_ids(self, query: Item, document: Item) -> list[int]:
-        return _ids(self.rerank_inputs(query, document))
+    def rerank_ids(self, query: Item, document: Item, instruction: str | None = None) -> list[int]:
+        return _ids(self.rerank_inputs(query, document, instruction))
 
     def embed_inputs(self, item: Item) -> dict[str, torch.Tensor]:
         """What the model is fed; raises ValueError where the cut to 8192 goes through an image or a video."""
