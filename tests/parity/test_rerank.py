@@ -55,7 +55,7 @@ def test_query_equals_the_reference(name: str, both: Both, run: Run[Any], as_ite
     # The reference knows no instruction of the query's own, only the request's.
     query = replace(QUERIES[name](), instruction=None)
     documents = (Content(texts=("a ball",)), Content(images=(cases.image(96, 64),)), Content())
-    check(both, run, as_item, RerankRequest(query=query, documents=documents))
+    check(both, run, as_item, RerankRequest(query=query, documents=documents), QUERIES[name])
 
 
 @pytest.mark.parametrize(
