@@ -60,7 +60,7 @@ class State(TypedDict):
 
 
 _GETS: tuple[tuple[str, str, Any, tuple[int, ...]], ...] = (
-    ("/v1/models", "The models served here", ModelList, (401,)),
+    ("/v1/models", "The models served here", ModelList, (401, 503)),
     ("/health/live", "The process is up", State, ()),
     ("/health/ready", "The models are loaded, and the server is not stopping", State, (503,)),
     ("/metrics", "Prometheus metrics", None, (401,)),

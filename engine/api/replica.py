@@ -66,13 +66,14 @@ class Replica:
         return await self._engine.health()
 
     def models(self) -> list[ModelCard]:
-        return self._engine.models() if self._engine is not None else []
+        """Raises Unavailable while they load: none would be read as a server without models."""
+        if self._engine is None:
+            raise self._refusal()
+        return self._engine.models()
 
     async def _run(self, ask: Callable[[Managed], Awaitable[T]]) -> T:
         if self._refusing is not None or self._engine is None:
-            reason = self._refusing or "starting"
-            code = reason if reason in ("starting", "draining") else "engine_stopped"
-            raise Unavailable(f"this replica takes no requests: {reason}", code=code)
+            raise self._refusal()
         self._idle.clear()
         work = asyncio.timeout(None)
         try:
@@ -89,3 +90,8 @@ class Replica:
             self._running.discard(work)
             if not self._running:
                 self._idle.set()
+
+    def _refusal(self) -> Unavailable:
+        reason = self._refusing or "starting"
+        code = reason if reason in ("starting", "draining") else "engine_stopped"
+        return Unavailable(f"this replica takes no requests: {reason}", code=code)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qvl.engine.config import EngineConfig
+from qvl.engine.errors import Unavailable
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.protocol import EmbedResult, RerankResult
+from qvl.engine.protocol import EmbedResult, ModelCard, RerankResult
 
 if TYPE_CHECKING:
     from qvl.engine.client import AsyncClient
     from qvl.engine.engine import Engine
 
 UNREACHABLE_SECONDS = 600.0
-"""How long a server may be away in the middle of a job."""
+"""How long a server may be away in the middle of a job, or load its models before."""
+_LOOK_SECONDS = 1.0
 
 
 class Answers(Protocol):
@@ -76,13 +80,28 @@ async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) ->
             f"{config.quantization}, the vision tower {'too' if config.quantize_vision else 'left'}"
         )
         return {"model": models, "dtype": config.dtype, "quantization": quantization}
-    from qvl.engine.client import AsyncClient
-
-    async with AsyncClient(job.url, key=job.key) as client:
-        model = next((card.id for card in await client.models() if card.role == role), None)
+    model = next((card.id for card in await models_of(job.url, job.key) if card.role == role), None)
     if model is None:
         raise JobError(f"the server at {job.url} has no {role}")
     return {"model": model}
+
+
+async def models_of(url: str, key: str | None) -> list[ModelCard]:
+    """What a server has, once it has loaded it. Raises Unavailable at once where no server is."""
+    from qvl.engine.client import AsyncClient, Policy
+
+    async with AsyncClient(url, key=key, policy=Policy(retries=0)) as client:
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                return await client.models()
+            except Unavailable as error:
+                if error.code != "starting" or time.monotonic() > began + UNREACHABLE_SECONDS:
+                    raise
+            if not told:
+                say(f"the server at {url} is loading its models; waiting for it")
+            told = True
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 @asynccontextmanager

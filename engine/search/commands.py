@@ -18,7 +18,7 @@ from qvl.engine.client.items import native
 from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
-from qvl.engine.jobs.answers import answering, settings_of
+from qvl.engine.jobs.answers import answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
@@ -152,6 +152,7 @@ async def _asked(
     if place.index is None:
         if url is None:
             raise JobError("nothing to search: give --index, or --url of a server that has one")
+        await models_of(url, key)  # says at once when there is no server, and waits for one that starts
         async with AsyncClient(url, key=key) as client:
             return await client.search_reply(body)
     parsed = decode(dialect.SearchBody, orjson.dumps(body))
@@ -172,8 +173,9 @@ def _needed(engine: EngineConfig | None, rerank: bool | None) -> EngineConfig | 
 @asynccontextmanager
 async def _models(url: str | None, key: str | None, engine: EngineConfig | None) -> AsyncIterator[Models]:
     if url is not None:
+        cards = await models_of(url, key)
         async with AsyncClient(url, key=key) as client:
-            yield Served(client, await client.models())
+            yield Served(client, cards)
     elif engine is not None:
         say("loading the models")
         from qvl.engine.engine import Engine

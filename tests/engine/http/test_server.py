@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
+from tests.engine.conftest import Run, lines_of
 from tests.engine.http.test_edge import connect, head
 
 ROOT = Path(__file__).parents[3]
@@ -120,9 +121,18 @@ def test_probes_while_loading(start: Start) -> None:
     assert probe(f"{server.url}/health/ready") == 503
     answer = server.post("a")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
-    assert httpx.get(f"{server.url}/v1/models").json()["data"] == []
+    listed = httpx.get(f"{server.url}/v1/models")
+    assert (listed.status_code, listed.json()["error"]["code"]) == (503, "starting")
     server.signal()
     assert server.wait() == 0
+
+
+def test_a_job_waits_for_the_models_and_says_so(start: Start, source: Path, qvl: Run, tmp_path: Path) -> None:
+    server, out = start(loading=5), tmp_path / "out.jsonl"
+    until(lambda: probe(f"{server.url}/health/live") == 200)
+    said = qvl("embed", source, "-o", out, "--url", server.url)
+    assert said.count("is loading its models; waiting for it") == 1
+    assert len(lines_of(out)) == 50
 
 
 def test_draining_lets_requests_finish_and_takes_no_more(start: Start) -> None:
