@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qvl.engine.config import EngineConfig
-from qvl.engine.errors import Unavailable
+from qvl.engine.errors import Overloaded, Unavailable
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.protocol import EmbedResult, ModelCard, RerankResult
@@ -87,7 +87,10 @@ async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) ->
 
 
 async def models_of(url: str, key: str | None) -> list[ModelCard]:
-    """What a server has, once it has loaded it. Raises Unavailable at once where no server is."""
+    """What a server has; one that is loading, stopping or full is waited for, as in the middle of a job.
+
+    Raises Unavailable at once where no server is.
+    """
     from qvl.engine.client import AsyncClient, Policy
 
     async with AsyncClient(url, key=key, policy=Policy(retries=0)) as client:
@@ -95,13 +98,14 @@ async def models_of(url: str, key: str | None) -> list[ModelCard]:
         while True:
             try:
                 return await client.models()
-            except Unavailable as error:
-                if error.code != "starting" or time.monotonic() > began + UNREACHABLE_SECONDS:
+            except (Unavailable, Overloaded) as error:
+                if error.code == "connection_lost" or time.monotonic() > began + UNREACHABLE_SECONDS:
                     raise
-            if not told:
-                say(f"the server at {url} is loading its models; waiting for it")
+                pause = error.retry_after if isinstance(error, Overloaded) else _LOOK_SECONDS
+                if not told:
+                    say(f"waiting for the server at {url}: {error}")
             told = True
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(pause)
 
 
 @asynccontextmanager

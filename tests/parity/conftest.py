@@ -19,7 +19,6 @@ from PIL import Image
 from qvl.engine import Engine, EngineConfig
 from qvl.engine.demo.tiny import write_pair
 from qvl.engine.protocol import Content, Video
-from tests.parity import cases
 from tests.reference import Reference
 
 T = TypeVar("T")
@@ -38,7 +37,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 LONGEST = {"tied": 1000, "untied, end token": 350 if INTERPRETED else 5000}
 """Tokens of the prompts whose answers are compared; the ids of all are. What is too long is cut before any
 model: of those one is enough."""
-WHOLE = cases.LONG["text over any length"]
+WHOLE = "text over any length"
 """It is compared by both: the first reads it whole, the second in pieces."""
 PATIENCE = 300
 """Seconds for an engine's start, the slowest thing asked of it: one that hangs fails its test."""
@@ -53,9 +52,9 @@ class Both:
     reranker: Reference
     longest: int
 
-    def compares(self, ids: list[list[int]], case: cases.Make) -> bool:
+    def compares(self, ids: list[list[int]], name: str) -> bool:
         """Whether vectors or scores of these prompts are compared too."""
-        return case is WHOLE or max(map(len, ids)) <= self.longest
+        return name == WHOLE or max(map(len, ids)) <= self.longest
 
 
 @contextmanager

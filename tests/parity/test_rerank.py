@@ -12,30 +12,21 @@ import pytest
 from qvl.engine import RerankRequest
 from qvl.engine.protocol import Content
 from tests.parity import cases
-from tests.parity.conftest import Both, Run
+from tests.parity.conftest import WHOLE, Both, Run
 
 pytestmark = pytest.mark.engine
 
 SCORE = 1e-5
-QUERIES: dict[str, cases.Make] = {
-    **{
-        name: cases.ALL[name]
-        for name in ("nothing", "chinese", "image", "image and text", "mp4", "everything")
-    },
-    "long": cases.LONG["text over any length"],
-    "end of turn": cases.SPECIAL["end of turn"],
-}
+QUERIES = ("nothing", "chinese", "image", "image and text", "mp4", "everything", WHOLE, "end of turn")
 
 AsItem = Callable[[Content], dict[str, Any]]
 
 
-def check(
-    both: Both, run: Run[Any], as_item: AsItem, request: RerankRequest, case: cases.Make = cases.TEXTS["text"]
-) -> None:
+def check(both: Both, run: Run[Any], as_item: AsItem, request: RerankRequest, name: str = "") -> None:
     query, documents = as_item(request.query), [as_item(document) for document in request.documents]
     ids = [both.reranker.rerank_ids(query, document, request.instruction) for document in documents]
     assert run(both.engine.rerank_ids(request)) == ids
-    if not both.compares(ids, case):
+    if not both.compares(ids, name):
         return
     _, logits, scores = both.reranker.rerank(query, documents, request.instruction)
     result = run(both.engine.rerank(request))
@@ -47,15 +38,15 @@ def check(
 @pytest.mark.parametrize("name", cases.DOCUMENTS)
 def test_document_equals_the_reference(name: str, both: Both, run: Run[Any], as_item: AsItem) -> None:
     query, document = Content(texts=("a red circle",)), cases.DOCUMENTS[name]()
-    check(both, run, as_item, RerankRequest(query=query, documents=(document,)), cases.DOCUMENTS[name])
+    check(both, run, as_item, RerankRequest(query=query, documents=(document,)), name)
 
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_query_equals_the_reference(name: str, both: Both, run: Run[Any], as_item: AsItem) -> None:
     # The reference knows no instruction of the query's own, only the request's.
-    query = replace(QUERIES[name](), instruction=None)
+    query = replace(cases.ALL[name](), instruction=None)
     documents = (Content(texts=("a ball",)), Content(images=(cases.image(96, 64),)), Content())
-    check(both, run, as_item, RerankRequest(query=query, documents=documents), QUERIES[name])
+    check(both, run, as_item, RerankRequest(query=query, documents=documents), name)
 
 
 @pytest.mark.parametrize(

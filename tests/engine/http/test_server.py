@@ -131,7 +131,9 @@ def test_a_job_waits_for_the_models_and_says_so(start: Start, source: Path, qvl:
     server, out = start(loading=5), tmp_path / "out.jsonl"
     until(lambda: probe(f"{server.url}/health/live") == 200)
     said = qvl("embed", source, "-o", out, "--url", server.url)
-    assert said.count("is loading its models; waiting for it") == 1
+    assert (
+        said.count(f"waiting for the server at {server.url}: this replica takes no requests: starting") == 1
+    )
     assert len(lines_of(out)) == 50
 
 
