@@ -20,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "delay": 0.0,
     "key": None,
     "refusals": [],  # [status, headers, body] of the first requests
+    "unlisted": [],  # the same of the first questions after its models
     "dimensions": 8,
     "most": 10_000,  # items of one request
 }
@@ -48,6 +49,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         about = {"dimensions": 8, "max_length": 99, "dtype": "float32"}
         models = [{"id": f"fake-{role}", "role": role, **about} for role in ("embedder", "reranker")]
+        if self.path == "/v1/models" and self.options["unlisted"]:
+            status, headers, refusal = self.options["unlisted"].pop(0)
+            self.reply(status, refusal, headers)
+            return
         if self.path == "/v1/models" and self.refused():
             return
         replies: dict[str, Any] = {"/log": self.seen, "/v1/models": {"data": models}, "/health/ready": {}}

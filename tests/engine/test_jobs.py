@@ -40,6 +40,16 @@ def test_options_reach_the_server(qvl: Run, fake: Start, source: Path, tmp_path:
     assert np.load(tmp_path / "out.npz")["embeddings"].shape == (50, 4)
 
 
+def test_a_full_server_is_waited_for_from_the_start(
+    qvl: Run, fake: Start, source: Path, tmp_path: Path
+) -> None:
+    full = [429, {"retry-after": "1"}, {"error": {"message": "too many", "code": "rate_limited"}}]
+    url = fake(unlisted=[full, full]).url
+    said = qvl("embed", source, "-o", tmp_path / "out.jsonl", "--url", url)
+    assert said.count(f"waiting for the server at {url}: too many") == 1
+    assert len(lines_of(tmp_path / "out.jsonl")) == 50
+
+
 def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(
