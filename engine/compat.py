@@ -5,6 +5,7 @@ Covers 0.26 to 0.33. torch and vLLM are imported inside the functions: reading t
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
@@ -40,12 +41,17 @@ _ENVIRONMENT = {
 }
 _log = logging.getLogger("qvl.engine")
 
+_STOP_SECONDS = 3.0
+_TOLD_SECONDS = 0.2
+
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
 _VISION = r"re:.*visual\..*"
 """The layers of the vision tower and its mergers."""
 _CPU_SEQUENCES = 8
 """Longest sequences that a CPU engine's KV cache holds at once."""
+_DUMMY = 64
+"""Sides of the pictures that vLLM makes for itself on a CPU."""
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -82,7 +88,7 @@ def engine_args(
 
     from qvl.engine.model.pixels import PixelsFile
 
-    media = config.limits.images * 2, config.limits.videos * 2  # a rerank prompt holds two items
+    images, videos = _media(config)
     settings: dict[str, Any] = {
         "model": str(checkpoint.path),
         "served_model_name": checkpoint.name,
@@ -109,7 +115,7 @@ def engine_args(
         "enable_prefix_caching": (
             checkpoint.role == "reranker" if config.prefix_caching is None else config.prefix_caching
         ),
-        "limit_mm_per_prompt": {"image": media[0], "video": media[1]},
+        "limit_mm_per_prompt": {"image": images, "video": videos},
         # Ours are the only inputs and they are hashed by content; a second cache can only disagree.
         "mm_processor_cache_gb": 0,
         "mm_device_do_normalize": False,
@@ -126,6 +132,21 @@ def engine_args(
     settings |= _quantization(config, checkpoint) | _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
+
+
+async def shut_down(engine: Any) -> None:
+    """End an `AsyncLLM` and its processes, which have nothing to save.
+
+    On their way out they walk over all their objects for seconds. What is alone on a CPU holds nothing
+    outside itself: it is killed as soon as vLLM knows that it is to end, and takes that for no crash.
+    """
+    alone = on_cpu() and engine.vllm_config.parallel_config.world_size == 1
+    processes = list(engine.engine_core.resources.engine_manager.processes) if alone else []
+    ended = asyncio.ensure_future(asyncio.to_thread(engine.shutdown, timeout=_STOP_SECONDS))
+    await asyncio.wait([ended], timeout=_TOLD_SECONDS)
+    for process in processes:
+        process.kill()
+    await ended
 
 
 def _quantization(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -180,13 +201,24 @@ def lora_requests(adapters: Sequence[Adapter]) -> dict[str, Any]:
     }
 
 
+def _media(config: EngineConfig) -> tuple[int, int]:
+    """Images and videos of a prompt: one of a rerank holds two items."""
+    return config.limits.images * 2, config.limits.videos * 2
+
+
 def _cpu_settings(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     itemsize = _ITEMSIZE[checkpoint.dtype if config.dtype == "auto" else config.dtype]
     longest = checkpoint.kv_bytes_per_token(itemsize) * checkpoint.max_length
+    images, videos = _media(config)
     return {
         "kv_cache_memory_bytes": max(64 << 20, _CPU_SEQUENCES * longest),
         "block_size": 32,
         "skip_mm_profiling": True,
+        # Its largest would be prepared all the same, in this process, while the engine loads.
+        "limit_mm_per_prompt": {
+            "image": {"count": images, "width": _DUMMY, "height": _DUMMY},
+            "video": {"count": videos, "num_frames": 2, "width": _DUMMY, "height": _DUMMY},
+        },
     }
 
 

@@ -27,8 +27,6 @@ _POLL_SECONDS = 1.0
 second took 2 ms of each second here."""
 _AT_ONCE = 64
 """Items of one request that are sent before other requests, and questions after health, get a turn."""
-_STOP_SECONDS = 3.0
-"""For an engine process to end by itself; it has nothing to save, and its interpreter takes a second."""
 
 
 class _Sent(NamedTuple):
@@ -240,7 +238,7 @@ class LLM:
         if engine is None:
             return
         self._core.close()
-        await asyncio.to_thread(engine.shutdown, timeout=_STOP_SECONDS)
+        await compat.shut_down(engine)
 
 
 def _reason(error: BaseException) -> str:

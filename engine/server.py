@@ -35,6 +35,7 @@ from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.port import Door, Port, bind
 from qvl.engine.replicas.placement import gpus_here, tell_of_idle
+from qvl.engine.start import start_engine
 
 STOPPED = 0
 DIED = 3
@@ -48,22 +49,6 @@ _FLUSH_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75
 """Above the idle time of usual client pools, so that the client, not the server, closes."""
 _log = logging.getLogger("qvl.server")
-
-
-async def start_engine(config: EngineConfig, metrics: Metrics) -> Managed:
-    """The engine, its objects out of the garbage collector's sight: each walk over torch's and vLLM's
-    hundreds of thousands would hold up every request for most of a second."""
-    gc.disable()
-    try:
-        # Imported here: torch takes seconds, and the port should answer before that.
-        from qvl.engine.engine import Engine
-
-        engine = await Engine.start(config, metrics)
-    finally:
-        gc.enable()
-    gc.collect()
-    gc.freeze()
-    return engine
 
 
 def serve(config: ServerConfig, start: Starter = start_engine) -> int:

@@ -25,7 +25,8 @@ from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import ServerConfig
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
-from qvl.engine.server import Starter, start_engine
+from qvl.engine.server import Starter
+from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import alone_on_the_card, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool, Replicas

@@ -14,7 +14,8 @@ from qvl.engine import checkpoint
 from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
 from qvl.engine.port import bind, url
-from qvl.engine.server import Starter, start_engine
+from qvl.engine.server import Starter
+from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import cards_for, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool

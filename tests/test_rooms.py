@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "qvl.engine.response",
         "qvl.engine.server",
         "qvl.engine.shares",
+        "qvl.engine.start",
     },
 }
 HEAVY = {

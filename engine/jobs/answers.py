@@ -13,6 +13,7 @@ from qvl.engine.errors import Overloaded, Unavailable
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.protocol import EmbedResult, ModelCard, RerankResult
+from qvl.engine.start import start_engine
 
 if TYPE_CHECKING:
     from qvl.engine.client import AsyncClient
@@ -121,7 +122,5 @@ async def answering(job: JobConfig, config: EngineConfig | None) -> AsyncIterato
             yield FromServer(client)
     elif config is not None:
         say("loading the model")
-        from qvl.engine.engine import Engine
-
-        async with await Engine.start(config) as engine:
+        async with await start_engine(config) as engine:
             yield FromEngine(engine)

@@ -3,6 +3,7 @@ processes of ours sees to it that they end with their server."""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -22,6 +23,8 @@ def register() -> None:
     parent = multiprocessing.parent_process()
     if os.environ.get(FOLLOW) and parent and FOLLOW not in (each.name for each in threading.enumerate()):
         threading.Thread(target=_follow, args=(parent.sentinel,), name=FOLLOW, daemon=True).start()
+        gc.freeze()  # vLLM's imports
+        gc.enable()
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, "qvl.engine.model.qwen3_vl:QvlQwen3VL")

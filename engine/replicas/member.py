@@ -26,9 +26,12 @@ from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.replicas.channel import Channel, Closed, Failed, Full, Ready, Refusing
-from qvl.engine.server import serve_at, start_engine
+from qvl.engine.server import serve_at
+from qvl.engine.start import start_engine, wait_for_plugin
 
 USAGE_ERROR = 2
+
+wait_for_plugin()
 
 _log = logging.getLogger("qvl.replica")
 

@@ -31,6 +31,7 @@ from qvl.engine.search.ingest import Indexing, Intake
 from qvl.engine.search.searcher import Models, Searcher
 from qvl.engine.search.served import Served
 from qvl.engine.search.settings import AskConfig, Place, VectorConfig
+from qvl.engine.start import start_engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +179,7 @@ async def _models(url: str | None, key: str | None, engine: EngineConfig | None)
             yield Served(client, cards)
     elif engine is not None:
         say("loading the models")
-        from qvl.engine.engine import Engine
-
-        async with await Engine.start(engine) as running:
+        async with await start_engine(engine) as running:
             yield running
 
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-import re
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from qvl.engine import Engine, EngineConfig
+from qvl.engine import EngineConfig
 from qvl.engine.answers import Answers
 from qvl.engine.errors import ConfigError
 from qvl.engine.media.visual import Visual
 from qvl.engine.prepare import Ready
-from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 from qvl.engine.tokens import Prompt
-from tests.conftest import Pair
-from tests.parity.conftest import vllm_warnings
 
 ROW = np.arange(4, dtype=np.float32)
 KEPT = ROW.nbytes + 256
@@ -80,30 +72,3 @@ def test_what_is_kept_does_not_hold_on_to_what_came_with_it() -> None:
     answers.keep(key, np.zeros((1000, 4), np.float32)[7])
     found = answers.find(key)
     assert found is not None and found.base is None
-
-
-@pytest.mark.engine
-def test_the_model_is_asked_once(pair: Pair) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(file, "PNG")
-    image = Content(texts=("a sign",), images=(file.getvalue(),))
-    embed = EmbedRequest(input=(Content(texts=("a boat",)), image))
-    rerank = RerankRequest(query=Content(texts=("a boat",)), documents=(Content(texts=("a ship",)), image))
-    config = EngineConfig(
-        embedder=str(pair.embedder), reranker=str(pair.reranker), dtype="float32", enforce_eager=True
-    )
-
-    async def main() -> None:
-        with vllm_warnings():
-            engine = await Engine.start(config)
-        async with engine:
-            first = await engine.embed(embed), await engine.rerank(rerank)
-            again = await engine.embed(embed), await engine.rerank(rerank)
-            page = engine.metrics.render().decode()
-        assert first[0].vectors.tobytes() == again[0].vectors.tobytes()
-        assert first[1].logits.tobytes() == again[1].logits.tobytes()
-        assert first[0].usage == again[0].usage
-        counts = re.findall(r'qvl_cache_lookups_total\{cache="answers",result="(\w+)"\} (\S+)', page)
-        assert dict(counts) == {"hit": "4.0", "miss": "4.0"}
-
-    asyncio.run(main())

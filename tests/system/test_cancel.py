@@ -1,20 +1,22 @@
-"""Work that nobody waits for any more leaves the model: after a deadline, and after a hang-up."""
+"""Work that nobody waits for any more leaves the model; a model that hangs leaves nobody waiting."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import Pair, Server, start_server
-from tests.replicas import metric, until
+from tests.conftest import STOP_SECONDS, Pair, Server, start_server
+from tests.replicas import gone, metric, until
+from tests.system.ends import REFUSED, ask, children, engines
 
 pytestmark = pytest.mark.engine
 
-DEADLINE = 4.0
+DEADLINE, STALL = 4.0, 8
 SOON = 3.0
 """Seconds for a short text once the long ones have gone, a model step that cannot be stopped included."""
 LONG = {"input": [f"{number} " + "many words to read " * 250 for number in range(1000)]}
@@ -23,11 +25,15 @@ SHORT = {"input": "a red bicycle"}
 
 
 @pytest.fixture(scope="module")
-def hurried(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("hurried") / "log"
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hurried") / "log"
+
+
+@pytest.fixture(scope="module")
+def hurried(pair: Pair, log: Path) -> Iterator[Server]:
     # Steps of one text: of four they take a slow machine longer than half the deadline.
-    options = ("--request-seconds", str(DEADLINE), "--max-batched-tokens", "2048")
-    with start_server(pair, log, *options, reranker=False) as server:
+    options = ("--request-seconds", str(DEADLINE), "--stall-seconds", str(STALL))
+    with start_server(pair, log, *options, "--max-batched-tokens", "2048", reranker=False) as server:
         yield server
 
 
@@ -69,3 +75,17 @@ def test_a_hang_up_frees_the_model(hurried: Server) -> None:
         httpx.post(f"{hurried.url}/v1/embeddings", json=LONG, timeout=httpx.Timeout(60, read=1))
     assert seconds_of_a_short_text(hurried) < SOON
     until(lambda: waiting(hurried) == 0, seconds=5)
+
+
+def test_a_hung_engine_is_a_504_then_the_end_of_the_server(hurried: Server, log: Path) -> None:
+    """Stopped by a signal, it holds up its callers as a device does that never comes back."""
+    family = children(hurried)
+    (engine,) = engines(hurried)
+    engine.suspend()
+    with ThreadPoolExecutor(4) as clients:
+        assert list(clients.map(lambda number: ask(hurried, number), range(4))) == [504] * 4
+        late = [clients.submit(ask, hurried, number) for number in range(4)]
+        assert hurried.process.wait(STALL + STOP_SECONDS) == 3
+    assert {answer.result() for answer in late} <= {503, 504, REFUSED}
+    assert f"hangs: no sign of life for {STALL} s" in log.read_text()
+    assert gone(family)

@@ -1,12 +1,14 @@
-"""The server's memory stays where it is: 5 000 mixed requests leave it within 5 % of what 1 000 left."""
+"""A server with its caches on: what it knows the model is not asked again, 5 000 mixed requests leave its
+memory within 5 % of what 1 000 left, and it does not outlive its engine."""
 
 from __future__ import annotations
 
 import base64
 import io
 import random
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.conftest import Pair, start_server
+from tests.conftest import STOP_SECONDS, Pair, Server, start_server
+from tests.replicas import gone, metric
+from tests.system.ends import REFUSED, REQUESTS, ask, children, engines
 
 pytestmark = pytest.mark.engine
 
@@ -63,13 +67,63 @@ def resident(pid: int) -> dict[str, int]:
     return {f"{each.name()}-{each.pid}": each.memory_full_info().uss for each in family}
 
 
-def test_memory_is_flat(pair: Pair, tmp_path: Path) -> None:
-    # Decoded media stay in the shared block by design: make it small enough to be full early.
-    with start_server(pair, tmp_path / "log", "--media-memory", str(16 << 20)) as server:
-        drive(server.url, range(WARM))
-        before = resident(server.process.pid)
-        drive(server.url, range(WARM, FULL))
-        after = resident(server.process.pid)
-        assert before.keys() == after.keys()
-        growth = sum(after.values()) / sum(before.values())
-        assert growth <= MOST, {name: (before[name] >> 20, after[name] >> 20) for name in before}
+@pytest.fixture(scope="module")
+def caching(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("caching") / "log"
+    # Decoded media and answers stay, by design: make their room small enough to be full early.
+    options = ("--media-memory", str(16 << 20), "--answer-cache", str(256 << 10))
+    with start_server(pair, log, *options) as server:
+        yield server
+
+
+def test_the_model_is_asked_once(caching: Server) -> None:
+    image = {"image": picture(-1), "text": "a sign"}
+    asked = [
+        ("/v1/embeddings", {"input": ["a boat", image], "encoding_format": "base64"}),
+        ("/v1/rerank", {"query": "a boat", "documents": ["a ship", image], "raw_scores": True}),
+    ]
+
+    def answers() -> list[Any]:
+        return [httpx.post(caching.url + path, json=body, timeout=60).json() for path, body in asked]
+
+    first, again = answers(), answers()
+    assert [each["data"] for each in first[:1]] == [each["data"] for each in again[:1]]
+    assert first[1]["results"] == again[1]["results"]
+    assert [each["usage"] for each in first] == [each["usage"] for each in again]
+    found = {
+        result: metric(caching, f'qvl_cache_lookups_total{{cache="answers",result="{result}"}}')
+        for result in ("hit", "miss")
+    }
+    assert found == {"hit": 4, "miss": 4}
+
+
+def test_memory_is_flat(caching: Server) -> None:
+    drive(caching.url, range(WARM))
+    before = resident(caching.process.pid)
+    drive(caching.url, range(WARM, FULL))
+    after = resident(caching.process.pid)
+    assert before.keys() == after.keys()
+    growth = sum(after.values()) / sum(before.values())
+    assert growth <= MOST, {name: (before[name] >> 20, after[name] >> 20) for name in before}
+
+
+def test_a_killed_engine_ends_the_server_with_an_error(caching: Server) -> None:
+    family = children(caching)
+    with ThreadPoolExecutor(REQUESTS) as clients:
+        answers = [clients.submit(ask, caching, number) for number in range(REQUESTS)]
+        time.sleep(0.3)
+        for engine in engines(caching):
+            engine.kill()
+        ready = []
+        while caching.process.poll() is None:
+            try:
+                ready.append(httpx.get(f"{caching.url}/health/ready", timeout=5).status_code)
+            except httpx.HTTPError:
+                break
+            time.sleep(0.05)
+        assert caching.process.wait(STOP_SECONDS) == 3
+        statuses = [answer.result() for answer in answers]
+    assert 503 in statuses, statuses
+    assert set(statuses) <= {200, 503, REFUSED}, statuses
+    assert not ready or ready[-1] == 503, ready
+    assert gone(family)
