@@ -50,6 +50,8 @@ def with_model(work: Callable[[LLM, FakeClient], Awaitable[None]], blocks: int =
             errored=False,
             is_sleeping=lambda: asyncio.sleep(0, False),
             shutdown=lambda timeout: None,
+            # Of an engine on several devices, which ends its processes itself.
+            vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(world_size=2)),
         )
         checkpoint = Checkpoint(Path("m"), "m", "embedder", {})
         arena, answers = Arena(blocks * BLOCK, Metrics()), Answers(1 << 20, lambda _: None)
