@@ -27,7 +27,8 @@ _CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # What vLLM compiles for a CPU it cannot load again (0.32); torch's own cache can.
     "VLLM_USE_AOT_COMPILE": "0",
-    "PYTHONWARNINGS": "ignore::FutureWarning",
+    # The second: of what a killed engine process left, which the one that says so has cleared away.
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore:resource_tracker:UserWarning",
 }
 _ENVIRONMENT = {
     FOLLOW: "1",

@@ -22,12 +22,12 @@ As base64, the bytes of the type, little-endian.
 from __future__ import annotations
 
 import math
-from base64 import b64encode
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import orjson
+import pybase64
 
 from qvl.engine.dialects.vectors import Dtype, Kind, Vector
 
@@ -63,7 +63,7 @@ def encode(vectors: npt.NDArray[np.float32], kind: Kind) -> list[Vector]:
     """One wire value per row: base64, or the row itself, which `dump` writes as a list of numbers."""
     rows = convert(vectors, kind.dtype)
     if kind.base64:
-        return [b64encode(row.tobytes()).decode() for row in rows]
+        return [pybase64.b64encode_as_string(row.data) for row in rows]
     return cast("list[Vector]", list(rows))
 
 

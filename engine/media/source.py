@@ -10,6 +10,8 @@ from pathlib import Path
 from string import whitespace
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
+import pybase64
+
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import TooLarge, Unprocessable
 from qvl.engine.protocol import Source
@@ -75,7 +77,7 @@ def _base64(text: str, limits: Limits) -> bytes:
     if size > limits.media_bytes:
         raise too_big(size, limits)
     try:
-        data = binascii.a2b_base64(text, strict_mode=True)
+        data = _decoded(text)
     except ValueError as error:
         raise Unprocessable(
             f"bad base64 ({str(error).lower()}); use the standard alphabet (+ and /) with its padding",
@@ -84,6 +86,13 @@ def _base64(text: str, limits: Limits) -> bytes:
     if not data:
         raise Unprocessable("the base64 is empty; send the file's bytes", code="bad_base64")
     return data
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return pybase64.b64decode(text, validate=True)  # fifty times as fast
+    except ValueError:
+        return binascii.a2b_base64(text, strict_mode=True)  # says what is wrong, and takes needless padding
 
 
 def _file(source: str, config: MediaConfig, limits: Limits) -> bytes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import blake3
 import numpy as np
 import numpy.typing as npt
 
@@ -47,9 +47,9 @@ class Visual:
 
 def fingerprint(data: bytes, *settings: object) -> str:
     """Hash of encoded bytes and what they are decoded as; of pixels it would cost ten times as much."""
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=20)
+    digest = blake3.blake3(repr(settings).encode())
     digest.update(data)
-    return digest.hexdigest()
+    return digest.hexdigest(length=20)
 
 
 def pair_times(indices: Sequence[int], fps: float) -> tuple[float, ...]:
