@@ -18,6 +18,7 @@ import pytest
 
 from qvl.engine.config import Limits
 from qvl.engine.demo.tiny import write_pair
+from tests import web
 
 if TYPE_CHECKING:
     from qvl.engine.media.decoders import ForkServer
@@ -118,7 +119,7 @@ class start_server:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
+        return web.get(f"{url}/health/ready", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
 

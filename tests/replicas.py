@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import httpx
 import psutil
 
+from tests import web
+
 CLIENTS = 4
 
 
@@ -34,7 +36,7 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 def metric(server: Running, name: str) -> float:
     """Of all replicas, whichever answers; 0 while there is no such series."""
     found = re.search(
-        rf"^{re.escape(name)} (\S+)$", httpx.get(f"{server.url}/metrics", timeout=60).text, re.MULTILINE
+        rf"^{re.escape(name)} (\S+)$", web.get(f"{server.url}/metrics", timeout=60).text, re.MULTILINE
     )
     return float(found[1]) if found else 0.0
 

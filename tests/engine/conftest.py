@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
 from qvl.engine import cli
 from qvl.engine.config import ServerConfig
+from tests import web
 
 QVL = [sys.executable, "-m", "qvl.engine.cli"]
 Start = Callable[..., Any]
@@ -47,7 +47,7 @@ class Fake:
 
     def log(self) -> list[dict[str, Any]]:
         """The POST requests so far: path, key and body."""
-        log: list[dict[str, Any]] = httpx.get(f"{self.url}/log").json()
+        log: list[dict[str, Any]] = web.get(f"{self.url}/log").json()
         return log
 
 

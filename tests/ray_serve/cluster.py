@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
 import psutil
 import pytest
 
 from qvl.ray_serve.config import PREFIXES, Pool
+from tests import web
 from tests.conftest import free_port
 
 KEY = "secret"
@@ -90,7 +90,7 @@ class Cluster:
 
     def up(self, pool: str) -> int:
         """Replicas of a pool to which HAProxy sends requests."""
-        text = httpx.get(f"http://127.0.0.1:{self.stats}/stats;csv", timeout=10).text
+        text = web.get(f"http://127.0.0.1:{self.stats}/stats;csv", timeout=10).text
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
         return sum(f"-qvl-{pool}-" in row["svname"] and row["status"].startswith("UP") for row in rows)
 
@@ -101,13 +101,13 @@ class Cluster:
             ports = [each.laddr.port for each in replica.net_connections() if each.status == "LISTEN"]
             [port] = [each for each in ports if 30000 <= each < 31000]
             url = f"http://127.0.0.1:{port}{PREFIXES[pool].rstrip('/')}/metrics"
-            page = httpx.get(url, headers=KEYED, timeout=10).raise_for_status()
+            page = web.get(url, headers=KEYED, timeout=10).raise_for_status()
             value = re.search(rf"^{re.escape(name)} (\S+)$", page.text, re.MULTILINE)
             found.append(float(value[1]) if value else 0.0)
         return found
 
     def post(self, path: str, headers: dict[str, str] = KEYED, **body: Any) -> dict[str, Any]:
-        answer = httpx.post(self.url + path, json=body, headers=headers, timeout=120)
+        answer = web.post(self.url + path, json=body, headers=headers, timeout=120)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found

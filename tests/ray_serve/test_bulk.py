@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qvl.ray_serve import workers as workers_of_ray
+from tests import web
 from tests.conftest import Pair
 from tests.engine.conftest import Fake, fake, qvl
 from tests.ray_serve.cluster import title
@@ -130,11 +131,9 @@ def test_a_folder_of_all_kinds_on_the_real_engine(
 
     import base64
 
-    import httpx
-
     inputs = ["a red shape", "a blue shape", "a green one", "a red shape"]
     picture = {"image": base64.b64encode((corpus / "picture.png").read_bytes()).decode()}
-    answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": [*inputs, picture]}, timeout=60)
+    answer = web.post(f"{server.url}/v1/embeddings", json={"input": [*inputs, picture]}, timeout=60)
     served = np.asarray([each["embedding"] for each in answer.json()["data"]], np.float32)
     np.testing.assert_allclose(found, served, atol=1e-5)
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from qvl.engine.protocol import Content
+from tests import web
 from tests.conftest import Pair, Server
 from tests.engine.http import fuzz
 from tests.engine.http.bad_requests import ALL
@@ -91,7 +92,7 @@ def test_a_large_rerank_is_divided_and_its_answer_is_that_of_the_whole(cluster: 
 def test_bad_requests_get_the_answers_of_one_replica(cluster: Cluster) -> None:
     for bad in ALL:
         headers = {"content-type": "application/json", **KEYED, **bad.headers}
-        answer = httpx.post(cluster.url + bad.route, content=bad.content(), headers=headers, timeout=60)
+        answer = web.post(cluster.url + bad.route, content=bad.content(), headers=headers, timeout=60)
         try:
             check(bad, answer)
         except AssertionError as error:
@@ -103,7 +104,7 @@ def test_damaged_requests_get_the_answers_of_one_replica(cluster: Cluster, serve
     for name, route, body in fuzz.corpus():
         headers = {"content-type": "application/json", **KEYED}
         answers = [
-            httpx.post(base + route, content=body, headers=headers, timeout=60)
+            web.post(base + route, content=body, headers=headers, timeout=60)
             for base in (server.url, cluster.url)
         ]
         try:
@@ -115,11 +116,11 @@ def test_damaged_requests_get_the_answers_of_one_replica(cluster: Cluster, serve
 
 def test_keys(cluster: Cluster) -> None:
     url = f"{cluster.url}/v1/embeddings"
-    bare = httpx.post(url, json={"input": "a"}, timeout=10)
-    wrong = httpx.post(url, json={"input": "a"}, headers={"authorization": "Bearer x"}, timeout=10)
+    bare = web.post(url, json={"input": "a"}, timeout=10)
+    wrong = web.post(url, json={"input": "a"}, headers={"authorization": "Bearer x"}, timeout=10)
     assert [each.json()["error"]["code"] for each in (bare, wrong)] == ["missing_api_key", "invalid_api_key"]
     assert bare.status_code == wrong.status_code == 401
-    assert httpx.get(f"{cluster.url}/health/ready", timeout=10).status_code == 200
+    assert web.get(f"{cluster.url}/health/ready", timeout=10).status_code == 200
 
 
 def test_a_killed_replica_loses_no_request_that_is_tried_again(cluster: Cluster) -> None:
@@ -159,7 +160,7 @@ def ask(cluster: Cluster, body: dict[str, list[str]]) -> int:
     """The status; 0 when the connection was lost."""
     try:
         url = f"{cluster.url}/v1/embeddings"
-        return httpx.post(url, json=body, headers=KEYED, timeout=120).status_code
+        return web.post(url, json=body, headers=KEYED, timeout=120).status_code
     except httpx.TransportError:
         return 0
 

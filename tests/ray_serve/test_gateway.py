@@ -20,6 +20,7 @@ from qvl.engine.protocol import Health
 from qvl.ray_serve.config import PREFIXES
 from qvl.ray_serve.gateway import Gateway, pool
 from qvl.ray_serve.ingress import Mounted
+from tests import web
 from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
 
@@ -99,7 +100,7 @@ def test_which_pool(path: str, prefix: str) -> None:
 def test_answers_come_back_as_they_are(client: TestClient, pools: tuple[Pools, str]) -> None:
     body = {"texts": ["a"] * 50, "embedding_types": ["float"]}
     through = client.post("/v2/embed", json=body)
-    straight = httpx.post(f"{pools[1]}/v1/embeddings/v2/embed", json=body, headers=KEY)
+    straight = web.post(f"{pools[1]}/v1/embeddings/v2/embed", json=body, headers=KEY)
     assert through.status_code == 200
     assert through.json()["embeddings"] == straight.json()["embeddings"]
     scored = client.post("/score?x=1", json={"queries": "a b", "documents": ["a b", "c"]}).json()

@@ -24,6 +24,7 @@ from qvl.engine.api.operations import OPERATIONS
 from qvl.engine.client import wire
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, adapt
+from tests import web
 from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
 
@@ -147,7 +148,7 @@ def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
         def answered(name: str | None, path: str = "/") -> str:
             headers = {} if name is None else {AFFINITY: name}
-            return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=60).text
+            return web.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=60).text
 
         yield answered
 
@@ -159,7 +160,7 @@ def test_a_page_reads_haproxys_own_errors_where_it_was_named(
     with front(tmp_path / "haproxy.cfg", f"server gone 127.0.0.1:{free_port()}", origins) as port:
         connected(port).close()
         for origin in ("https://a.example", "https://elsewhere.example"):
-            answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"origin": origin}, timeout=60)
+            answer = web.get(f"http://127.0.0.1:{port}/", headers={"origin": origin}, timeout=60)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")
             named = origin if origin in origins or "*" in origins else None
             assert answer.headers.get("access-control-allow-origin") == named
@@ -200,7 +201,7 @@ def test_a_replicas_own_headers_for_pages_stay(tmp_path: Path) -> None:
     own = "http-request return status 200 hdr access-control-allow-origin https://own.example"
     with front(tmp_path / "haproxy.cfg", own, ("https://a.example",)) as port:
         connected(port).close()
-        answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"origin": "https://a.example"}, timeout=60)
+        answer = web.get(f"http://127.0.0.1:{port}/", headers={"origin": "https://a.example"}, timeout=60)
         assert answer.headers.get_list("access-control-allow-origin") == ["https://own.example"]
 
 

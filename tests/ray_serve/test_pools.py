@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from tests import web
 from tests.engine.http.bad_requests import SHAPES
 from tests.engine.http.test_bad_requests import check
 from tests.ray_serve.cluster import KEY, KEYED, Cluster, title
@@ -36,20 +37,20 @@ def test_every_route_reaches_its_pool(cluster: Cluster) -> None:
     assert cluster.post("/v1/rerank", query="a", documents=["a"])["model"] == "tiny-reranker"
     assert cluster.post("/v2/embed", texts=["a"])["embeddings"]
     assert cluster.post("/score", queries="a", documents=["a"])["model"] == "tiny-reranker"
-    models = httpx.get(f"{cluster.url}/v1/models", headers=KEYED, timeout=10).json()["data"]
+    models = web.get(f"{cluster.url}/v1/models", headers=KEYED, timeout=10).json()["data"]
     assert [model["role"] for model in models] == ["embedder", "reranker"]
-    assert httpx.get(f"{cluster.url}/health/ready", timeout=10).json() == {"status": "ready"}
+    assert web.get(f"{cluster.url}/health/ready", timeout=10).json() == {"status": "ready"}
 
 
 @pytest.mark.parametrize("bad", SHAPES[::5], ids=lambda bad: bad.name)
 def test_bad_requests_get_the_answers_of_one_replica(cluster: Cluster, bad: object) -> None:
     headers = {"content-type": "application/json", **KEYED, **bad.headers}
-    check(bad, httpx.post(cluster.url + bad.route, content=bad.content(), headers=headers, timeout=30))
+    check(bad, web.post(cluster.url + bad.route, content=bad.content(), headers=headers, timeout=30))
 
 
 def test_a_key_is_asked_for_at_every_route(cluster: Cluster) -> None:
     for path in ("/v1/embeddings", "/v1/rerank", "/score", "/nothing"):
-        answer = httpx.post(cluster.url + path, json={}, timeout=10)
+        answer = web.post(cluster.url + path, json={}, timeout=10)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "missing_api_key"), path
         assert answer.headers["www-authenticate"] == "Bearer"
 
@@ -57,7 +58,7 @@ def test_a_key_is_asked_for_at_every_route(cluster: Cluster) -> None:
 def test_a_burst_adds_replicas_and_their_end_loses_nothing(cluster: Cluster) -> None:
     def nap(seconds: float) -> int:
         body = {"input": f"nap {seconds}"}
-        return httpx.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=60).status_code
+        return web.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=60).status_code
 
     assert cluster.up("embedder") == cluster.up("reranker") == 1
     with ThreadPoolExecutor(CLIENTS) as clients:
@@ -90,7 +91,7 @@ def test_a_killed_proxy_comes_back_and_the_replicas_stay(cluster: Cluster) -> No
     for each in proxies:
         each.kill()
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{cluster.url}/health/ready", timeout=10)
+        web.get(f"{cluster.url}/health/ready", timeout=10)
 
     def answered() -> bool:
         try:
@@ -106,7 +107,7 @@ def test_a_killed_proxy_comes_back_and_the_replicas_stay(cluster: Cluster) -> No
 
 def ask(cluster: Cluster) -> int:
     body = {"input": "a"}
-    return httpx.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=30).status_code
+    return web.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=30).status_code
 
 
 def test_a_large_rerank_is_divided_on_every_route_of_its_pool(cluster: Cluster) -> None:
@@ -124,7 +125,7 @@ def test_a_large_rerank_is_divided_on_every_route_of_its_pool(cluster: Cluster) 
 def test_a_client_that_leaves_stops_the_parts_of_its_request(cluster: Cluster) -> None:
     body = {"query": "a", "documents": [*(["a"] * 39), "!slow"]}
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{cluster.url}/v1/rerank", json=body, headers=KEYED, timeout=2)
+        web.post(f"{cluster.url}/v1/rerank", json=body, headers=KEYED, timeout=2)
     # Nothing but the look at it itself.
     cluster.wait(lambda: set(cluster.metric("reranker", "qvl_requests_in_flight")) == {1}, 15)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import psutil
 
+from tests import web
 from tests.conftest import Server
 from tests.replicas import family
 
@@ -17,7 +18,7 @@ def ask(server: Server, number: int) -> int:
     """The status, or REFUSED when the connection was."""
     body = {"input": [f"{number} {each} {LONG}" for each in range(4)]}
     try:
-        return httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60).status_code
+        return web.post(f"{server.url}/v1/embeddings", json=body, timeout=60).status_code
     except httpx.HTTPError:
         return REFUSED
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import web
 from tests.conftest import STOP_SECONDS, Pair, Server, start_server
 from tests.replicas import gone, metric, until
 from tests.system.ends import REFUSED, ask, children, engines
@@ -53,7 +54,7 @@ def test_an_interactive_text_overtakes_a_batch(hurried: Server) -> None:
 
 def seconds_of_a_short_text(server: Server) -> float:
     start = time.monotonic()
-    assert httpx.post(f"{server.url}/v1/embeddings", json=SHORT, timeout=60).status_code == 200
+    assert web.post(f"{server.url}/v1/embeddings", json=SHORT, timeout=60).status_code == 200
     return time.monotonic() - start
 
 
@@ -63,7 +64,7 @@ def waiting(server: Server) -> float:
 
 def test_a_deadline_frees_the_model(hurried: Server) -> None:
     start = time.monotonic()
-    answer = httpx.post(f"{hurried.url}/v1/embeddings", json=LONG, timeout=60)
+    answer = web.post(f"{hurried.url}/v1/embeddings", json=LONG, timeout=60)
     assert answer.status_code == 504, "the work must be longer than the deadline for this to show anything"
     assert time.monotonic() - start < DEADLINE + SOON
     assert seconds_of_a_short_text(hurried) < SOON
@@ -72,7 +73,7 @@ def test_a_deadline_frees_the_model(hurried: Server) -> None:
 
 def test_a_hang_up_frees_the_model(hurried: Server) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{hurried.url}/v1/embeddings", json=LONG, timeout=httpx.Timeout(60, read=1))
+        web.post(f"{hurried.url}/v1/embeddings", json=LONG, timeout=httpx.Timeout(60, read=1))
     assert seconds_of_a_short_text(hurried) < SOON
     until(lambda: waiting(hurried) == 0, seconds=5)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import numpy as np
 import psutil
 import pytest
 
+from tests import web
 from tests.conftest import Server
 from tests.engine.media.test_decoders import is_ours
 from tests.parity import cases
@@ -28,7 +28,7 @@ def decoders(server: Server) -> list[psutil.Process]:
 
 def embed(server: Server, seed: int) -> np.ndarray:
     item = {"image": url(cases.image(333, 251, seed=seed), "image/png")}
-    answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": [item]}, timeout=120)
+    answer = web.post(f"{server.url}/v1/embeddings", json={"input": [item]}, timeout=120)
     assert answer.status_code == 200, answer.text
     return np.array(answer.json()["data"][0]["embedding"], np.float32)
 

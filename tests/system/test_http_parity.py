@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from qvl.engine.protocol import Content, Source
+from tests import web
 from tests.conftest import Pair, Server
 from tests.parity import cases
 from tests.reference import Reference
@@ -85,7 +85,7 @@ def oracle_item(content: Content, folder: Path) -> dict[str, Any]:
 
 
 def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{server.url}{path}", json=body, timeout=120)
+    answer = web.post(f"{server.url}{path}", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -167,7 +167,7 @@ def test_skip_answers_the_rest(server: Server) -> None:
 
 def test_a_bad_document_names_itself_and_fails_before_the_engine(server: Server) -> None:
     body = {"query": "q", "documents": ["a", {"image": "data:text/plain;base64,aGVsbG8="}]}
-    answer = httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60)
+    answer = web.post(f"{server.url}/v1/rerank", json=body, timeout=60)
     assert (answer.status_code, answer.json()["error"]["param"]) == (415, "documents[1].image")
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests import web
 from tests.conftest import STOP_SECONDS, Pair, Server, start_server
 from tests.replicas import gone, metric
 from tests.system.ends import REFUSED, REQUESTS, ask, children, engines
@@ -84,7 +85,7 @@ def test_the_model_is_asked_once(caching: Server) -> None:
     ]
 
     def answers() -> list[Any]:
-        return [httpx.post(caching.url + path, json=body, timeout=60).json() for path, body in asked]
+        return [web.post(caching.url + path, json=body, timeout=60).json() for path, body in asked]
 
     first, again = answers(), answers()
     assert [each["data"] for each in first[:1]] == [each["data"] for each in again[:1]]
@@ -117,7 +118,7 @@ def test_a_killed_engine_ends_the_server_with_an_error(caching: Server) -> None:
         ready = []
         while caching.process.poll() is None:
             try:
-                ready.append(httpx.get(f"{caching.url}/health/ready", timeout=5).status_code)
+                ready.append(web.get(f"{caching.url}/health/ready", timeout=5).status_code)
             except httpx.HTTPError:
                 break
             time.sleep(0.05)

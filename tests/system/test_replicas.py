@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from tests import web
 from tests.conftest import START_SECONDS, STOP_SECONDS, Pair, Server, start_server
 from tests.replicas import CLIENTS, connections, family, gone, load, metric, replicas, until
 
@@ -25,7 +26,7 @@ def ask(client: httpx.Client) -> Any:
 
 
 def ask_anew(server: Server) -> int:
-    return httpx.post(f"{server.url}/v1/embeddings", json=QUESTION, timeout=60).status_code
+    return web.post(f"{server.url}/v1/embeddings", json=QUESTION, timeout=60).status_code
 
 
 def both_are_ready(server: Server) -> None:

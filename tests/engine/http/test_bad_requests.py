@@ -12,6 +12,7 @@ import pytest
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.media import MediaLoader
 from qvl.engine.media.decoders import ForkServer
+from tests import web
 from tests.conftest import Server
 from tests.engine.http.bad_requests import ALL, SHAPES, Bad, jpeg, url
 from tests.engine.http.conftest import Client, on_a_port
@@ -35,7 +36,7 @@ def told(answer: httpx.Response) -> dict[str, Any]:
 
 def send(url: str, bad: Bad) -> httpx.Response:
     headers = {"content-type": "application/json", **bad.headers}
-    return httpx.post(url + bad.route, content=bad.content(), headers=headers, timeout=60)
+    return web.post(url + bad.route, content=bad.content(), headers=headers, timeout=60)
 
 
 def test_there_are_more_than_fifty_and_no_two_have_one_name() -> None:
@@ -65,7 +66,7 @@ def test_on_a_port_with_media(reading: str, bad: Bad) -> None:
 
 def test_good_requests_follow(reading: str) -> None:
     good = {"input": ["good", {"image": url("image/jpeg", jpeg())}]}
-    assert httpx.post(f"{reading}/v1/embeddings", json=good).status_code == 200
+    assert web.post(f"{reading}/v1/embeddings", json=good).status_code == 200
 
 
 @pytest.mark.engine
@@ -76,5 +77,5 @@ def test_all_against_the_engine(server: Server) -> None:
         except AssertionError as error:
             error.add_note(bad.name)
             raise
-    answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": "good"}, timeout=60)
+    answer = web.post(f"{server.url}/v1/embeddings", json={"input": "good"}, timeout=60)
     assert answer.status_code == 200

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-import httpx
-
+from tests import web
 from tests.engine.http.test_server import ROOT, Running, Start, in_flight, ready, start, until
 from tests.replicas import load
 from tests.tools import faketime
@@ -54,14 +53,14 @@ def test_a_clock_that_jumps_is_noticed_by_nobody(start: Start, tmp_path: Path) -
     assert set(statuses) == {200}, statuses
     assert waiting.result(timeout=60).status_code == 504  # neither at the jump forward nor a day later
     assert time.monotonic() - began > REQUEST_SECONDS
-    assert httpx.get(f"{server.url}/health/ready", timeout=10).status_code == 200
+    assert web.get(f"{server.url}/health/ready", timeout=10).status_code == 200
 
 
 def wait_for_clock(server: Running, ahead: timedelta) -> None:
     """Until the server's own date, which it tells with each answer, is so far from ours."""
 
     def jumped() -> bool:
-        told = httpx.get(f"{server.url}/health/live", timeout=10).headers["date"]
+        told = web.get(f"{server.url}/health/live", timeout=10).headers["date"]
         return abs(parsedate_to_datetime(told) - datetime.now(UTC) - ahead) < timedelta(hours=1)
 
     until(jumped)

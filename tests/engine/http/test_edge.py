@@ -18,6 +18,7 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import JsonLines
 from qvl.engine.protocol import Health
+from tests import web
 from tests.engine.http.conftest import Client, on_a_port, settings
 from tests.engine.http.fake import FakeEngine
 
@@ -90,22 +91,22 @@ def test_body_limit_of_an_announced_and_of_a_streamed_body(engine: FakeEngine) -
     with on_a_port(engine, limits=Limits(body_bytes=1000)) as url:
         large = b'{"input": "' + b"a" * 1000 + b'"}'
         plain = {"content-type": "application/json"}
-        assert code(httpx.post(url + E, content=large, headers=plain)) == (413, "body_too_large")
+        assert code(web.post(url + E, content=large, headers=plain)) == (413, "body_too_large")
         stream = (large[i : i + 100] for i in range(0, len(large), 100))
-        assert code(httpx.post(url + E, content=stream, headers=plain)) == (413, "body_too_large")
-        assert httpx.post(url + E, json=GOOD).status_code == 200
+        assert code(web.post(url + E, content=stream, headers=plain)) == (413, "body_too_large")
+        assert web.post(url + E, json=GOOD).status_code == 200
 
 
 def test_bodies_of_all_requests_together_are_bounded(engine: FakeEngine) -> None:
     with on_a_port(engine, limits=Limits(bodies_bytes=1000)) as url, connect(url) as slow:
         slow.sendall(head(900) + b'{"input": "' + b" " * 800)
-        wait_for(lambda: "in_flight 2.0" in httpx.get(f"{url}/metrics").text)
-        wait_for(lambda: httpx.post(url + E, json={"input": "a" * 300}).status_code == 429)
-        refused = httpx.post(url + E, json={"input": "a" * 300})
+        wait_for(lambda: "in_flight 2.0" in web.get(f"{url}/metrics").text)
+        wait_for(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 429)
+        refused = web.post(url + E, json={"input": "a" * 300})
         assert (code(refused), refused.headers["retry-after"]) == ((429, "bodies_full"), "1")
-        assert httpx.post(url + E, json=GOOD).status_code == 200
+        assert web.post(url + E, json=GOOD).status_code == 200
         slow.close()
-        wait_for(lambda: httpx.post(url + E, json={"input": "a" * 300}).status_code == 200)
+        wait_for(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 200)
 
 
 def test_limits_on_items_and_documents(make: Callable[..., Client]) -> None:
@@ -151,14 +152,14 @@ def test_hanging_up_cancels_the_work(live: str, engine: FakeEngine) -> None:
         sock.sendall(head(len(body)) + body)
         wait_for(lambda: bool(engine.requests))
     wait_for(lambda: engine.cancelled == 1)
-    wait_for(lambda: 'status="499"' in httpx.get(f"{live}/metrics").text)
+    wait_for(lambda: 'status="499"' in web.get(f"{live}/metrics").text)
 
 
 def test_hanging_up_while_sending(live: str) -> None:
     with connect(live) as sock:
         sock.sendall(head(100) + b'{"input"')
         time.sleep(0.1)
-    wait_for(lambda: 'code="client_closed"' in httpx.get(f"{live}/metrics").text)
+    wait_for(lambda: 'code="client_closed"' in web.get(f"{live}/metrics").text)
 
 
 def test_two_content_types(live: str) -> None:

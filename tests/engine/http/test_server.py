@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import web
 from tests.conftest import free_port
 from tests.engine.conftest import Run, lines_of
 from tests.engine.http.test_edge import connect, head
@@ -31,7 +32,7 @@ class Running:
     url: str
 
     def post(self, text: str) -> httpx.Response:
-        return httpx.post(self.url + E, json={"input": text}, timeout=20)
+        return web.post(self.url + E, json={"input": text}, timeout=20)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -79,7 +80,7 @@ def start() -> Iterator[Start]:
 
 def probe(url: str) -> int | None:
     try:
-        return httpx.get(url, timeout=5).status_code
+        return web.get(url, timeout=5).status_code
     except httpx.TransportError:
         return None
 
@@ -99,7 +100,7 @@ def ready(server: Running) -> Running:
 def in_flight(server: Running) -> Future[httpx.Response]:
     """A request that does not end by itself, once it has arrived."""
     answer = ThreadPoolExecutor(1).submit(server.post, "!slow")
-    until(lambda: "qvl_requests_in_flight 2.0" in httpx.get(f"{server.url}/metrics").text)
+    until(lambda: "qvl_requests_in_flight 2.0" in web.get(f"{server.url}/metrics").text)
     return answer
 
 
@@ -121,7 +122,7 @@ def test_probes_while_loading(start: Start) -> None:
     assert probe(f"{server.url}/health/ready") == 503
     answer = server.post("a")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
-    listed = httpx.get(f"{server.url}/v1/models")
+    listed = web.get(f"{server.url}/v1/models")
     assert (listed.status_code, listed.json()["error"]["code"]) == (503, "starting")
     server.signal()
     assert server.wait() == 0
@@ -164,7 +165,7 @@ def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
     server = ready(start())
     with connect(server.url) as sock:
         sock.sendall(head(100) + b'{"input"')
-        until(lambda: "qvl_requests_in_flight 2.0" in httpx.get(f"{server.url}/metrics").text)
+        until(lambda: "qvl_requests_in_flight 2.0" in web.get(f"{server.url}/metrics").text)
         server.signal()
         said = b"".join(iter(lambda: sock.recv(2000), b""))
     assert b" 503 " in said and b'"draining"' in said

