@@ -43,7 +43,7 @@ _ENVIRONMENT = {
 _log = logging.getLogger("qvl.engine")
 
 _STOP_SECONDS = 3.0
-_TOLD_SECONDS = 0.2
+_LOOK_SECONDS = 0.01
 
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
@@ -141,10 +141,13 @@ async def shut_down(engine: Any) -> None:
     On their way out they walk over all their objects for seconds. What is alone on a CPU holds nothing
     outside itself: it is killed as soon as vLLM knows that it is to end, and takes that for no crash.
     """
+    client = engine.engine_core
     alone = on_cpu() and engine.vllm_config.parallel_config.world_size == 1
-    processes = list(engine.engine_core.resources.engine_manager.processes) if alone else []
+    processes = list(client.resources.engine_manager.processes) if alone else []
     ended = asyncio.ensure_future(asyncio.to_thread(engine.shutdown, timeout=_STOP_SECONDS))
-    await asyncio.wait([ended], timeout=_TOLD_SECONDS)
+    while processes and client._finalizer.alive:  # until then vLLM would report a crash
+        if (await asyncio.wait([ended], timeout=_LOOK_SECONDS))[0]:
+            break
     for process in processes:
         process.kill()
     await ended
