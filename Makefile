@@ -14,7 +14,7 @@ demo: setup  ## start the real engine on this CPU with a tiny model, embed, rank
 test: setup  ## every test, the real engine included
 	@.venv/bin/python -m pytest
 
-test-oldest:  ## the engine's tests on the oldest vLLM that is supported
+test-oldest:  ## parity of one kind of checkpoint, and the engine's settings, on the oldest vLLM that is supported
 	@.ci/setup oldest
 	@.venv-oldest/bin/python -m pytest tests/parity tests/engine/test_tokens.py tests/engine/test_compat.py \
 	    -k "untied or lora or warm_up or tokens or compat"

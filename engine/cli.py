@@ -17,13 +17,13 @@ from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.options import SOURCES, ConfigFile, Model, Out, Source, flat, shown_default, with_bundled
 from qvl.engine.quantize.cli import quantize
 from qvl.engine.search.cli import search
-from qvl.engine.start import wait_for_plugin
+from qvl.engine.start import rest_collector
 from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas
 
 USAGE_ERROR = 2
 EPILOGUE = "Every option can also come from the environment (`QVL_PORT` for `--port`) or from `--config`."
 
-wait_for_plugin()
+rest_collector()
 
 for settings in (
     ServerConfig,

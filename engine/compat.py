@@ -1,4 +1,4 @@
-"""Everything in the settings of vLLM that depends on its version or platform.
+"""Everything about vLLM, its settings and its end, that depends on its version or platform.
 
 Covers 0.26 to 0.33. torch and vLLM are imported inside the functions: reading this file loads neither.
 """
@@ -42,17 +42,18 @@ _ENVIRONMENT = {
 }
 _log = logging.getLogger("qvl.engine")
 
-_STOP_SECONDS = 3.0
-_LOOK_SECONDS = 0.01
-
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
 _VISION = r"re:.*visual\..*"
 """The layers of the vision tower and its mergers."""
 _CPU_SEQUENCES = 8
 """Longest sequences that a CPU engine's KV cache holds at once."""
-_DUMMY = 64
-"""Sides of the pictures that vLLM makes for itself on a CPU."""
+_DUMMY = {"width": 64, "height": 64}
+"""Of the pictures that vLLM makes for itself on a CPU."""
+_STOP_SECONDS = 3.0
+"""For an engine process to end by itself."""
+_LOOK_SECONDS = 0.01
+"""Between two looks whether vLLM knows that it is to end."""
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -89,7 +90,6 @@ def engine_args(
 
     from qvl.engine.model.pixels import PixelsFile
 
-    images, videos = _media(config)
     settings: dict[str, Any] = {
         "model": str(checkpoint.path),
         "served_model_name": checkpoint.name,
@@ -116,7 +116,7 @@ def engine_args(
         "enable_prefix_caching": (
             checkpoint.role == "reranker" if config.prefix_caching is None else config.prefix_caching
         ),
-        "limit_mm_per_prompt": {"image": images, "video": videos},
+        "limit_mm_per_prompt": _media(config),
         # Ours are the only inputs and they are hashed by content; a second cache can only disagree.
         "mm_processor_cache_gb": 0,
         "mm_device_do_normalize": False,
@@ -205,24 +205,25 @@ def lora_requests(adapters: Sequence[Adapter]) -> dict[str, Any]:
     }
 
 
-def _media(config: EngineConfig) -> tuple[int, int]:
-    """Images and videos of a prompt: one of a rerank holds two items."""
-    return config.limits.images * 2, config.limits.videos * 2
+def _media(config: EngineConfig) -> dict[str, Any]:
+    """Images and videos of a prompt: one of a rerank holds two items.
+
+    vLLM's own are the largest: a GPU's memory is measured with them. A CPU's is not, and they would be
+    prepared all the same, in this process, while the engine loads.
+    """
+    images, videos = config.limits.images * 2, config.limits.videos * 2
+    if not on_cpu():
+        return {"image": images, "video": videos}
+    return {"image": {"count": images, **_DUMMY}, "video": {"count": videos, "num_frames": 2, **_DUMMY}}
 
 
 def _cpu_settings(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     itemsize = _ITEMSIZE[checkpoint.dtype if config.dtype == "auto" else config.dtype]
     longest = checkpoint.kv_bytes_per_token(itemsize) * checkpoint.max_length
-    images, videos = _media(config)
     return {
         "kv_cache_memory_bytes": max(64 << 20, _CPU_SEQUENCES * longest),
         "block_size": 32,
         "skip_mm_profiling": True,
-        # Its largest would be prepared all the same, in this process, while the engine loads.
-        "limit_mm_per_prompt": {
-            "image": {"count": images, "width": _DUMMY, "height": _DUMMY},
-            "video": {"count": videos, "num_frames": 2, "width": _DUMMY, "height": _DUMMY},
-        },
     }
 
 

@@ -32,7 +32,7 @@ async def start_engine(config: EngineConfig, metrics: Metrics | None = None) -> 
     return engine
 
 
-def wait_for_plugin() -> None:
+def rest_collector() -> None:
     """In a process that vLLM has spawned, where the main module comes first, under another name: nothing is
     collected while vLLM is imported, until it calls `model.plugin.register`, which freezes what is there."""
     if sys.modules.get("__mp_main__") not in (None, sys.modules["__main__"]):

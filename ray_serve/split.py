@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
+import pybase64
 
 from qvl.engine.admission import cost
 from qvl.engine.api import Service
@@ -182,7 +182,7 @@ def _sources(given: Video) -> str | list[str]:
 
 
 def _source(given: Source) -> str:
-    return given if isinstance(given, str) else b64encode(given).decode("ascii")
+    return given if isinstance(given, str) else pybase64.b64encode_as_string(given)
 
 
 def _renamed(result: RerankResult, part: RerankRequest) -> RerankResult:

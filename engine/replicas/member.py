@@ -27,11 +27,11 @@ from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.replicas.channel import Channel, Closed, Failed, Full, Ready, Refusing
 from qvl.engine.server import serve_at
-from qvl.engine.start import start_engine, wait_for_plugin
+from qvl.engine.start import rest_collector, start_engine
 
 USAGE_ERROR = 2
 
-wait_for_plugin()
+rest_collector()
 
 _log = logging.getLogger("qvl.replica")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 MAIN = """
 import gc, json, multiprocessing, sys, types
-from qvl.engine import cli, compat
+from qvl.engine import cli
 from qvl.engine.model import plugin
 
 

@@ -43,7 +43,7 @@ def test_an_interactive_text_overtakes_a_batch(hurried: Server) -> None:
     body = {"input": LONG["input"][:240], "priority": "batch"}
     with ThreadPoolExecutor(1) as pool:
         start = time.monotonic()
-        batch = pool.submit(httpx.post, f"{hurried.url}/v1/embeddings", json=body, timeout=60)
+        batch = pool.submit(web.post, f"{hurried.url}/v1/embeddings", json=body, timeout=60)
         until(lambda: waiting(hurried) > 50, seconds=5)
         seconds_of_a_short_text(hurried)
         overtook = not batch.done()
