@@ -57,13 +57,13 @@ def _(asked: Tokens) -> int:
 
 @cost.register
 def _(asked: EmbedRequest) -> int:
-    return sum(cost(item) for item in asked.input)
+    return sum(map(cost, asked.input))
 
 
 @cost.register
 def _(asked: RerankRequest) -> int:
     """The query counts once: its documents share it."""
-    return cost(asked.query) + sum(cost(each) for each in asked.documents)
+    return cost(asked.query) + sum(map(cost, asked.documents))
 
 
 def _utf8_bytes(text: str) -> int:

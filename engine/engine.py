@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +25,7 @@ from qvl.engine.errors import BadRequest, NotFound, QvlError
 from qvl.engine.llm import LLM
 from qvl.engine.load import load
 from qvl.engine.metrics import Metrics
-from qvl.engine.prepare import Outcome, Preparer, Ready, settled
+from qvl.engine.prepare import Outcome, Preparer, Ready, settled, usage
 from qvl.engine.protocol import (
     EmbedRequest,
     EmbedResult,
@@ -174,9 +173,9 @@ class Engine:
         return [next(answers) if isinstance(each, Ready) else each for each in batch]
 
     def _account(self, role: Role, batch: list[Outcome]) -> Usage:
-        usage = reduce(add, (each.usage for each in batch if isinstance(each, Ready)), Usage())
-        self.metrics.usage(role, len(batch), usage)
-        return usage
+        read = usage(batch)
+        self.metrics.usage(role, len(batch), read)
+        return read
 
 
 def _width(dimensions: int | None, model: LLM) -> int:

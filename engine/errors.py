@@ -17,6 +17,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class QvlError(Exception):
     """Base of all; `param` names the part of the request, e.g. `input[3].image`."""
@@ -34,6 +36,12 @@ class QvlError(Exception):
     def body(self) -> dict[str, dict[str, str | None]]:
         """The wire shape, equal for every route: `{"error": {...}}`."""
         return {"error": {"message": self.message, "type": self.type, "code": self.code, "param": self.param}}
+
+    def bare(self) -> Self:
+        """Without the frames it came through. They hold bodies and pixels, and, once one of them has kept the
+        error, hold each other until the garbage collector comes."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class RequestError(QvlError):

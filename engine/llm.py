@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -177,14 +178,14 @@ class LLM:
                 self._arena.unpin(blocks, read=not isinstance(error, asyncio.CancelledError))
                 raise
         except TooLarge as error:
-            return error
+            return error.bare()
         if blocks:
             asked.answer.add_done_callback(partial(self._unpin, blocks))
         return _Sent(key, asked)
 
     def _row(self, sent: _Sent, answer: Any) -> Row | QvlError:
         row: Row = answer.float().numpy().reshape(-1)
-        if not np.isfinite(row).all():
+        if not math.isfinite(row.dot(row)):
             return QvlError("the model gave a number that is not finite; try bfloat16", code="not_finite")
         self._answers.keep(sent.key, row)
         return row

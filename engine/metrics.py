@@ -7,10 +7,11 @@ which the environment variable FOLDER turns on before the library is imported), 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -86,7 +87,7 @@ class Metrics:
             buckets=_STAGE_SECONDS,
             registry=own,
         )
-        self._stage = {name: self._stages.labels(name) for name in get_args(Stage)}
+        self._stage = {name: self._stages.labels(name).observe for name in get_args(Stage)}
         self._items = Counter(
             "qvl_items", "Items embedded, or pairs scored, by model role.", ("role",), registry=own
         )
@@ -103,23 +104,24 @@ class Metrics:
         self._errors = Counter(
             "qvl_errors", "Requests refused or failed, by reason.", ("code", "status", "route"), registry=own
         )
+        # To find a series by its labels takes longer than to count in it.
+        self._answered = cache(
+            lambda route, status, key: (
+                self._requests.labels(route, str(status)).inc,
+                self._latency.labels(route).observe,
+                self._by_key.labels(key, str(status)).inc,
+            )
+        )
+        self._read = cache(lambda role: (self._items.labels(role).inc, self._tokens.labels(role, "text").inc))
 
-    @contextmanager
-    def stage(self, name: Stage) -> Iterator[None]:
+    def stage(self, name: Stage) -> AbstractContextManager[None]:
         """Times one stage, also when it fails."""
-        start = time.perf_counter()
-        try:
-            if self.tracer is None:
-                yield
-            else:
-                with self.tracer.stage(name):
-                    yield
-        finally:
-            self._stage[name].observe(time.perf_counter() - start)
+        return _Timed(self._stage[name], None if self.tracer is None else self.tracer.stage(name))
 
     def usage(self, role: str, items: int, usage: Usage) -> None:
-        self._items.labels(role).inc(items)
-        self._tokens.labels(role, "text").inc(usage.text_tokens)
+        count_items, count_tokens = self._read(role)
+        count_items(items)
+        count_tokens(usage.text_tokens)
         if not usage.visual_tokens:
             return
         self._tokens.labels(role, "visual").inc(usage.visual_tokens)
@@ -128,15 +130,9 @@ class Metrics:
         self._pixels.labels(role, "image").inc(usage.image_pixels)
         self._pixels.labels(role, "video").inc(usage.video_pixels)
 
-    @contextmanager
-    def queued(self, role: str, items: int) -> Iterator[None]:
+    def queued(self, role: str, items: int) -> AbstractContextManager[None]:
         """Counts items as waiting or running in the model."""
-        gauge = self._queued.labels(role)
-        gauge.inc(items)
-        try:
-            yield
-        finally:
-            gauge.dec(items)
+        return _Counted(self._queued.labels(role), items)
 
     def lookup(self, cache: str) -> Callable[[bool], None]:
         """What is to be told of every look-up in `cache` whether it was a hit."""
@@ -146,18 +142,14 @@ class Metrics:
     def error(self, code: str, status: int, route: str) -> None:
         self._errors.labels(code, str(status), route).inc()
 
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        self._in_flight.inc()
-        try:
-            yield
-        finally:
-            self._in_flight.dec()
+    def in_flight(self) -> AbstractContextManager[None]:
+        return _Counted(self._in_flight, 1)
 
     def request(self, route: str, status: int, seconds: float, key: str) -> None:
-        self._requests.labels(route, str(status)).inc()
-        self._latency.labels(route).observe(seconds)
-        self._by_key.labels(key, str(status)).inc()
+        count, observe, count_of_key = self._answered(route, status, key)
+        count()
+        observe(seconds)
+        count_of_key()
 
     def ready(self, ready: bool) -> None:
         """Whether this replica takes requests."""
@@ -166,3 +158,39 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Timed(AbstractContextManager[None]):
+    """A class, as `_Counted`: a generator for each stage took as long as all that is counted."""
+
+    __slots__ = ("_observe", "_span", "_start")
+
+    def __init__(
+        self, observe: Callable[[float], None], span: AbstractContextManager[object] | None
+    ) -> None:
+        self._observe = observe
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+        if self._span is not None:
+            self._span.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if self._span is not None:
+            self._span.__exit__(*error)
+        self._observe(time.perf_counter() - self._start)
+
+
+class _Counted(AbstractContextManager[None]):
+    __slots__ = ("_count", "_gauge")
+
+    def __init__(self, gauge: Gauge, count: int) -> None:
+        self._gauge = gauge
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._gauge.inc(self._count)
+
+    def __exit__(self, *error: object) -> None:
+        self._gauge.dec(self._count)

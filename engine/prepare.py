@@ -6,7 +6,7 @@ A query is loaded once for all its documents. An item that fails becomes its err
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -33,22 +33,28 @@ class Ready:
     prompt: Prompt
     visuals: tuple[Visual, ...]
 
-    @property
-    def usage(self) -> Usage:
-        visual = sum(v.tokens for v in self.visuals)
-        images = [v for v in self.visuals if v.kind == "image"]
-        videos = [v for v in self.visuals if v.kind == "video"]
-        return Usage(
-            text_tokens=len(self.prompt.ids) - visual,
-            visual_tokens=visual,
-            images=len(images),
-            videos=len(videos),
-            image_pixels=sum(v.pixels.size // 3 for v in images),
-            video_pixels=sum(v.pixels.size // 3 for v in videos),
-        )
-
 
 Outcome: TypeAlias = Ready | QvlError
+
+
+def usage(batch: Iterable[Outcome]) -> Usage:
+    """Of all that the model is to read."""
+    ready = [each for each in batch if isinstance(each, Ready)]
+    tokens = sum([len(each.prompt.ids) for each in ready])
+    visuals = [visual for each in ready for visual in each.visuals]
+    if not visuals:
+        return Usage(text_tokens=tokens)
+    visual = sum(v.tokens for v in visuals)
+    images = [v.pixels.size // 3 for v in visuals if v.kind == "image"]
+    videos = [v.pixels.size // 3 for v in visuals if v.kind == "video"]
+    return Usage(
+        text_tokens=tokens - visual,
+        visual_tokens=visual,
+        images=len(images),
+        videos=len(videos),
+        image_pixels=sum(images),
+        video_pixels=sum(videos),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class Preparer:
         await self._media.close()
 
     async def _load(self, items: Sequence[Content], on_error: OnError) -> list[tuple[Visual, ...] | QvlError]:
+        if not any([item.images or item.videos for item in items]):
+            return [()] * len(items)
         with self._metrics.stage("media"):
             return settled(await self._media.load(items), on_error)
 
@@ -141,7 +149,7 @@ def _finish(
         )
         return Ready(found, item.visuals)
     except QvlError as error:
-        return error
+        return error.bare()
 
 
 def _length(item: Content, instruction: str | None) -> int:

@@ -18,8 +18,10 @@ from qvl.engine.errors import BadRequest, Unprocessable
 _END = "<|im_end|>"
 _SYSTEM_CHARACTERS = 4096
 """A longer system message is tokenised anew each time."""
-_SYSTEMS = 256
-"""System messages whose ids are kept."""
+_TAIL_CHARACTERS = 64
+"""That may follow the last <|im_end|>; a template's tail has 24."""
+_KEPT = 256
+"""Heads and tails of prompts whose ids are kept."""
 
 
 class Shaped(Protocol):
@@ -69,7 +71,8 @@ class PromptTokenizer:
         self._special = special
         self._reranker = reranker
         self._appended = _appended(tokenizer)
-        self._system = lru_cache(_SYSTEMS)(self._encoded_system) if _splits(tokenizer) else None
+        self._splits = _splits(tokenizer)
+        self._kept = lru_cache(_KEPT)(self._encoded)
         self.max_length = max_length
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
 
@@ -77,24 +80,26 @@ class PromptTokenizer:
         """Ids with the tokenizer's own special tokens, pads not widened; releases the GIL."""
         if not texts:
             return []
-        heads, tails = zip(*(self._behind_system(text) for text in texts), strict=True)
+        cut = [self._cut_up(text) for text in texts]
         # One text alone: the thread pool costs more than it.
         found = (
-            [self._tokenizer.encode(tails[0], add_special_tokens=True)]
+            [self._tokenizer.encode(cut[0][1], add_special_tokens=False)]
             if len(texts) == 1
-            else self._tokenizer.encode_batch_fast(list(tails), add_special_tokens=True)
+            else self._tokenizer.encode_batch_fast([middle for _, middle, _ in cut], add_special_tokens=False)
         )
-        return [head + each.ids for head, each in zip(heads, found, strict=True)]
+        return [[*head, *each.ids, *tail] for (head, _, tail), each in zip(cut, found, strict=True)]
 
-    def _behind_system(self, text: str) -> tuple[list[int], str]:
-        """The ids of the system message, which few requests change, and the text that follows it."""
-        end = text.find(_END, 0, _SYSTEM_CHARACTERS) + len(_END)
-        if self._system is None or end < len(_END):
-            return [], text
-        return self._system(text[:end]), text[end:]
+    def _cut_up(self, text: str) -> tuple[Sequence[int], str, Sequence[int]]:
+        """The ids of the system message, which few requests change, the text that follows it, and the ids of
+        what follows that text, which is the template's."""
+        head = text.find(_END, 0, _SYSTEM_CHARACTERS) + len(_END)
+        tail = text.rfind(_END, max(head, len(text) - _TAIL_CHARACTERS))
+        if not self._splits or head < len(_END) or tail < 0:
+            return (), text, self._appended
+        return self._kept(text[:head], False), text[head:tail], self._kept(text[tail:], True)
 
-    def _encoded_system(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+    def _encoded(self, text: str, last: bool) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=last).ids
         return ids
 
     def clip(self, text: str, tokens: int) -> str:

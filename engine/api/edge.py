@@ -93,7 +93,12 @@ class Edge:
             CALLER.set(caller.name)
             if not self._counted(scope["headers"]):
                 caller.count()
-            await self._traced(scope, receive, send, call)
+            if self.metrics.tracer is None:
+                await self._work(scope, receive, send, call)
+                return
+            with self.metrics.tracer.request(call.route, call.id, scope["headers"]) as span:
+                await self._work(scope, receive, send, call)
+                span.set_attribute("http.response.status_code", call.status or 0)
         except QvlError as error:
             await self._fail(error, send, call)
         except asyncio.CancelledError:
@@ -108,40 +113,30 @@ class Edge:
         return seal is not None and any(n == PART and hmac.compare_digest(v, seal) for n, v in headers)
 
     async def _fail(self, error: QvlError, send: Send, call: Call) -> None:
-        call.error = error
+        call.error = error.bare()
         if call.status is None:
             await failures.send_error(send, error)
 
-    async def _traced(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
-        if self.metrics.tracer is None:
-            await self._told(scope, receive, send, call)
-            return
-        with self.metrics.tracer.request(call.route, call.id, scope["headers"]) as span:
-            await self._told(scope, receive, send, call)
-            span.set_attribute("http.response.status_code", call.status or 0)
-
-    async def _told(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
-        try:
-            await self._work(scope, receive, send)
-        except Exception as failure:  # noqa: BLE001 - the edge: a defect is logged and told as a 500
-            await self._fail(failures.to_error(failure, call.route, call.id), send, call)
-
-    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _work(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         """Run the app until it has answered, the deadline has passed or the client has gone."""
         watch = _Watch(receive, asyncio.timeout(self.seconds), self.bodies)
         try:
-            async with watch.work:
-                await self.app(scope, watch.listen, send)
-        except TimeoutError:
-            if not watch.work.expired():
-                raise
-            if watch.gone:
-                raise ClientClosed("the client closed the connection") from None
-            raise DeadlineExceeded(
-                f"not answered within {self.seconds:g} s (request_seconds); ask for less"
-            ) from None
-        finally:
-            watch.close()
+            try:
+                async with watch.work:
+                    await self.app(scope, watch.listen, send)
+            finally:
+                watch.close()
+        except Exception as failure:  # noqa: BLE001 - the edge: a defect is logged and told as a 500
+            ended = self._ended(watch) if isinstance(failure, TimeoutError) else None
+            await self._fail(ended or failures.to_error(failure, call.route, call.id), send, call)
+
+    def _ended(self, watch: _Watch) -> QvlError | None:
+        """What ended the work from outside; None: nothing did."""
+        if not watch.work.expired():
+            return None
+        if watch.gone:
+            return ClientClosed("the client closed the connection")
+        return DeadlineExceeded(f"not answered within {self.seconds:g} s (request_seconds); ask for less")
 
     def _record(self, call: Call) -> None:
         seconds = time.perf_counter() - call.started

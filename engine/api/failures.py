@@ -51,14 +51,14 @@ def _of_router(failure: HTTPException) -> QvlError:
     )
 
 
-def _headers(error: QvlError) -> dict[str, str]:
+def _headers(error: QvlError) -> list[tuple[bytes, bytes]]:
     """What the status asks for beside the body."""
     if isinstance(error, Overloaded):
-        return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
+        return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after)))]
     if isinstance(error, Unavailable):
-        return {"retry-after": str(_UNAVAILABLE_RETRY_SECONDS)}
+        return [(b"retry-after", b"%d" % _UNAVAILABLE_RETRY_SECONDS)]
     if isinstance(error, Unauthorized):
-        return {"www-authenticate": "Bearer"}
+        return [(b"www-authenticate", b"Bearer")]
     if isinstance(error, MethodNotAllowed):
-        return {"allow": error.allowed}
-    return {}
+        return [(b"allow", error.allowed.encode())]
+    return []

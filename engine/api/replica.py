@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from qvl.engine.api.service import Service
 from qvl.engine.errors import Unavailable
@@ -54,11 +54,11 @@ class Replica:
         """Returns when nothing is in flight."""
         await self._idle.wait()
 
-    async def embed(self, request: EmbedRequest) -> EmbedResult:
-        return await self._run(lambda engine: engine.embed(request))
+    def embed(self, request: EmbedRequest) -> Coroutine[Any, Any, EmbedResult]:
+        return self._run(lambda engine: engine.embed(request))
 
-    async def rerank(self, request: RerankRequest) -> RerankResult:
-        return await self._run(lambda engine: engine.rerank(request))
+    def rerank(self, request: RerankRequest) -> Coroutine[Any, Any, RerankResult]:
+        return self._run(lambda engine: engine.rerank(request))
 
     async def health(self) -> Health:
         if self._refusing is not None or self._engine is None:

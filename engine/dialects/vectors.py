@@ -24,6 +24,9 @@ class Kind:
     base64: bool = False
 
 
+_FLOATS, _BASE64 = Kind(), Kind(base64=True)
+
+
 class Encode(Protocol):
     """Turns the result's vectors into one wire value per item."""
 
@@ -34,9 +37,9 @@ def spelled(name: Spelling) -> Kind:
     """Cohere's and Jina's single field."""
     match name:
         case "base64":
-            return Kind(base64=True)
+            return _BASE64
         case "float":
-            return Kind()
+            return _FLOATS
         case dtype:
             return Kind(dtype)
 
@@ -44,6 +47,8 @@ def spelled(name: Spelling) -> Kind:
 def kind(encoding_format: str | None, dtypes: Mapping[str, Spelling | None]) -> Kind:
     """One kind from a form and at most one number type, whichever field spells it."""
     given = {name: spelled(value) for name, value in dtypes.items() if value is not None}
+    if not given:
+        return _BASE64 if encoding_format == "base64" else _FLOATS
     chosen = {asked.dtype for asked in given.values()}
     if len(chosen) > 1:
         raise BadRequest(
@@ -52,4 +57,4 @@ def kind(encoding_format: str | None, dtypes: Mapping[str, Spelling | None]) -> 
             code="conflicting_fields",
         )
     as_base64 = encoding_format == "base64" or any(asked.base64 for asked in given.values())
-    return Kind(chosen.pop() if chosen else "float32", as_base64)
+    return Kind(chosen.pop(), as_base64)

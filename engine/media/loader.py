@@ -65,8 +65,6 @@ class MediaLoader:
 
         Raises Unavailable when it is closed meanwhile.
         """
-        if not any(content.videos or content.images for content in contents):
-            return [() for _ in contents]
         stop = threading.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -128,7 +126,7 @@ class _Batch:
             ]
             return tuple([_result(await task, name) for name, task in named])
         except QvlError as error:
-            return error
+            return error.bare()
 
     def _image(self, image: Source) -> Task[Visual]:
         return self._file(image, ("image",), Job("image", self._limits))
@@ -189,7 +187,7 @@ async def _settled(load: Coroutine[Any, Any, T]) -> T | QvlError:
     try:
         return await load
     except QvlError as error:
-        return error
+        return error.bare()
 
 
 def _result(outcome: T | QvlError, name: str) -> T:

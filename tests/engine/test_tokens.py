@@ -75,14 +75,13 @@ def both(folder: Path) -> dict[bool, PromptTokenizer]:
     return {end: build(folder, append_end=end) for end in (False, True)}
 
 
-def test_the_system_message_is_tokenised_once(folder: Path) -> None:
+def test_the_template_around_a_text_is_tokenised_once(folder: Path) -> None:
     ours = build(folder)
-    head = "<|im_start|>system\nRepresent it.<|im_end|>\n"
-    ours.encode([f"{head}a", f"{head}b"])
-    assert ours._system is not None
-    assert ours._system.cache_info().hits == 1
-    ours.encode([f"{'x' * 5000}<|im_end|>a"])
-    assert ours._system.cache_info().currsize == 1
+    head, tail = "<|im_start|>system\nRepresent it.<|im_end|>\n", "<|im_end|>\n<|im_start|>assistant\n"
+    ours.encode([f"{head}a{tail}", f"{head}b{tail}"])
+    assert ours._kept.cache_info()[:2] == (2, 2)  # hits and misses
+    ours.encode([f"{'x' * 5000}<|im_end|>a<|im_end|>", f"{head}c<|im_end|>{'x' * 100}"])
+    assert ours._kept.cache_info()[:2] == (2, 2)
 
 
 def spelled(shape: Shape) -> str:
