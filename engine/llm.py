@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
 from qvl.engine.answers import Answers, Row

@@ -165,9 +165,7 @@ class _Timed(AbstractContextManager[None]):
 
     __slots__ = ("_observe", "_span", "_start")
 
-    def __init__(
-        self, observe: Callable[[float], None], span: AbstractContextManager[object] | None
-    ) -> None:
+    def __init__(self, observe: Callable[[float], None], span: AbstractContextManager[object] | None) -> None:
         self._observe = observe
         self._span = span
 

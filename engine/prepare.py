@@ -113,7 +113,7 @@ class Preparer:
         await self._media.close()
 
     async def _load(self, items: Sequence[Content], on_error: OnError) -> list[tuple[Visual, ...] | QvlError]:
-        if not any([item.images or item.videos for item in items]):
+        if not any(item.images or item.videos for item in items):
             return [()] * len(items)
         with self._metrics.stage("media"):
             return settled(await self._media.load(items), on_error)

@@ -6,13 +6,14 @@ reference, which tokenises thousands of spelled-out pads instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
 
 from tokenizers import Tokenizer
 
+from qvl.engine import bpe
 from qvl.engine.errors import BadRequest, Unprocessable
 
 _END = "<|im_end|>"
@@ -72,6 +73,7 @@ class PromptTokenizer:
         self._reranker = reranker
         self._appended = _appended(tokenizer)
         self._splits = _splits(tokenizer)
+        self._proven = bpe.proven(tokenizer)
         self._kept = lru_cache(_KEPT)(self._encoded)
         self.max_length = max_length
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -81,13 +83,19 @@ class PromptTokenizer:
         if not texts:
             return []
         cut = [self._cut_up(text) for text in texts]
+        found = self._ids([middle for _, middle, _ in cut])
+        return [[*head, *ids, *tail] for (head, _, tail), ids in zip(cut, found, strict=True)]
+
+    def _ids(self, texts: list[str]) -> Iterator[list[int]]:
+        found = [self._proven(text) for text in texts] if self._proven else [None] * len(texts)
+        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
         # One text alone: the thread pool costs more than it.
-        found = (
-            [self._tokenizer.encode(cut[0][1], add_special_tokens=False)]
-            if len(texts) == 1
-            else self._tokenizer.encode_batch_fast([middle for _, middle, _ in cut], add_special_tokens=False)
+        slower = (
+            iter([self._tokenizer.encode(left[0], add_special_tokens=False)])
+            if len(left) == 1
+            else iter(self._tokenizer.encode_batch_fast(left, add_special_tokens=False) if left else ())
         )
-        return [[*head, *each.ids, *tail] for (head, _, tail), each in zip(cut, found, strict=True)]
+        return (next(slower).ids if ids is None else ids for ids in found)
 
     def _cut_up(self, text: str) -> tuple[Sequence[int], str, Sequence[int]]:
         """The ids of the system message, which few requests change, the text that follows it, and the ids of

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "qvl.engine.errors": set(),
     "qvl.engine.config": {"qvl.engine.errors"},
     "qvl.engine.prompt": {"qvl.engine.protocol"},
-    "qvl.engine.tokens": {"qvl.engine.errors"},
+    "qvl.engine.bpe": set(),
+    "qvl.engine.tokens": {"qvl.engine.bpe", "qvl.engine.errors"},
     "qvl.engine.media": {
         "qvl.engine.media",
         "qvl.engine.config",

@@ -87,7 +87,7 @@ def create_app(
 
 @dataclass(frozen=True, slots=True)
 class _Routes:
-    """The router, with a short cut to what is asked all the time: it matches patterns, one after the other."""
+    """A short cut before the router, which matches patterns, one after the other."""
 
     posts: Mapping[str, ASGIApp]
     router: Router
