@@ -12,14 +12,14 @@ import itertools
 import logging
 import time
 from collections.abc import Coroutine, Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from qvl.engine.arena import Place
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
-from qvl.engine.tokens import Prompt, Span
+from qvl.engine.features import feature
+from qvl.engine.tokens import Prompt
 
 if TYPE_CHECKING:
     from qvl.engine.media import Visual
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DEAD = "the model's engine process has died"
-_INLINE_BYTES = 256
-"""Of a tensor that stands within the message; ours have 48 at most."""
 _log = logging.getLogger("qvl.engine")
-_KWARGS = {
-    "image": ("pixel_values", "image_grid_thw"),
-    "video": ("pixel_values_videos", "video_grid_thw"),
-}
-"""Of vLLM's own model, so that its position code finds the grid."""
 
 
 class Asked(NamedTuple):
@@ -181,52 +174,16 @@ class Core:
         return Unavailable(self.failure or _DEAD, code="engine_dead")
 
     def _features(self, prompt: Prompt, visuals: Sequence[Visual], places: Sequence[Place]) -> list[Any]:
-        """As vLLM's front makes them: content hash, pixels and span of each medium, in the prompt's order."""
-        from vllm.multimodal.inputs import MultiModalFeatureSpec
-
-        made = []
-        for visual, place, span in zip(visuals, places, prompt.spans, strict=True):
+        """Of each medium, in the prompt's order."""
+        for visual in visuals:
             if visual.tokens > self._most_embeddings:
                 raise TooLarge(
                     f"a medium of {visual.tokens} tokens does not fit into one engine step "
                     f"({self._most_embeddings}): send a smaller one, or raise --max-batched-tokens",
                     code="media_too_large",
                 )
-            made.append(
-                MultiModalFeatureSpec(
-                    data=_kwargs_item(visual.kind, visual.grid, place),
-                    modality=visual.kind,
-                    identifier=visual.digest,
-                    mm_position=_range(visual, span, prompt.ids),
-                    mm_hash=visual.digest,
-                )
-            )
+        made = (
+            feature(visual, place, span, prompt.ids)
+            for visual, place, span in zip(visuals, places, prompt.spans, strict=True)
+        )
         return sorted(made, key=lambda each: each.mm_position.offset)
-
-
-@lru_cache(256)
-def _kwargs_item(kind: str, grid: tuple[int, int, int], place: Place) -> msgspec.Raw:
-    """Made and written once for all the pairs of a query."""
-    import torch
-    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
-    from vllm.v1.serial_utils import MsgpackEncoder
-
-    pixels, shape = _KWARGS[kind]
-    field = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
-    data = {
-        pixels: torch.tensor([[place.offset, place.nbytes, place.generation]]),
-        shape: torch.tensor([grid]),
-    }
-    item = MultiModalKwargsItems.from_hf_inputs(data, {pixels: field, shape: field})[kind][0]
-    (written,) = MsgpackEncoder(size_threshold=_INLINE_BYTES).encode(item)
-    return msgspec.Raw(written)
-
-
-def _range(visual: Visual, span: Span, ids: list[int]) -> Any:
-    import torch
-    from vllm.multimodal.inputs import PlaceholderRange
-
-    if visual.kind == "image":
-        return PlaceholderRange(offset=span.offset, length=span.length)
-    inside = torch.tensor(ids[span.offset : span.offset + span.length])
-    return PlaceholderRange(offset=span.offset, length=span.length, is_embed=inside == span.pad)

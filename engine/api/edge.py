@@ -191,6 +191,7 @@ class _Watch:
             self._start.cancel()
         if self._task is not None:
             self._task.cancel()
+            self._task = None  # which would hold what holds it
 
     def _begin(self) -> None:
         self._task = asyncio.create_task(self._until_gone())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import httpx
 import pytest
 
 from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.dialects.fields import Body
+from qvl.engine.errors import QvlError
 from qvl.engine.media import MediaLoader
 from qvl.engine.media.decoders import ForkServer
 from tests import web
@@ -62,6 +66,23 @@ def reading(forks: ForkServer) -> Iterator[str]:
 @pytest.mark.parametrize("bad", ALL, ids=lambda bad: bad.name)
 def test_on_a_port_with_media(reading: str, bad: Bad) -> None:
     check(bad, send(reading, bad))
+
+
+def test_none_of_them_waits_for_the_garbage_collector(reading: str) -> None:
+    """Or what it brought would be in memory until then, and the server lets the collector rest."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for bad in ALL:
+            send(reading, bad)
+        gc.collect()
+        kept = {type(each).__name__ for each in gc.garbage if isinstance(each, FrameType | QvlError | Body)}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not kept
 
 
 def test_good_requests_follow(reading: str) -> None:
