@@ -37,10 +37,13 @@ class _Written(NamedTuple):
     before: bytes
     between: bytes
     after: bytes
+    grid_first: bool
 
     def item(self, place: Place, grid: tuple[int, int, int]) -> msgspec.Raw:
-        first = _NUMBERS.pack(place.offset, place.nbytes, place.generation)
-        return msgspec.Raw(self.before + first + self.between + _NUMBERS.pack(*grid) + self.after)
+        one, two = _NUMBERS.pack(place.offset, place.nbytes, place.generation), _NUMBERS.pack(*grid)
+        if self.grid_first:
+            one, two = two, one
+        return msgspec.Raw(self.before + one + self.between + two + self.after)
 
 
 def feature(visual: Visual, place: Place, span: Span, ids: list[int]) -> Any:
@@ -67,9 +70,11 @@ def _written(kind: str) -> _Written:
     data = {pixels: torch.tensor([_SAMPLE_PLACE]), shape: torch.tensor([_SAMPLE_GRID])}
     item = MultiModalKwargsItems.from_hf_inputs(data, {pixels: field, shape: field})[kind][0]
     (written,) = MsgpackEncoder(size_threshold=_INLINE_BYTES).encode(item)
-    before, behind = bytes(written).split(_NUMBERS.pack(*_SAMPLE_PLACE))
-    between, after = behind.split(_NUMBERS.pack(*_SAMPLE_GRID))
-    return _Written(before, between, after)
+    samples = [_NUMBERS.pack(*_SAMPLE_PLACE), _NUMBERS.pack(*_SAMPLE_GRID)]
+    samples.sort(key=written.index)
+    before, behind = bytes(written).split(samples[0])
+    between, after = behind.split(samples[1])
+    return _Written(before, between, after, samples[0] == _NUMBERS.pack(*_SAMPLE_GRID))
 
 
 def _range(visual: Visual, span: Span, ids: list[int]) -> Any:

@@ -46,6 +46,8 @@ _EXIT_SECONDS = 8.0
 """From the signal to the exit, whatever still runs: supervisors kill after 10."""
 _FLUSH_SECONDS = 1
 """For answers already made to leave the socket."""
+_TICK_SECONDS = 1.0
+"""Of the clock in answers' headers."""
 _KEEP_ALIVE_SECONDS = 75
 """Above the idle time of usual client pools, so that the client, not the server, closes."""
 _log = logging.getLogger("qvl.server")
@@ -78,6 +80,17 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, door: Door) -> None:
         super().__init__(config)
         self._door = door
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ended.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn's own looks ten times a second whether it should end: half of what an idle server does."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), _TICK_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -122,7 +135,7 @@ class _Server:
         try:
             return await self._live(start)
         finally:
-            http.should_exit = True
+            http.end()
             await answering
 
     def _signalled(self) -> None:
