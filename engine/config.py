@@ -62,8 +62,8 @@ class MediaConfig:
     """Decoding processes of a replica (0: one per core, shared out among the replicas)."""
     media_memory: int = 512 << 20
     """Bytes of decoded pixels that a replica shares with its engines; the most recent media stay in it."""
-    media_cache: int = 256 << 20
-    """Bytes of decoded pixels kept by a replica, so that a medium it has seen is not decoded again."""
+    media_cache: bool = True
+    """Look there for a medium that comes again before it is decoded."""
     file_roots: tuple[str, ...] = ()
     """Folders below which file:// URLs may be read (none: file:// is refused)."""
     url_fetch: bool = True

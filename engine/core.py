@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from qvl.engine.arena import Place
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.features import feature
+from qvl.engine.media.block import Place
 from qvl.engine.tokens import Prompt
 
 if TYPE_CHECKING:

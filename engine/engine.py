@@ -18,7 +18,6 @@ import numpy.typing as npt
 from qvl.engine import adapters, checkpoint, compat
 from qvl.engine.admission import Admission, cost
 from qvl.engine.answers import Answers, Row
-from qvl.engine.arena import Arena
 from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import BadRequest, NotFound, QvlError
@@ -54,14 +53,15 @@ class Engine:
     async def start(cls, config: EngineConfig, metrics: Metrics | None = None) -> Self:
         """Load the models. Raises ConfigError or CheckpointError, whose message is one line."""
         from qvl.engine.media import MediaLoader
+        from qvl.engine.media.arena import Arena
 
         metrics = metrics or Metrics()
         found = await asyncio.to_thread(checkpoint.find, config)
         adapted = await asyncio.to_thread(adapters.find, config.lora, found)
         await asyncio.to_thread(compat.prepare_environment)
-        media = MediaLoader(config.media, config.limits, metrics.lookup("media"))
+        arena = Arena(config.media.media_memory, metrics.lookup("pixels"))
+        media = MediaLoader(config.media, config.limits, metrics.lookup("media"), arena=arena)
         models: list[LLM] = []
-        arena = Arena(config.media.media_memory, metrics)
         try:
             starts = []
             for each in found:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from qvl.engine.arena import Place
+from qvl.engine.media.block import Place
 from qvl.engine.tokens import Span
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
 from qvl.engine.answers import Answers, Row
-from qvl.engine.arena import Arena, Block
 from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
 from qvl.engine.config import EngineConfig
 from qvl.engine.core import Asked, Core
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
+from qvl.engine.media.arena import Arena
+from qvl.engine.media.block import Block
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import ModelCard, Priority
 

@@ -1,4 +1,4 @@
-"""Decoded images and video files, kept by the hash of their encoded bytes while there is room."""
+"""Images and video files by the hash of their encoded bytes: what is decoded, and what is being decoded."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TypeAlias
 
-from cachetools import LRUCache
-
+from qvl.engine.media.arena import Arena, Lookup
 from qvl.engine.media.decoders import GivenUp
 from qvl.engine.media.visual import Visual, fingerprint
 
 Key: TypeAlias = tuple[object, ...]
 Decode: TypeAlias = Callable[[bytes, str], Visual]
-Lookup: TypeAlias = Callable[[bool], None]
-"""Told of every look-up whether it was a hit."""
 
 
 class VisualCache:
-    """Least recently used goes first; `size` counts bytes of pixels. Used from the decoding threads."""
+    """Used from the decoding threads."""
 
-    def __init__(self, size: int, lookup: Lookup) -> None:
+    def __init__(self, arena: Arena | None, lookup: Lookup) -> None:
+        """None: nothing is kept. `lookup` is told whether a medium was decoded before, or just then."""
+        self._arena = arena
         self._lookup = lookup
-        self._visuals: LRUCache[str, Visual] = LRUCache(size, getsizeof=lambda visual: visual.pixels.nbytes)
         self._begun: dict[str, Future[Visual]] = {}
         """What a thread is decoding now."""
         self._lock = threading.Lock()
@@ -35,7 +33,7 @@ class VisualCache:
         digest = fingerprint(data, *settings)
         own: Future[Visual] = Future()
         with self._lock:
-            found = self._visuals.get(digest)
+            found = self._arena.find(digest) if self._arena else None
             begun = own if found is not None else self._begun.setdefault(digest, own)
         self._lookup(found is not None or begun is not own)
         if found is not None:
@@ -55,8 +53,7 @@ class VisualCache:
                 del self._begun[digest]
             own.set_exception(error)
             raise
-        with self._lock, suppress(ValueError):  # larger than the whole cache
+        with self._lock:
             del self._begun[digest]
-            self._visuals[digest] = visual
         own.set_result(visual)
         return visual

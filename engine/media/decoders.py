@@ -27,7 +27,7 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import Unavailable, Unprocessable
 from qvl.engine.media import wire
 from qvl.engine.media.visual import Pixels
-from qvl.engine.media.wire import Closed, Decoded, Failed, Job
+from qvl.engine.media.wire import Closed, Decoded, Failed, Job, Room, heap
 
 MEMORY = 1 << 30
 """Bytes that a decoder may take beyond what an image of the most pixels needs."""
@@ -61,12 +61,15 @@ class Decoders:
         self._own = threading.local()
         self._workers: set[Worker] = set()
 
-    def decode(self, job: Job, data: bytes, stopped: Callable[[], bool]) -> tuple[Decoded, Pixels]:
-        """Blocks. Raises QvlError; `stopped`: nobody waits for the answer any more."""
+    def decode(
+        self, job: Job, data: bytes, stopped: Callable[[], bool], room: Room = heap
+    ) -> tuple[Decoded, Pixels]:
+        """Blocks. Raises QvlError; `stopped`: nobody waits for the answer any more. `room` is asked again
+        where a process dies in the middle of an answer."""
         for _ in range(2):
             worker = self._worker()
             try:
-                answer, body = worker.ask(job, data, stopped)
+                answer, body = worker.ask(job, data, stopped, room)
             except (Closed, OSError):
                 self._drop(worker)
             except BaseException:  # its answer may still come, and would be taken for the next file's
@@ -192,7 +195,9 @@ class Worker:
         self._process = os.pidfd_open(pid)
         self._sock = sock
 
-    def ask(self, job: Job, data: bytes, stopped: Callable[[], bool]) -> tuple[Decoded | Failed, Pixels]:
+    def ask(
+        self, job: Job, data: bytes, stopped: Callable[[], bool], room: Room
+    ) -> tuple[Decoded | Failed, Pixels]:
         """Raises Closed or OSError when the process has died, Unprocessable when it is to be killed."""
         wire.send(self._sock, job, data)
         started, given_up = time.monotonic(), 0.0
@@ -209,7 +214,7 @@ class Worker:
             given_up = given_up or (now if stopped() else 0.0)
             if given_up and now - given_up > _PATIENCE_SECONDS:
                 raise GivenUp("the request was given up")
-        head, body = wire.receive(self._sock)
+        head, body = wire.receive(self._sock, room)
         return _ANSWER.decode(head), body
 
     def kill(self) -> None:

@@ -13,10 +13,12 @@ from typing import Any, TypeAlias, TypeVar
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unavailable
 from qvl.engine.machine import cores
-from qvl.engine.media.cache import Key, Lookup, VisualCache
+from qvl.engine.media.arena import Arena, Lookup
+from qvl.engine.media.cache import Key, VisualCache
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
+from qvl.engine.media.landing import Landing
 from qvl.engine.media.source import is_remote, read
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
@@ -44,11 +46,13 @@ class MediaLoader:
         limits: Limits,
         lookup: Lookup = lambda hit: None,
         forks: ForkServer | None = None,
+        arena: Arena | None = None,
     ) -> None:
-        """`forks` stays the caller's to close; None: one of its own."""
+        """`forks` stays the caller's to close; None: one of its own. `arena`: where pixels are to be."""
         self._config = config
         self._limits = limits
-        self.cache = VisualCache(config.media_cache, lookup)
+        self.arena = arena
+        self.cache = VisualCache(arena if config.media_cache else None, lookup)
         self._forks, self._owned = forks or ForkServer(memory(limits)), forks is None
         self.decoders = Decoders(self._forks)
         self._pool = ThreadPoolExecutor(config.workers or cores(), thread_name_prefix="qvl-media")
@@ -145,8 +149,12 @@ class _Batch:
 
     def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
         kind: Kind = "image" if job.kind == "image" else "video"
-        done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
-        return Visual(kind, pixels, done.timestamps, digest)
+        landing = Landing(self._loader.arena)
+        try:
+            done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set, landing.room)
+            return landing.visual(Visual(kind, pixels, done.timestamps, digest))
+        finally:
+            landing.drop()
 
     async def _counted(self, load: Coroutine[Any, Any, Visual]) -> Visual:
         """One request must not fill the memory with pixels, however small its body."""

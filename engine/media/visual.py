@@ -21,7 +21,7 @@ MERGE = 4
 """Patches (2 by 2) that make one token."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Visual:
     """One image or video, resized as the reference resizes it. Items share them: do not write to `pixels`."""
 
@@ -32,6 +32,10 @@ class Visual:
     """Seconds of each pair of frames of a video; () for an image."""
     digest: str
     """`fingerprint` of what it was made from: equal digests mean equal vision tokens."""
+
+    def move(self, pixels: Pixels) -> None:
+        """The same pixels, elsewhere in memory."""
+        object.__setattr__(self, "pixels", pixels)
 
     @property
     def grid(self) -> tuple[int, int, int]:

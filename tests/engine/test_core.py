@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from qvl.engine.arena import Place
 from qvl.engine.core import Core
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.media import Visual
+from qvl.engine.media.block import Place
 from qvl.engine.tokens import Prompt, Span
 from tests.engine.fake_client import FakeClient, dead, output
 from tests.parity.conftest import vllm_warnings

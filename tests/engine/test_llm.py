@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from qvl.engine.answers import Answers
-from qvl.engine.arena import HEADER, Arena
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
 from qvl.engine.llm import LLM
 from qvl.engine.media import Visual
-from qvl.engine.metrics import Metrics
+from qvl.engine.media.arena import Arena
+from qvl.engine.media.block import HEADER
 from qvl.engine.prepare import Ready
 from qvl.engine.tokens import Prompt, Span
 from tests.engine.fake_client import FakeClient, dead, output
@@ -54,7 +54,7 @@ def with_model(work: Callable[[LLM, FakeClient], Awaitable[None]], blocks: int =
             vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(world_size=2)),
         )
         checkpoint = Checkpoint(Path("m"), "m", "embedder", {})
-        arena, answers = Arena(blocks * BLOCK, Metrics()), Answers(1 << 20, lambda _: None)
+        arena, answers = Arena(blocks * BLOCK), Answers(1 << 20, lambda _: None)
         model = LLM(checkpoint, None, engine, arena, answers, (), 0)  # type: ignore[arg-type]  # no text here
         await model.open()
         try:

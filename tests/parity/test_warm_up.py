@@ -16,9 +16,8 @@ pytestmark = pytest.mark.engine
 PROGRAM = """
 import json, sys
 from qvl.engine import checkpoint, compat
-from qvl.engine.arena import Arena
+from qvl.engine.media.arena import Arena
 from qvl.engine.config import EngineConfig
-from qvl.engine.metrics import Metrics
 
 compat.prepare_environment()
 import torch
@@ -39,7 +38,7 @@ def profile(model):
 
 config = EngineConfig(models=(sys.argv[1],), dtype="float32", enforce_eager=True)
 (found,) = checkpoint.find(config)
-arena = Arena(1 << 20, Metrics())
+arena = Arena(1 << 20)
 args = compat.engine_args(
     config, found, checkpoint.load_text_side(found), pixels=str(arena.path), shared=False
 )

@@ -12,22 +12,25 @@ import numpy as np
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError, Unprocessable
 from qvl.engine.media import MediaLoader, Visual
+from qvl.engine.media.arena import Arena
+from qvl.engine.media.block import HEADER
 from qvl.engine.media.cache import VisualCache
 from qvl.engine.media.decoders import GivenUp
 from qvl.engine.protocol import Content
 
-ONE = 64 * 64 * 3
+ONE = 64 * 64 * 3 + HEADER
 
 
-def lookups(forks, contents, size):
-    """Hit or miss of each content, loaded one after the other; and what came out."""
+def lookups(forks, contents, size, keep=True):
+    """Hit or miss of each content, loaded one after the other; and what came out, if it is to be kept."""
     seen, visuals = [], []
 
     async def main():
-        loader = MediaLoader(MediaConfig(workers=1, media_cache=size), Limits(), seen.append, forks)
+        loader = MediaLoader(MediaConfig(workers=1), Limits(), seen.append, forks, Arena(size))
         for content in contents:
             (outcome,) = await loader.load([content])
-            visuals.append(outcome)
+            visuals.extend([outcome] * keep)
+            del outcome
         await loader.close()
 
     asyncio.run(main())
@@ -45,8 +48,50 @@ def test_the_same_bytes_are_decoded_once(forks, encoded, picture):
 
 
 def test_the_least_recently_used_goes_first(forks, encoded, picture):
-    seen, _ = lookups(forks, images(encoded, picture, 1, 2, 1, 3, 1, 2), size=2 * ONE)
+    contents = images(encoded, picture, 1, 2, 1, 3, 1, 2)
+    seen, _ = lookups(forks, contents, size=2 * ONE, keep=False)
     assert seen == [False, False, True, False, True, False]
+
+
+def test_what_somebody_waits_for_stays(forks, encoded, picture):
+    contents = images(encoded, picture, 1, 2, 3, 1, 2, 3)
+    seen, visuals = lookups(forks, contents, size=2 * ONE)
+    assert seen == [False, False, False, True, True, False]
+    assert np.array_equal(visuals[2][0].pixels, visuals[5][0].pixels)
+
+
+def test_nothing_is_looked_up_unless_it_is_wanted(forks, encoded, picture):
+    (content,) = images(encoded, picture, 1)
+    seen = []
+
+    async def main():
+        config = MediaConfig(workers=1, media_cache=False)
+        loader = MediaLoader(config, Limits(), seen.append, forks, Arena(10 * ONE))
+        (first,), (second,) = [await loader.load([content]) for _ in range(2)]
+        await loader.close()
+        return first[0], second[0]
+
+    first, second = asyncio.run(main())
+    assert seen == [False, False]
+    assert np.array_equal(first.pixels, second.pixels)
+
+
+def test_pixels_are_decoded_to_where_the_engines_read_them(forks, encoded, picture, film):
+    arena = Arena(16 << 20)
+
+    async def main():
+        loader = MediaLoader(MediaConfig(workers=2), Limits(), forks=forks, arena=arena)
+        (outcome, bad) = await loader.load(
+            [Content(images=(encoded(picture(64, 64)),), videos=(film(count=4),)), Content(images=(b"bad",))]
+        )
+        await loader.close()
+        return outcome, bad
+
+    visuals, bad = asyncio.run(main())
+    assert isinstance(bad, QvlError)
+    assert all(np.shares_memory(visual.pixels, arena._bytes) for visual in visuals)
+    del visuals
+    assert arena.room(arena.size - HEADER) is not None  # nothing is left behind
 
 
 def test_nothing_is_kept_without_room(forks, encoded, picture):
@@ -73,7 +118,7 @@ def test_what_is_being_decoded_is_waited_for(forks, encoded, picture):
     (content,) = images(encoded, picture, 1)
 
     async def main():
-        loader = MediaLoader(MediaConfig(workers=4), Limits(), seen.append, forks)
+        loader = MediaLoader(MediaConfig(workers=4), Limits(), seen.append, forks, Arena(10 * ONE))
         outcomes = await asyncio.gather(*(loader.load([content]) for _ in range(4)))
         await loader.close()
         return outcomes
@@ -85,18 +130,19 @@ def test_what_is_being_decoded_is_waited_for(forks, encoded, picture):
 
 def several(first, second, count=2):
     """What each of `count` threads gets for the same bytes; the others come while the first is at it."""
-    cache, entered, may_go = VisualCache(1 << 20, lambda hit: None), threading.Event(), threading.Event()
+    arena, entered, may_go = Arena(1 << 20), threading.Event(), threading.Event()
+    cache = VisualCache(arena, lambda hit: None)
 
     def decode(data, digest):
         entered.set()
         assert may_go.wait(10)
-        return first(digest)
+        return first(arena, digest)
 
     with ThreadPoolExecutor(count) as threads:
         one = threads.submit(cache.decoded, b"x", (), decode)
         assert entered.wait(10)
         others = [
-            threads.submit(cache.decoded, b"x", (), lambda data, digest: second(digest))
+            threads.submit(cache.decoded, b"x", (), lambda data, digest: second(arena, digest))
             for _ in range(count - 1)
         ]
         time.sleep(0.1)
@@ -104,12 +150,13 @@ def several(first, second, count=2):
         return one, *others
 
 
-def visual(digest):
-    return Visual("image", np.zeros((1, 28, 28, 3), np.uint8), (), digest)
+def visual(arena, digest):
+    block = arena.room(32 * 32 * 3)
+    return arena.keep(block, Visual("image", arena.flat(block).reshape(1, 32, 32, 3), (), digest))
 
 
 def failing(error):
-    def decode(digest):
+    def decode(arena, digest):
         raise error
 
     return decode

@@ -22,7 +22,7 @@ from qvl.engine.media import MediaLoader
 from qvl.engine.media.decoders import ForkServer
 from qvl.engine.protocol import Content
 
-ONE = MediaConfig(workers=1, media_cache=0)
+ONE = MediaConfig(workers=1)
 
 
 LITTLE = 128 << 20

@@ -5,51 +5,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from qvl.engine import arena as arena_module
-from qvl.engine.arena import HEADER, Arena
 from qvl.engine.errors import ConfigError, TooLarge
 from qvl.engine.media import Visual
-from qvl.engine.metrics import Metrics
+from qvl.engine.media.arena import Arena
+from qvl.engine.media.block import HEADER
 from qvl.engine.model import pixels
 from qvl.engine.model.pixels import SharedPixels
-
-FRAME = 32 * 32 * 3
-BLOCK = FRAME + HEADER
-CPU = torch.device("cpu")
-
-
-def image(seed: int, count: int = 1) -> Visual:
-    data = np.random.default_rng(seed).integers(0, 256, (1, 32, 32 * count, 3), dtype=np.uint8)
-    return Visual("image", data, (), f"image-{seed}")
+from tests.engine.media.arenas import BLOCK, CPU, held, image, read
 
 
 @pytest.fixture
 def arena() -> Iterator[Arena]:
-    made = Arena(4 * BLOCK, Metrics())
+    made = Arena(4 * BLOCK)
     yield made
     made.close()
-
-
-@asynccontextmanager
-async def held(arena: Arena, *visuals: Visual) -> AsyncIterator[Sequence[arena_module.Place]]:
-    blocks = await arena.pin(visuals)
-    yield [block.place for block in blocks]
-    arena.unpin(blocks)
-
-
-def read(arena: Arena, *places: arena_module.Place) -> tuple[list[bytes], list[int]]:
-    table = torch.tensor([[p.offset, p.nbytes, p.generation] for p in places])
-    flat, stale = SharedPixels(str(arena.path)).fetch(table, CPU)
-    return [each.numpy().tobytes() for each in torch.split(flat, table[:, 1].tolist())], stale
 
 
 def test_both_ends_agree_on_the_header() -> None:
@@ -69,7 +45,7 @@ def test_without_shared_memory_there_is_a_file_and_a_warning(
         allocate(handle, offset, size)
 
     monkeypatch.setattr(os, "posix_fallocate", full_at_first)
-    made = Arena(1 << 20, Metrics())
+    made = Arena(1 << 20)
     assert "/dev/shm has no room for 1 MiB" in caplog.text
     made.close()
 
@@ -157,32 +133,9 @@ def test_an_aborted_request_keeps_its_pixels_for_a_while(arena: Arena) -> None:
     asyncio.run(go())
 
 
-@settings(deadline=None, max_examples=30)
-@given(
-    sizes=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 3)), min_size=1, max_size=30),
-    width=st.integers(1, 4),
-)
-def test_many_at_once_never_read_each_other(sizes: list[tuple[int, int]], width: int) -> None:
-    """Any mix of sizes, several held at a time, in an arena that holds a few of them."""
-    made = Arena(4 * BLOCK, Metrics())
-    gate = asyncio.Semaphore(width)
-
-    async def one(seed: int, count: int) -> None:
-        visual = Visual("image", image(seed, count).pixels, (), f"{seed}x{count}")
-        async with gate, held(made, visual) as places:
-            await asyncio.sleep(0)
-            assert read(made, *places) == ([visual.pixels.tobytes()], [])
-
-    async def go() -> None:
-        await asyncio.gather(*(one(seed, count) for seed, count in sizes))
-
-    asyncio.run(go())
-    made.close()
-
-
 def test_no_room_on_disk_is_a_setting_to_change() -> None:
     with pytest.raises(ConfigError, match="media_memory"):
-        Arena(1 << 60, Metrics())
+        Arena(1 << 60)
 
 
 def test_what_is_mapped_outlives_the_file(arena: Arena) -> None:
