@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ import httpx
 import orjson
 
 from qvl.engine.errors import BadRequest, DeadlineExceeded, Overloaded, QvlError, Unavailable
+
+_log = logging.getLogger("qvl.client")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class Attempts:
         pause = max(asked, self._backoff())
         if not again or self.failures > self.policy.retries or self.clock() + pause > self.end:
             raise error
+        if self.failures == 1 and isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout):
+            # Nobody may be there; who has the wrong address need not look at nothing for 20 s.
+            _log.warning("%s; trying again, %d times at most", error.message, self.policy.retries)
         return pause
 
     def _backoff(self) -> float:

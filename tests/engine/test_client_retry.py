@@ -13,7 +13,7 @@ from qvl.engine.client import Client, wire
 from qvl.engine.client.clients import is_local
 from qvl.engine.client.retry import Attempts, Policy, retry_after
 from qvl.engine.client.wire import AFFINITY
-from qvl.engine.errors import BadRequest, DeadlineExceeded, Overloaded
+from qvl.engine.errors import BadRequest, DeadlineExceeded, Overloaded, Unavailable
 
 
 def attempts(**policy: Any) -> tuple[Attempts, list[float]]:
@@ -42,6 +42,20 @@ def test_an_answer_that_takes_too_long_is_not_asked_for_again() -> None:
     tries, _ = attempts()
     with pytest.raises(DeadlineExceeded):
         tries.after(httpx.ReadTimeout("slow"))
+
+
+def test_a_server_that_cannot_be_reached_is_told_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    tries, _ = attempts(retries=2)
+    for _ in range(2):
+        tries.after(httpx.ConnectError("Connection refused"))
+    assert caplog.messages == [
+        "cannot reach the server: Connection refused; trying again, 2 times at most",
+    ]
+    with pytest.raises(Unavailable, match="cannot reach the server: Connection refused"):
+        tries.after(httpx.ConnectError("Connection refused"))
+    attempts()[0].after(httpx.Response(503))
+    attempts()[0].after(httpx.ReadError("reset"))
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(
