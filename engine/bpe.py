@@ -7,13 +7,17 @@ alone. So if every token, alone, becomes itself, its last two parts are always t
 tiktoken never finds another, and both do the same steps. `proven` checks that, token by token: a second for
 150 000.
 
-What stands before the merges is the same for ASCII: NFC leaves it alone, and letters, digits and spaces are
-the same to both regex engines, whose tables of other scripts may differ in age. Other text is not taken.
+What stands before the merges is the same for characters that are what they were in Unicode 3.2 (2002): both
+regex engines, whose tables may differ in age, know them, and NFC leaves them alone unless marks are among
+them. Other text is not taken: newer scripts, emoji, combining marks.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import orjson
@@ -32,8 +36,16 @@ _MODEL = {
     "byte_fallback": False,
     "ignore_merges": False,
 }
-_SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Qwen's pre-tokenizer: contractions, words with one leading mark, digits, marks, line ends, spaces. Both
+regex engines read it alike; another may not be."""
+_SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+_FOLDED = "\u017f\u212a\u0130\u0131"
+"""Which an engine may take for an s, k or i where case does not matter."""
 _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
@@ -41,8 +53,8 @@ def proven(tokenizer: Tokenizer) -> Callable[[str], Ids | None] | None:
     """Its ids without what it appends, or None for a text to be left to the tokenizer; None in place of the
     function: no proof for this tokenizer."""
     spec = orjson.loads(tokenizer.to_str())
-    pattern, added = _pattern(spec), _added(spec["added_tokens"])
-    if pattern is None or added is None or not _has(spec["model"], _MODEL):
+    added = _added(spec["added_tokens"])
+    if added is None or not _plain(spec) or not _has(spec["model"], _MODEL):
         return None
     vocabulary: dict[str, int] = spec["model"]["vocab"]
     if not _rising(vocabulary, spec["model"]["merges"]) or not _themselves(tokenizer, vocabulary):
@@ -52,11 +64,11 @@ def proven(tokenizer: Tokenizer) -> Callable[[str], Ids | None] | None:
         ranks = {bytes(map(byte_of.__getitem__, token)): id for token, id in vocabulary.items()}
     except KeyError:  # a token that no bytes spell
         return None
-    encoding = Encoding("", pat_str=pattern, mergeable_ranks=ranks, special_tokens=added)
-    names = frozenset(added)
+    encoding = Encoding("", pat_str=WORDS, mergeable_ranks=ranks, special_tokens=added)
+    names, unsettled = frozenset(added), re.compile(f"[^{_settled()}]")
 
     def encode(text: str) -> Ids | None:
-        if not text.isascii():
+        if not text.isascii() and unsettled.search(text):
             return None
         try:
             return encoding.encode(text, allowed_special=names, disallowed_special=())
@@ -66,19 +78,45 @@ def proven(tokenizer: Tokenizer) -> Callable[[str], Ids | None] | None:
     return encode
 
 
+@cache
+def _settled() -> str:
+    """Ranges of a character class: what the Basic Multilingual Plane has had since Unicode 3.2, if it is the
+    same to both wherever it stands."""
+    plane = [chr(number) for number in range(1 << 16)]
+    parts = [unicodedata.decomposition(character).split() for character in plane]
+    joins = {chr(int(part[1], 16)) for part in parts if len(part) == 2 and part[0][0] != "<"}
+    kept = [ord(c) for c in plane if c < "\x80" or (_known(c) and c not in joins and c not in _FOLDED)]
+    known = set(kept)
+    starts = [number for number in kept if number - 1 not in known]
+    ends = [number for number in kept if number + 1 not in known]
+    return "".join(f"\\u{start:04x}-\\u{end:04x}" for start, end in zip(starts, ends, strict=True))
+
+
+def _known(character: str) -> bool:
+    category = unicodedata.category(character)
+    return (
+        category[0] in "LNPSZ"
+        and category == unicodedata.ucd_3_2_0.category(character)
+        and unicodedata.normalize("NFC", character) == character
+        and not "\u1100" <= character <= "\u11ff"  # they make Hangul syllables
+    )
+
+
 def _has(part: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """None, False and an empty string are written for each other."""
     return all((part.get(name) or None) == (value or None) for name, value in wanted.items())
 
 
-def _pattern(spec: Mapping[str, Any]) -> str | None:
-    """Of the words, if nothing else happens to a text before the merges."""
-    plain = spec["normalizer"] in (None, {"type": "NFC"}) and spec["truncation"] is spec["padding"] is None
+def _plain(spec: Mapping[str, Any]) -> bool:
+    """Whether nothing happens to a text before the merges but NFC and the cut into words."""
     steps = (spec["pre_tokenizer"] or {}).get("pretokenizers", [])
-    if not plain or len(steps) != 2 or not _has(steps[0], _SPLIT) or not _has(steps[1], _BYTES):
-        return None
-    found: str | None = steps[0]["pattern"].get("Regex")
-    return found
+    return (
+        spec["normalizer"] in (None, {"type": "NFC"})
+        and spec["truncation"] is spec["padding"] is None
+        and len(steps) == 2
+        and _has(steps[0], _SPLIT)
+        and _has(steps[1], _BYTES)
+    )
 
 
 def _added(tokens: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:

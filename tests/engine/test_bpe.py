@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def test_the_bundled_pair_is_proven(role: str) -> None:
     assert bpe.proven(Tokenizer.from_file(str(BUNDLED / role / "tokenizer.json")))
 
 
+SETTLED = re.findall(f"[{bpe._settled()}]", "".join(map(chr, range(1 << 16))))
+SCRIPTS = st.text(st.sampled_from(SETTLED), max_size=30)
 ASCII = st.text(st.characters(max_codepoint=127), max_size=40)
 RUNS = st.builds(
     str.__mul__, st.sampled_from(["a", " ", "\n", "7", "ab", "\r\n", "!", " \t"]), st.integers(1, 400)
@@ -45,7 +48,7 @@ WORDS = st.sampled_from(
 
 
 @settings(deadline=None, max_examples=400)
-@given(text=st.lists(ASCII | RUNS | WORDS, max_size=12).map("".join))
+@given(text=st.lists(ASCII | SCRIPTS | RUNS | WORDS, max_size=12).map("".join))
 @example(text="")
 def test_ids_are_those_of_the_tokenizer(
     tiny: Tokenizer, fast: Callable[[str], list[int] | None], text: str
@@ -53,7 +56,19 @@ def test_ids_are_those_of_the_tokenizer(
     assert fast(text) == tiny.encode(text, add_special_tokens=False).ids
 
 
-@pytest.mark.parametrize("text", ["é", "a\u0301", "中", " " * 1_000_000])
+def test_every_settled_character_is_the_same_to_both(
+    tiny: Tokenizer, fast: Callable[[str], list[int] | None]
+) -> None:
+    """Beside letters, digits, spaces, line ends, quotes and itself."""
+    assert len(SETTLED) > 45_000 and {*"aé中あア한яא、\u3000"} < {*SETTLED}
+    texts = ["@ a@b 1@2 @\n'@ @'s @@ -@".replace("@", character) for character in SETTLED]
+    expected = tiny.encode_batch_fast(texts, add_special_tokens=False)
+    assert [fast(text) for text in texts] == [each.ids for each in expected]
+    whole = "".join(SETTLED)
+    assert tiny.normalizer.normalize_str(whole) == whole
+
+
+@pytest.mark.parametrize("text", ["e\u0301", "\u1100\u1161", "\u0915\u093e", "🎉", "ſ", " " * 1_000_000])
 def test_what_is_left_to_the_tokenizer(fast: Callable[[str], list[int] | None], text: str) -> None:
     assert fast(text) is None
 
@@ -92,6 +107,7 @@ def _byteless(spec: dict[str, Any]) -> None:
         _set("normalizer", value={"type": "Lowercase"}),
         _set("pre_tokenizer", "pretokenizers", 1, "add_prefix_space", value=True),
         _set("pre_tokenizer", "pretokenizers", 0, "behavior", value="Removed"),
+        _set("pre_tokenizer", "pretokenizers", 0, "pattern", "Regex", value=r"\p{L}+|\s+|."),
         _set("pre_tokenizer", "pretokenizers", 1, "use_regex", value=True),
         _set("model", "ignore_merges", value=True),
         _set("model", "dropout", value=0.5),
