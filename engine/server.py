@@ -46,6 +46,8 @@ _EXIT_SECONDS = 8.0
 """From the signal to the exit, whatever still runs: supervisors kill after 10."""
 _FLUSH_SECONDS = 1
 """For answers already made to leave the socket."""
+_LAST_SECONDS = 0.1
+"""Between the end of all work and that of the connections."""
 _TICK_SECONDS = 1.0
 """Of the clock in answers' headers."""
 _KEEP_ALIVE_SECONDS = 75
@@ -91,6 +93,8 @@ class _Uvicorn(uvicorn.Server):
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), _TICK_SECONDS)
+        # Who asks on a kept connection still hears that this one refuses, instead of nothing.
+        await asyncio.sleep(_LAST_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
