@@ -80,7 +80,7 @@ class Attempts:
             raise error
         if self.failures == 1 and isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout):
             # Nobody may be there; who has the wrong address need not look at nothing for 20 s.
-            _log.warning("%s; trying again, %d times at most", error.message, self.policy.retries)
+            _log.warning("%s; trying again, up to %d more", error.message, self.policy.retries)
         return pause
 
     def _backoff(self) -> float:

@@ -49,7 +49,7 @@ def test_a_server_that_cannot_be_reached_is_told_of_at_once(caplog: pytest.LogCa
     for _ in range(2):
         tries.after(httpx.ConnectError("Connection refused"))
     assert caplog.messages == [
-        "cannot reach the server: Connection refused; trying again, 2 times at most",
+        "cannot reach the server: Connection refused; trying again, up to 2 more",
     ]
     with pytest.raises(Unavailable, match="cannot reach the server: Connection refused"):
         tries.after(httpx.ConnectError("Connection refused"))
