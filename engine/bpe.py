@@ -1,4 +1,4 @@
-"""A checkpoint's own tokenizer by tiktoken, in a seventh of the time, where its ids are proven the same.
+"""A checkpoint's own tokenizer by tiktoken, in a seventh of the time (English), where ids are proven equal.
 
 The tokenizer merges the pairs that its list names, lowest rank first. tiktoken merges any two neighbours
 whose bytes together are a token, lowest id first. Let ids rise with ranks. As long as nothing has merged

@@ -1,7 +1,7 @@
 """A medium as vLLM's front hands it to the engine process: content hash, where its pixels lie, and its span.
 
-To make two tensors of each medium and to have vLLM's encoder write them took 0.6 ms beside a busy engine; so
-that is done once, and the bytes around the numbers are kept.
+To make two tensors of each medium and to have vLLM's encoder write them took 0.3 ms of a photo beside a busy
+engine; so that is done once, and the bytes around the numbers are kept.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def _written(kind: str) -> _Written:
     data = {pixels: torch.tensor([_SAMPLE_PLACE]), shape: torch.tensor([_SAMPLE_GRID])}
     item = MultiModalKwargsItems.from_hf_inputs(data, {pixels: field, shape: field})[kind][0]
     (written,) = MsgpackEncoder(size_threshold=_INLINE_BYTES).encode(item)
-    samples = [_NUMBERS.pack(*_SAMPLE_PLACE), _NUMBERS.pack(*_SAMPLE_GRID)]
-    samples.sort(key=written.index)
-    before, behind = bytes(written).split(samples[0])
-    between, after = behind.split(samples[1])
-    return _Written(before, between, after, samples[0] == _NUMBERS.pack(*_SAMPLE_GRID))
+    place, grid = _NUMBERS.pack(*_SAMPLE_PLACE), _NUMBERS.pack(*_SAMPLE_GRID)
+    grid_first = written.index(grid) < written.index(place)
+    one, two = (grid, place) if grid_first else (place, grid)
+    before, behind = bytes(written).split(one)
+    return _Written(before, *behind.split(two), grid_first)
 
 
 def _range(visual: Visual, span: Span, ids: list[int]) -> Any:

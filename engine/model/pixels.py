@@ -1,4 +1,4 @@
-"""The engine's end of the shared pixels (`arena.py` is the server's)."""
+"""The engine's end of the shared pixels (`media/arena.py` is the server's)."""
 
 from __future__ import annotations
 
