@@ -74,7 +74,8 @@ def _written(kind: str) -> _Written:
     grid_first = written.index(grid) < written.index(place)
     one, two = (grid, place) if grid_first else (place, grid)
     before, behind = bytes(written).split(one)
-    return _Written(before, *behind.split(two), grid_first)
+    between, after = behind.split(two)
+    return _Written(before, between, after, grid_first)
 
 
 def _range(visual: Visual, span: Span, ids: list[int]) -> Any:
