@@ -37,6 +37,8 @@ class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM
             os.nice(_BEHIND_THE_SERVER)
         self._settings = vllm_config
         self._pixels = SharedPixels(vllm_config.additional_config.path)
+        length = vllm_config.model_config.max_model_len
+        self._of_text = torch.arange(length, device="cpu").expand(3, length)
         if not isinstance(
             self.visual, StageMissingLayer
         ):  # as it is where images and videos are limited to 0
@@ -58,6 +60,12 @@ class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM
             else:
                 kwargs[pixels] = self._patches(value, kwargs[grid].tolist(), frames)
         return super().embed_multimodal(**kwargs)
+
+    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> Any:
+        """(3, tokens) and 0 for text alone: a view, where vLLM computes the same anew for each prompt."""
+        if mm_features or len(input_tokens) > self._of_text.shape[1]:
+            return super().get_mrope_input_positions(input_tokens, mm_features)
+        return self._of_text[:, : len(input_tokens)], 0
 
     def _warm_up(self) -> None:
         """Lock the shared pages and compile what profiling does not reach: first requests would wait for it.
