@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from qvl.engine.api import counts
 from qvl.engine.api.service import Service
 from qvl.engine.config import Limits
 from qvl.engine.dialects import cohere, openai, rerank, search, vectors, vllm, voyage
@@ -55,9 +56,8 @@ def embed(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = decode(body_type, raw)
+            body = _decoded(backend, body_type, raw, "items")
             request = parse(body)
-        _within(backend.limits.items, "items", len(request.input), request.input[0].where)
         result = await service.embed(request)
         with service.metrics.stage("render"):
             return dump(render(body, result, partial(encode, result.vectors)))
@@ -73,9 +73,8 @@ def rank(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = decode(body_type, raw)
+            body = _decoded(backend, body_type, raw, "documents")
             request = parse(body)
-        _within(backend.limits.documents, "documents", len(request.documents), request.documents[0].where)
         result = await service.rerank(request)
         with service.metrics.stage("render"):
             return dump(render(body, request, result))
@@ -91,10 +90,8 @@ def score(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = decode(body_type, raw)
+            body = _decoded(backend, body_type, raw, "documents")
             requests = parse(body)
-        pairs = sum(len(request.documents) for request in requests)
-        _within(backend.limits.documents, "documents", pairs, requests[0].documents[0].where)
         tasks = [asyncio.ensure_future(service.rerank(request)) for request in requests]
         try:
             results = await asyncio.gather(*tasks)
@@ -111,7 +108,7 @@ def score(
 async def find(backend: Backend, raw: bytes) -> bytes:
     service = backend.service
     with service.metrics.stage("parse"):
-        body = decode(search.SearchBody, raw)
+        body = _decoded(backend, search.SearchBody, raw, "items")
         request = search.parse(body)
     if request.recall > (most := backend.limits.documents):
         raise TooLarge(
@@ -128,13 +125,11 @@ async def find(backend: Backend, raw: bytes) -> bytes:
         return dump(await asyncio.to_thread(search.render, body, result))
 
 
-def _within(limit: int, name: str, count: int, where: str) -> None:
-    if count > limit:
-        raise TooLarge(
-            f"{count} {name} in one request; at most {limit} (limits.{name}); send several requests",
-            param=where.partition("[")[0],
-            code=f"too_many_{name}",
-        )
+def _decoded(backend: Backend, body_type: type[B], raw: bytes, counted: counts.Counted) -> B:
+    """The body, once its lists are known to be no longer than the limits."""
+    body = decode(body_type, raw)
+    counts.check(body, counted, backend.limits)
+    return body
 
 
 OPERATIONS = (

@@ -105,7 +105,7 @@ def _explain(body: type[Body], message: str) -> BadRequest:
 
 def _at(info: inspect.Type, path: str) -> Iterator[inspect.Type]:
     """The types that a JSON path may have, through unions, structs and lists."""
-    level = list(_alternatives(info))
+    level = list(alternatives(info))
     for step in _STEP.finditer(path):
         if step[1] is None:
             items = [kind.item_type for kind in level if isinstance(kind, inspect.ListType)]
@@ -114,16 +114,17 @@ def _at(info: inspect.Type, path: str) -> Iterator[inspect.Type]:
             items = [field.type for kind in structs for field in kind.fields if field.encode_name == step[1]]
             if not items and any(kind.tag_field == step[1] for kind in structs):
                 items = [inspect.LiteralType(tuple(kind.tag for kind in structs))]
-        level = [kind for item in items for kind in _alternatives(item)]
+        level = [kind for item in items for kind in alternatives(item)]
     return iter(level)
 
 
-def _alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
+def alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
+    """The types that a type is a union of."""
     if isinstance(info, inspect.UnionType):
         for kind in info.types:
-            yield from _alternatives(kind)
+            yield from alternatives(kind)
     elif isinstance(info, inspect.Metadata):
-        yield from _alternatives(info.type)
+        yield from alternatives(info.type)
     else:
         yield info
 

@@ -1,0 +1,98 @@
+"""How much a decoded body lists, before anything walks its lists: a MiB of JSON can hold 300,000 items."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import inspect
+
+from qvl.engine.config import Limits
+from qvl.engine.dialects.fields import Body, alternatives
+from qvl.engine.errors import TooLarge
+
+MOST_PARTS = 1 << 17
+"""Texts, images, videos and frames of all items of a request; twice the images that 2,048 items may have."""
+MOST_IDS = 1 << 18
+"""Token ids of one item: what the longest context of any Qwen3-VL holds."""
+
+Counted: TypeAlias = Literal["items", "documents"]
+
+
+def check(body: Body, counted: Counted, limits: Limits) -> None:
+    """Raises TooLarge. A list is only looked into once its length is allowed."""
+    most = getattr(limits, counted)
+    parts = _Parts()
+    for name in _listing(type(body)):
+        value = getattr(body, name)
+        if not isinstance(value, list) or _are_ids(value):
+            parts.count(value, name)
+            continue
+        if len(value) > most:
+            raise TooLarge(
+                f"{len(value)} {counted} in one request; at most {most} (limits.{counted}); "
+                "send several requests",
+                param=name,
+                code=f"too_many_{counted}",
+            )
+        for i, each in enumerate(value):
+            if not isinstance(each, str):
+                parts.count(each, f"{name}[{i}]")
+
+
+class _Parts:
+    """Of one request."""
+
+    def __init__(self) -> None:
+        self._left = MOST_PARTS
+
+    def count(self, value: Any, where: str) -> None:
+        if isinstance(value, msgspec.Struct):
+            for name in _listing(type(value)):
+                self.count(getattr(value, name), f"{where}.{name}")
+        elif isinstance(value, list):
+            if _are_ids(value):
+                _check_ids(len(value), where)
+                return
+            self._left -= len(value)
+            if self._left < 0:
+                raise TooLarge(
+                    f"over {MOST_PARTS} texts, images, videos and frames in one request; "
+                    "send several requests",
+                    param=where,
+                    code="too_many_parts",
+                )
+            for i, each in enumerate(value):
+                if not isinstance(each, str):
+                    self.count(each, f"{where}[{i}]")
+
+
+@functools.cache
+def _listing(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields that may hold a list, however deep."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    return tuple(each.name for each in info.fields if _may_list(each.type))
+
+
+def _may_list(info: inspect.Type) -> bool:
+    return any(
+        isinstance(kind, inspect.ListType)
+        or (isinstance(kind, inspect.StructType) and bool(_listing(kind.cls)))
+        for kind in alternatives(info)
+    )
+
+
+def _are_ids(values: list[Any]) -> bool:
+    """Of a mixture, which is refused, this is as good a guess."""
+    return bool(values) and isinstance(values[0], int)
+
+
+def _check_ids(count: int, where: str) -> None:
+    if count > MOST_IDS:
+        raise TooLarge(
+            f"{count} token ids in one item; at most {MOST_IDS}: send fewer, or the text itself",
+            param=where,
+            code="too_many_ids",
+        )
