@@ -54,13 +54,33 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._loose += len(data)
         try:
-            self.parser.feed_data(data)
+            while data:
+                data = self._feed(data)
         except httptools.HttpParserError:
             self._refuse(self._refusal or BadRequest("this is not HTTP/1.1", code="invalid_http"))
         if self._loose > HEAD_BYTES:
             self._refuse(_too_large())
         if self._owed and not self._whole:
             self._wait(DAWDLE_SECONDS)
+
+    def _feed(self, data: bytes) -> bytes:
+        """What is left of `data`: the parser stops at a head that asks for another protocol, as a JDK's
+        client does with `Upgrade: h2c`. That may be ignored: the head is read once more, without it."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as found:
+            version = self.parser.get_http_version().encode()
+            asked = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+            kept = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+            # This one may be done: it takes nothing after `Connection: close`.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            return b"\r\n".join([*asked, *kept, b"", b""]) + data[found.args[0] :]
+        return b""
+
+    def _should_upgrade(self) -> bool:
+        """uvicorn leaves such a head, and what follows it, to another protocol's parser: here, to ours."""
+        return True
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MOST_WAITING:
@@ -72,6 +92,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._settle()
         self._loose = 0
+        if self.parser.get_method() == b"CONNECT":
+            raise NotImplementedError  # a tunnel
         if sum(map(len, chain.from_iterable(self.headers)), len(self.url)) > HEAD_BYTES:
             self._refusal = _too_large()
             raise self._refusal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 
 import pytest
 
@@ -108,3 +109,75 @@ def test_nonsense(live: str) -> None:
         fields, _, body = rest(sock).partition(b"\r\n\r\n")
     assert statuses(fields) == [400]
     assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+H2C = (
+    "connection: Upgrade, HTTP2-Settings",
+    "upgrade: h2c",
+    "http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+PLAIN = "\r\n".join((f"POST {E} HTTP/1.1", "host: x", *H2C)).encode() + b"\r\n"
+LENGTH = PLAIN + b"content-length: %d\r\n" % len(BODY)
+PIECES = PLAIN + b"transfer-encoding: chunked\r\n"
+IN_PIECES = b"6\r\n" + BODY[:6] + b"\r\n%x\r\n" % len(BODY[6:]) + BODY[6:] + b"\r\n0\r\n\r\n"
+
+
+class TestAnotherProtocol:
+    """What the JDK's HttpClient sends over plain http, as LangChain4j and Spring AI do."""
+
+    @pytest.mark.parametrize(
+        ("head", "body"), [(LENGTH, BODY), (PIECES, IN_PIECES)], ids=["length", "chunked"]
+    )
+    @pytest.mark.parametrize("cuts", [(), (30,), (-1,), (-3, -1), (-len(IN_PIECES),)], ids=str)
+    def test_is_not_spoken(self, live: str, head: bytes, body: bytes, cuts: tuple[int, ...]) -> None:
+        whole = head + b"\r\n" + body
+        with connect(live) as sock:
+            for _ in range(3):
+                at = 0
+                for cut in (*cuts, len(whole)):
+                    cut %= len(whole) + 1
+                    sock.sendall(whole[at:cut])
+                    at = cut
+                    time.sleep(0.02)
+                assert answer(sock)[0] == 200
+            sock.sendall(POST)
+            assert answer(sock)[0] == 200
+
+    @pytest.mark.parametrize(
+        ("head", "body"), [(LENGTH, BODY), (PIECES, IN_PIECES)], ids=["length", "chunked"]
+    )
+    def test_after_the_server_has_said_to_go_on(self, live: str, head: bytes, body: bytes) -> None:
+        with connect(live) as sock:
+            for _ in range(2):
+                sock.sendall(head + b"expect: 100-continue\r\n\r\n")
+                assert sock.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                sock.sendall(body)
+                assert answer(sock)[0] == 200
+
+    def test_several_at_once(self, live: str) -> None:
+        one = LENGTH + b"\r\n" + BODY
+        with connect(live) as sock:
+            sock.sendall(one * 3 + POST)
+            assert [answer(sock)[0] for _ in range(4)] == [200] * 4
+
+    def test_many_at_once(self, live: str) -> None:
+        with connect(live) as sock:
+            sock.sendall((LENGTH + b"\r\n" + BODY) * 500)
+            assert statuses(rest(sock)) == [200] * (1 + MOST_WAITING)
+
+    def test_without_a_body(self, live: str) -> None:
+        with connect(live) as sock:
+            for _ in range(2):
+                sock.sendall(GET[:-2] + "\r\n".join((*H2C, "", "")).encode())
+                assert answer(sock)[0] == 200
+
+    def test_close_is_still_heard(self, live: str) -> None:
+        with connect(live) as sock:
+            sock.sendall(LENGTH.replace(b"Upgrade,", b"close, Upgrade,") + b"\r\n" + BODY)
+            assert statuses(rest(sock)) == [200]
+
+    @pytest.mark.parametrize("target", ["x:443", "/health/live", "http://x/health/live"])
+    def test_no_tunnel(self, live: str, target: str) -> None:
+        with connect(live) as sock:
+            sock.sendall(f"CONNECT {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            assert statuses(rest(sock)) == [400]
