@@ -112,7 +112,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if (left := self.transport.get_write_buffer_size()) and self._leaving is None:
             self._leaving = self.loop.call_later(DAWDLE_SECONDS, self._look, left)
-        if not self._whole and not self.transport.is_closing():
+        # The body of a request behind this one has that request's deadline.
+        if self.cycle.response_complete and not self._whole and not self.transport.is_closing():
             self._owed = True
             self._wait(DAWDLE_SECONDS)
 
