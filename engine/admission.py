@@ -41,7 +41,7 @@ CALLER: ContextVar[str] = ContextVar("caller", default="")
 
 @singledispatch
 def cost(asked: object) -> int:
-    """Estimated tokens of a request or an item."""
+    """Estimated tokens of a request, of an item, or of pairs."""
     raise TypeError(type(asked).__name__)
 
 
@@ -65,6 +65,12 @@ def _(asked: EmbedRequest) -> int:
 def _(asked: RerankRequest) -> int:
     """The query counts once: its documents share it."""
     return _of([asked.query, *asked.documents])
+
+
+@cost.register
+def _(asked: tuple) -> int:  # type: ignore[type-arg]  # of RerankRequest
+    """Pairs share nothing."""
+    return _of([item for each in asked for item in (each.query, *each.documents)])
 
 
 def _of(items: Sequence[Content]) -> int:

@@ -92,13 +92,8 @@ def score(
         with service.metrics.stage("parse"):
             body = _decoded(backend, body_type, raw, "documents")
             requests = parse(body)
-        tasks = [asyncio.ensure_future(service.rerank(request)) for request in requests]
-        try:
-            results = await asyncio.gather(*tasks)
-        finally:
-            # The first pair that fails fails the request: its siblings must not run on.
-            for task in tasks:
-                task.cancel()
+        one = len(requests) == 1
+        results = [await service.rerank(requests[0])] if one else await service.score(requests)
         with service.metrics.stage("render"):
             return dump(render(body, results))
 
