@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from qvl.engine.dialects import openai, rerank
-from qvl.engine.dialects.fields import decode
+from msgspec import inspect
+
+from qvl.engine.dialects import fields, openai, rerank
+from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import BadRequest
 from qvl.engine.response import dump
 
@@ -50,6 +52,24 @@ def test_messages(body: Any, param: str | None, message: str) -> None:
     error = refusal(body)
     assert error.param == param
     assert message in error.message
+
+
+def test_what_bodies_may_be_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes milliseconds, and a bad body is cheap to send."""
+
+    class Fresh(Body):
+        number: int
+
+    looked: list[type] = []
+
+    def type_info(kind: type) -> inspect.Type:
+        looked.append(kind)
+        return inspect.StructType(Fresh, ())
+
+    monkeypatch.setattr(fields.inspect, "type_info", type_info)
+    for _ in range(3):
+        refusal({"number": "1"}, Fresh)
+    assert looked == [Fresh]
 
 
 def test_a_missing_field_is_named() -> None:
