@@ -48,6 +48,8 @@ _MISSING = re.compile(r"Object missing required field `(.*)`")
 _INVALID = re.compile(r"Invalid (?:enum )?value '?(.*?)'?", re.DOTALL)
 _AT = re.compile(r"(.*?) - at `\$(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(?:\d+|\.\.\.)\]")
+_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])")
+"""The first half of a surrogate pair without the second."""
 _SHOWN = 80
 """Characters of a caller's own text that an error repeats."""
 
@@ -69,8 +71,17 @@ def decode(body: type[B], raw: bytes) -> B:
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8; JSON must be", code="invalid_json") from None
     except msgspec.DecodeError as error:
-        reason = "the body is empty" if not raw else f"the body is not valid JSON: {_short(str(error))}"
-        raise BadRequest(reason, code="invalid_json") from None
+        raise BadRequest(_malformed(raw, str(error)), code="invalid_json") from None
+
+
+def _malformed(raw: bytes, message: str) -> str:
+    if not raw:
+        return "the body is empty"
+    # msgspec looks six bytes ahead, and takes the end of the body for the end of the pair.
+    if "surrogate" in message or ("truncated" in message and _HALF.search(raw[-12:])):
+        message = "a string holds half of a surrogate pair (\\ud800 to \\udfff): cut texts between characters"
+        return f"the body is not valid JSON: {message}"
+    return f"the body is not valid JSON: {_short(message)}"
 
 
 @functools.cache

@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from msgspec import inspect
 
 from qvl.engine.dialects import fields, openai, rerank
@@ -52,6 +51,23 @@ def test_messages(body: Any, param: str | None, message: str) -> None:
     error = refusal(body)
     assert error.param == param
     assert message in error.message
+
+
+@pytest.mark.parametrize(
+    "text", ["\\ud800", "\\uD800a", "\\udbff\\n", "\\udc00", "\\ud800\\ud800", "\\ud83d and more text"]
+)
+def test_half_a_character(text: str) -> None:
+    with pytest.raises(BadRequest, match="half of a surrogate pair") as caught:
+        decode(openai.EmbeddingsBody, b'{"input":"%b"}' % text.encode())
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"input":"a', b'{"input":"\\ud83d', b'{"input":"\\ud83d\\ude00', b'{"input":"a"']
+)
+def test_a_body_that_is_cut(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="Input data was truncated"):
+        decode(openai.EmbeddingsBody, body)
 
 
 def test_what_bodies_may_be_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
