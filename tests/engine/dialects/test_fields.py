@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import inspect
 
-from qvl.engine.dialects import fields, openai, rerank
+from qvl.engine.dialects import fields, openai, rerank, search
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import BadRequest
 from qvl.engine.response import dump
@@ -68,6 +68,21 @@ def test_half_a_character(text: str) -> None:
 def test_a_body_that_is_cut(body: bytes) -> None:
     with pytest.raises(BadRequest, match="Input data was truncated"):
         decode(openai.EmbeddingsBody, body)
+
+
+@pytest.mark.parametrize(
+    ("rules", "param"),
+    [
+        (b'{"year": 1e999}', "filter.year"),
+        (b'{"kind": 1, "year": {"gte": 1e999}}', "filter.year.gte"),
+        (b'{"kind": 1, "year": [1, 1e999]}', "filter.year[1]"),
+        (b'{"kind": "\xff"}', "filter.kind"),
+    ],
+)
+def test_the_field_of_a_filter_is_named(rules: bytes, param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        search.parse(decode(search.SearchBody, b'{"query": "a", "filter": %b}' % rules))
+    assert caught.value.param == param
 
 
 def test_what_bodies_may_be_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
