@@ -16,11 +16,13 @@ from qvl.engine.dialects import cohere, openai, rerank, search, vectors, vllm, v
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import NotFound, TooLarge
 from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
-from qvl.engine.response import dump, encode
+from qvl.engine.response import dump, encode, encode_apart
 from qvl.engine.search.index import Index
 from qvl.engine.search.searcher import Searcher
 
 B = TypeVar("B", bound=Body)
+INLINE_NUMBERS = 1 << 18
+"""An answer of more vectors' components is written beside the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,10 @@ def embed(
             request = parse(body)
         result = await service.embed(request)
         with service.metrics.stage("render"):
-            return dump(render(body, result, partial(encode, result.vectors)))
+            if result.vectors.size <= INLINE_NUMBERS:
+                return dump(render(body, result, partial(encode, result.vectors)))
+            written = partial(encode_apart, result.vectors)
+            return await asyncio.to_thread(lambda: dump(render(body, result, written)))
 
     return answer
 
