@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+import numpy as np
 from msgspec import inspect
 
 from qvl.engine.config import Limits
@@ -17,7 +19,38 @@ MOST_PARTS = 1 << 17
 MOST_IDS = 1 << 18
 """Token ids of one item: what the longest context of any Qwen3-VL holds."""
 
+MOST_VALUES = 1 << 21
+"""Of a body's JSON, numbers not counted: they are small, and a text's token ids are many."""
+_BLOCK = 1 << 20
+
 Counted: TypeAlias = Literal["items", "documents"]
+
+
+async def check_raw(raw: bytes) -> None:
+    """Raises TooLarge for JSON that takes thirty times its bytes and holds the event loop while it is read."""
+    # A value and its comma have three bytes at least, and most large bodies have few commas.
+    if len(raw) <= 3 * MOST_VALUES or raw.count(b",") <= MOST_VALUES:
+        return
+    if await asyncio.to_thread(_values, raw) > MOST_VALUES:
+        raise TooLarge(
+            f"the body has over {MOST_VALUES} values; send several requests", code="too_many_values"
+        )
+
+
+def _values(raw: bytes) -> int:
+    """Commas outside strings that follow something else than a number; no more than tells enough."""
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    found, within = 0, np.False_
+    for start in range(0, len(plain), _BLOCK):
+        block = np.frombuffer(plain[start : start + _BLOCK], np.uint8)
+        inside = np.logical_xor.accumulate(block == ord('"')) ^ within
+        commas = (block == ord(",")) & ~inside
+        digits = block - np.uint8(ord("0")) < 10
+        found += np.count_nonzero(commas[1:] & ~digits[:-1])
+        within = inside[-1]
+        if found > MOST_VALUES:
+            break
+    return found
 
 
 def check(body: Body, counted: Counted, limits: Limits) -> None:

@@ -58,7 +58,7 @@ def embed(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = _decoded(backend, body_type, raw, "items")
+            body = await _decoded(backend, body_type, raw, "items")
             request = parse(body)
         result = await service.embed(request)
         with service.metrics.stage("render"):
@@ -78,7 +78,7 @@ def rank(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = _decoded(backend, body_type, raw, "documents")
+            body = await _decoded(backend, body_type, raw, "documents")
             request = parse(body)
         result = await service.rerank(request)
         with service.metrics.stage("render"):
@@ -95,7 +95,7 @@ def score(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = _decoded(backend, body_type, raw, "documents")
+            body = await _decoded(backend, body_type, raw, "documents")
             requests = parse(body)
         one = len(requests) == 1
         results = [await service.rerank(requests[0])] if one else await service.score(requests)
@@ -108,7 +108,7 @@ def score(
 async def find(backend: Backend, raw: bytes) -> bytes:
     service = backend.service
     with service.metrics.stage("parse"):
-        body = _decoded(backend, search.SearchBody, raw, "items")
+        body = await _decoded(backend, search.SearchBody, raw, "items")
         request = search.parse(body)
     if request.recall > (most := backend.limits.documents):
         raise TooLarge(
@@ -125,8 +125,9 @@ async def find(backend: Backend, raw: bytes) -> bytes:
         return dump(await asyncio.to_thread(search.render, body, result))
 
 
-def _decoded(backend: Backend, body_type: type[B], raw: bytes, counted: counts.Counted) -> B:
+async def _decoded(backend: Backend, body_type: type[B], raw: bytes, counted: counts.Counted) -> B:
     """The body, once its lists are known to be no longer than the limits."""
+    await counts.check_raw(raw)
     body = decode(body_type, raw)
     counts.check(body, counted, backend.limits)
     return body

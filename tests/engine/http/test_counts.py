@@ -13,6 +13,7 @@ from qvl.engine.dialects import cohere, items, messages
 from tests.engine.http.conftest import Client
 
 E, R, S = "/v1/embeddings", "/v1/rerank", "/score"
+MANY = counts.MOST_VALUES
 PART = {"type": "text", "text": "a"}
 USER = {"role": "user", "content": "a"}
 
@@ -107,3 +108,26 @@ def test_token_ids(client: Client) -> None:
     assert refused(client, E, {"input": [1] * 9}) == (413, "too_many_ids", "input")
     assert refused(client, E, {"input": ["a", [1] * 9]}) == (413, "too_many_ids", "input[1]")
     assert client.post(E, json={"input": [[1] * 8] * 4}).status_code == 200
+
+
+@pytest.mark.parametrize("value", [b"{}", b'""', b"null ", b"[1]", b'{"fps": 1}', b'"\\""', b'"\\\\"'])
+def test_values(make: Callable[..., Client], value: bytes) -> None:
+    """Refused before any of them is made."""
+    body = b'{"input": [' + b",".join([value] * (MANY + 100)) + b"]}"
+    answer = make().post(E, content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_values")
+
+
+@pytest.mark.parametrize(
+    ("item", "status"),
+    [
+        (b'"' + b"a, " * (MANY + 2) + b'"', 200),
+        (b'"\\" ' + b"\\\\,  " * (MANY + 2) + b'"', 200),
+        (b"[" + b", ".join([b"100"] * (MANY + 2)) + b"]", 413),
+    ],
+    ids=["text", "escapes", "ids"],
+)
+def test_what_is_no_value_of_its_own(make: Callable[..., Client], item: bytes, status: int) -> None:
+    answer = make().post(E, content=b'{"input": [' + item + b"]}")
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["error"]["code"] == "too_many_ids"
