@@ -27,7 +27,7 @@ Counted: TypeAlias = Literal["items", "documents"]
 
 
 async def check_raw(raw: bytes) -> None:
-    """Raises TooLarge for JSON that takes thirty times its bytes and holds the event loop while it is read."""
+    """Raises TooLarge for JSON that would take thirty times its bytes, and the event loop meanwhile."""
     # A value and its comma have three bytes at least, and most large bodies have few commas.
     if len(raw) <= 3 * MOST_VALUES or raw.count(b",") <= MOST_VALUES:
         return
