@@ -46,7 +46,7 @@ def _values(raw: bytes) -> int:
         inside = np.logical_xor.accumulate(block == ord('"')) ^ within
         commas = (block == ord(",")) & ~inside
         digits = block - np.uint8(ord("0")) < 10
-        found += np.count_nonzero(commas[1:] & ~digits[:-1])
+        found += int(np.count_nonzero(commas[1:] & ~digits[:-1]))
         within = inside[-1]
         if found > MOST_VALUES:
             break
