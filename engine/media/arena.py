@@ -16,6 +16,7 @@ import asyncio
 import mmap
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,12 +33,9 @@ from qvl.engine.media.visual import Pixels, Visual
 Lookup: TypeAlias = Callable[[bool], None]
 """Told of every look-up whether it was a hit."""
 
-_AT_ONCE = 1 << 20
-"""Bytes that are copied on the event loop; more are copied in a thread."""
-
 
 class Arena:
-    """`size` bytes, allocated at once. `pin` and `unpin` are one event loop's, the rest any thread's."""
+    """`size` bytes, allocated at once. `pin` and `unpin` are one event loop's, the rest other threads'."""
 
     def __init__(self, size: int, lookup: Lookup = lambda hit: None) -> None:
         """`lookup` is told whether pixels were in place when their prompt was sent."""
@@ -49,6 +47,9 @@ class Arena:
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self._waiting: asyncio.AbstractEventLoop | None = None
+        """That of a `pin` that may have to be told."""
+        self._given_back: deque[Block] = deque()
+        """By `unpin`, which waits for no lock."""
 
     @property
     def path(self) -> Path:
@@ -73,6 +74,7 @@ class Arena:
     def room(self, nbytes: int) -> Block | None:
         """For pixels on their way, until `keep` or `drop`. None: somebody waits for whatever is here."""
         with self._lock:
+            self._take_back()
             return self._memory.empty(nbytes, frozenset(), spill=False)
 
     def flat(self, block: Block) -> Pixels:
@@ -99,7 +101,7 @@ class Arena:
         Raises TooLarge for what would never have it.
         """
         wanted = {visual.digest: visual for visual in visuals}
-        if (size := sum(_size(visual) for visual in wanted.values())) > self.size:
+        if (size := sum(rounded(visual.pixels.nbytes) for visual in wanted.values())) > self.size:
             raise TooLarge(
                 f"the decoded media of one prompt take {size} bytes, and the engine shares "
                 f"{self.size} (media_memory): send fewer or smaller ones",
@@ -108,79 +110,62 @@ class Arena:
         async with self._turn:
             for digest in wanted:
                 self._lookup(digest in self._memory.blocks)
-            while (blocks := self._reserved(wanted)) is None:
-                await self._freed.wait()
-            blocks = await self._fill(wanted, blocks)
+            blocks = self._in_place(wanted) or await self._brought(wanted)
         return [blocks[visual.digest] for visual in visuals]
 
     def unpin(self, blocks: Iterable[Block]) -> None:
         """What one `pin` gave, once no engine reads it any more."""
-        with self._lock:
-            for block in set(blocks):
-                block.pins -= 1
+        self._given_back.extend(set(blocks))
         self._freed.set()
 
-    def _reserved(self, wanted: Mapping[str, Visual]) -> dict[str, Block] | None:
-        """Pinned, and empty where pixels are on the heap yet. None: `_freed` will tell when to try again."""
+    def _in_place(self, wanted: Mapping[str, Visual]) -> dict[str, Block] | None:
+        """Pinned, if all are."""
         with self._lock:
-            blocks = self._placed(wanted)
+            found = {digest: self._memory.blocks.get(digest) for digest in wanted}
+            blocks = {digest: block for digest, block in found.items() if block is not None}
+            return self._memory.pin(blocks) if len(blocks) == len(found) else None
+
+    async def _brought(self, wanted: Mapping[str, Visual]) -> dict[str, Block]:
+        """From the heap, pinned; in a thread, where hundreds of megabytes take tenths of a second to copy."""
+        loop = self._waiting = asyncio.get_running_loop()
+        try:
+            while True:
+                self._freed.clear()
+                bringing = loop.run_in_executor(None, self._bring, wanted)
+                try:
+                    blocks = await asyncio.shield(bringing)
+                except asyncio.CancelledError:
+                    bringing.add_done_callback(lambda done: self.unpin((done.result() or {}).values()))
+                    raise
+                if blocks is not None:
+                    return blocks
+                await self._freed.wait()
+        finally:
+            self._waiting = None
+
+    def _bring(self, wanted: Mapping[str, Visual]) -> dict[str, Block] | None:
+        """None: `_freed` will tell when to try again."""
+        with self._lock:
+            self._take_back()
+            blocks = self._memory.reserve(wanted)
             if blocks is None and not any(block.pins for block in self._memory.blocks.values()):
                 # Nobody will give back anything: some of theirs are in, and leave the room in pieces.
                 for digest in list(self._memory.blocks):
                     self._memory.evict(digest)
-                blocks = self._placed(wanted)
-            if blocks is None:
-                self._waiting = asyncio.get_running_loop()
-                self._freed.clear()
-            return blocks
+                blocks = self._memory.reserve(wanted)
+        if blocks is not None:
+            for digest, block in blocks.items():
+                if not block.filled:
+                    self.flat(block)[:] = wanted[digest].pixels.reshape(-1)
+                    with self._lock:
+                        blocks[digest] = self._memory.settled(block, wanted[digest])
+        return blocks
 
-    def _placed(self, wanted: Mapping[str, Visual]) -> dict[str, Block] | None:
-        """Those that are in already are not thrown out for the others."""
-        held = self._memory.blocks
-        if any(digest not in held for digest in wanted):
-            stay = sum(block.size for digest, block in held.items() if block.pins and digest not in wanted)
-            if stay + sum(_size(visual) for visual in wanted.values()) > self.size:
-                return None
-        mine: dict[str, Block] = {}
-        for digest, visual in wanted.items():
-            if (block := held.get(digest)) is not None:
-                block.pins += 1
-                held.move_to_end(digest)
-            elif (block := self._memory.empty(visual.pixels.nbytes, wanted.keys(), spill=True)) is None:
-                for each in mine.values():
-                    if each.filled:
-                        each.pins -= 1
-                    else:
-                        self._memory.evict(each.name)
-                return None
-            mine[digest] = block
-        return mine
-
-    async def _fill(self, wanted: Mapping[str, Visual], blocks: Mapping[str, Block]) -> dict[str, Block]:
-        """Pixels from the heap come into what `_reserved` left empty."""
-        if sum(block.place.nbytes for block in blocks.values() if not block.filled) <= _AT_ONCE:
-            return self._filled(wanted, blocks)
-        filling = asyncio.get_running_loop().run_in_executor(None, self._filled, wanted, blocks)
-        try:
-            return await asyncio.shield(filling)
-        except asyncio.CancelledError:
-            filling.add_done_callback(lambda done: self.unpin(done.result().values()))
-            raise
-
-    def _filled(self, wanted: Mapping[str, Visual], blocks: Mapping[str, Block]) -> dict[str, Block]:
-        filled = dict(blocks)
-        for digest, block in blocks.items():
-            if not block.filled:
-                self.flat(block)[:] = wanted[digest].pixels.reshape(-1)
-                with self._lock:
-                    filled[digest] = self._memory.settled(block, wanted[digest])
-        return filled
+    def _take_back(self) -> None:
+        while self._given_back:
+            self._given_back.popleft().pins -= 1
 
     def _wake(self) -> None:
         if self._waiting is not None:
             with suppress(RuntimeError):  # its loop is over
                 self._waiting.call_soon_threadsafe(self._freed.set)
-
-
-def _size(visual: Visual) -> int:
-    return rounded(visual.pixels.nbytes)

@@ -6,7 +6,7 @@ import itertools
 import secrets
 import weakref
 from collections import OrderedDict
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 import numpy as np
 
@@ -36,6 +36,30 @@ class Memory:
             visual = Visual(block.kind, self.flat(block).reshape(block.shape), block.timestamps, digest)
             block.view = weakref.ref(visual)
         return visual
+
+    def pin(self, blocks: dict[str, Block]) -> dict[str, Block]:
+        for digest, block in blocks.items():
+            block.pins += 1
+            self.blocks.move_to_end(digest)
+        return blocks
+
+    def reserve(self, wanted: Mapping[str, Visual]) -> dict[str, Block] | None:
+        """All pinned; those that were not in are empty yet. None: there is no room now."""
+        inside = {digest: self.blocks[digest] for digest in wanted if digest in self.blocks}
+        stay = sum(block.size for digest, block in self.blocks.items() if block.pins and digest not in inside)
+        if stay + sum(rounded(visual.pixels.nbytes) for visual in wanted.values()) > len(self._data):
+            return None
+        new: dict[str, Block] = {}
+        for digest, visual in wanted.items():
+            if digest in inside:
+                continue
+            block = self.empty(visual.pixels.nbytes, wanted.keys(), spill=True)
+            if block is None:
+                for each in new.values():
+                    self.evict(each.name)
+                return None
+            new[digest] = block
+        return self.pin(inside) | new
 
     def empty(self, nbytes: int, wanted: Set[str], *, spill: bool) -> Block | None:
         """Pinned by whoever fills it, with nothing in it that a reader would take."""
