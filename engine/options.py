@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from cyclopts import App, Argument, ArgumentCollection, Parameter, Token
+from cyclopts import App, Argument, ArgumentCollection, Parameter, Token, env_var_split
 from cyclopts.config import Env, Toml
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig
@@ -56,6 +56,13 @@ def flat(cls: type[T]) -> type[T]:
 def shown_default(value: Any) -> str | None:
     """How a default reads in the help; empty ones say nothing that the text does not."""
     return None if value is None or value == () else str(value)
+
+
+def lines(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
+    """The values in an environment variable: one a line where the option takes several. Space may be within
+    one: `KEY name=N rpm=600`, a folder."""
+    del delimiter
+    return [each.strip() for each in env_var_split(kind, value, delimiter="\n") if each.strip()]
 
 
 environment = Env("QVL_", command=False, show=False)

@@ -30,6 +30,16 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     assert served().api_key == ("from-the-environment",)
 
 
+def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QVL_API_KEY", "KEY name=N rpm=600")
+    monkeypatch.setenv("QVL_FILE_ROOTS", "/data/my pictures\n /more \n\n")
+    monkeypatch.setenv("QVL_ALLOW_HOSTS", "")
+    config = served("--port", "9")
+    assert config.api_key == ("KEY name=N rpm=600",)
+    assert config.engine.media.file_roots == ("/data/my pictures", "/more")
+    assert config.engine.media.allow_hosts == ()
+
+
 def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
