@@ -38,6 +38,9 @@ _ENGINE = {
     for field in fields(settings)
 }
 
+_LINKS = ("tcp://", "udp://", "sctp://")
+"""How the addresses of services begin; no value of ours does."""
+
 ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
 ]
@@ -66,6 +69,16 @@ def lines(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
 
 
 environment = Env("QVL_", command=False, show=False)
+
+
+def service_links(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Kubernetes tells every pod beside a Service called `qvl` that `QVL_PORT` is `tcp://10.0.0.1:8080`."""
+    for argument in arguments:
+        argument.tokens[:] = [
+            token
+            for token in argument.tokens
+            if token.source != environment.source or not token.value.startswith(_LINKS)
+        ]
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -112,7 +125,7 @@ def bundled_models(app: App, commands: tuple[str, ...], arguments: ArgumentColle
             argument.append(Token(keyword=f"--{role}", value=BUNDLED, source="the bundled pair"))
 
 
-SOURCES = (environment, config_file, others_engine, positional_models, bundled_models)
+SOURCES = (environment, service_links, config_file, others_engine, positional_models, bundled_models)
 
 
 def cache_folder() -> Path:

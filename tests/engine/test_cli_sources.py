@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qvl.engine import cli, options
+from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.demo import bundled
 from tests.engine.conftest import Served, mistake
 
@@ -38,6 +39,18 @@ def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pyt
     assert config.api_key == ("KEY name=N rpm=600",)
     assert config.engine.media.file_roots == ("/data/my pictures", "/more")
     assert config.engine.media.allow_hosts == ()
+
+
+def test_what_kubernetes_says_of_a_service_is_no_port(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "qvl.toml"
+    file.write_text("port = 7\n")
+    links = {"PORT": "tcp://10.0.0.1:8080", "PORT_8080_TCP": "tcp://10.0.0.1:8080", "SERVICE_PORT": "8080"}
+    for name, value in links.items():
+        monkeypatch.setenv(f"QVL_{name}", value)
+    assert served().port == ServerConfig(engine=EngineConfig(embedder="x")).port
+    assert served("--config", str(file)).port == 7
 
 
 def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
