@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from qvl.engine.admission import Admission, cost
+from qvl.engine.config import Limits
+from qvl.engine.errors import Overloaded
+from qvl.engine.jobs import answers
+from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.pipeline import run
+from qvl.engine.jobs.settings import JobConfig
+from qvl.engine.jobs.tasks import Embedding
+from qvl.engine.jobs.work import Work
+from qvl.engine.protocol import EmbedRequest, EmbedResult, Usage
 from tests.engine.conftest import Run, Start, lines_of, vectors_of, write
 
 
@@ -143,6 +155,37 @@ def test_mistakes_are_one_line(qvl: Run, fake: Start, source: Path, tmp_path: Pa
         said = qvl("embed", *arguments, code=2)
         assert message in said
         assert said.count("\n") == 1
+
+
+class Full:
+    """An engine that answers nothing before it has refused what is too much at once."""
+
+    def __init__(self) -> None:
+        self.admission, self.refused = Admission(Limits().queue_tokens), asyncio.Event()
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        try:
+            with self.admission.admit(cost(request), request.priority):
+                await self.refused.wait()
+        except Overloaded:
+            self.refused.set()
+            raise
+        rows = np.zeros((len(request.input), 4), np.float32)
+        return EmbedResult(model="m", vectors=rows, usage=Usage(), errors={})
+
+
+def test_what_is_too_much_at_once_for_its_own_engine_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_LOOK_SECONDS", 0.01)
+    engine: Any = Full()
+    data = [json.dumps({"video": f"https://h/{i}.mp4"}).encode() for i in range(1000)]
+    lines = [Line(i, each, 0) for i, each in enumerate(data)]
+    with Work(tmp_path / "out.jsonl", Embedding.files) as work:
+        work.begin({})
+        task = Embedding(answers.FromEngine(engine))
+        asyncio.run(run(task, lines, work, JobConfig(), lambda _: None))
+        assert work.mark.rows == len(lines)
 
 
 @pytest.mark.engine
