@@ -43,8 +43,12 @@ class Mark:
     """Bytes of each file that count."""
 
 
+class Busy(JobError):
+    """Somebody else has the lock."""
+
+
 class Work:
-    """The work folder of one output, locked for this process. Use as a context manager."""
+    """The work folder of one output, locked for this process. Use as a context manager, which raises Busy."""
 
     def __init__(self, out: Path, files: Sequence[str]) -> None:
         self.out = out
@@ -68,7 +72,7 @@ class Work:
                     return self
             except BlockingIOError:
                 os.close(self._lock)
-                raise JobError(f"another run is writing {self.out}") from None
+                raise Busy(f"another run is writing {self.out}") from None
             except FileNotFoundError:
                 pass
             os.close(self._lock)
