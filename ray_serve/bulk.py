@@ -1,6 +1,6 @@
 """`qvl embed --ray`: a corpus larger than memory, over the machines of a Ray cluster.
 
-    survey ─► blocks ─► workers, one engine each ─► OUT/part-00000.parquet ... ─► OUT/manifest.json
+    survey ─► blocks ─► workers, one engine each ─► OUT/part-00000.parquet ... ─► OUT/_manifest.json
 
 Plain actors rather than Ray Data, which cuts and names its output as it runs, so that a second run cannot
 tell what is done, and needs pandas. Here a block is a file job of `qvl.engine.jobs`: its work folder, journal
@@ -24,9 +24,11 @@ from qvl.engine.jobs.progress import duration, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.work import write_whole
 from qvl.ray_serve.config import BulkConfig
-from qvl.ray_serve.workers import Order, cluster, drive, part, total_of
+from qvl.ray_serve.workers import Order, cluster, drive, part, total_of, work_of
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+RECORD = "_job.json"
+_RECORD_BEFORE = "job.json"
 
 
 def embed_corpus(
@@ -65,11 +67,11 @@ def embed_corpus(
 
 
 def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
-    record = order.out / "job.json"
+    record = order.out / RECORD
     if order.job.overwrite:
-        for path in order.out.iterdir():
-            if path.name.startswith("part-") or path in (record, order.out / MANIFEST):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _clear(order.out)
+    if (order.out / _RECORD_BEFORE).exists():
+        raise JobError(f"{order.out} was begun by an older qvl, under other names; --overwrite starts again")
     begun = orjson.loads(record.read_bytes()) if record.exists() else order.settings
     if begun != order.settings:
         key = next(key for key in order.settings if begun.get(key) != order.settings[key])
@@ -99,15 +101,21 @@ def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
     ]
     manifest = {"settings": order.settings, "rows": total.rows, "errors": total.errors, "parts": parts}
     write_whole(order.out / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    bad = f", {total.errors:,} bad items left out (part-*.errors.jsonl)" if total.errors else ""
+    bad = f", {total.errors:,} bad items left out (_part-*.errors.jsonl)" if total.errors else ""
     say(f"{order.out}: {total.rows:,} rows in {len(parts):,} files{bad}")
     return 0
 
 
+def _clear(out: Path) -> None:
+    for path in out.iterdir():
+        name = path.name.lstrip("_")  # without it before
+        if name.startswith("part-") or f"_{name}" in (RECORD, MANIFEST):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _finished(out: Path, block: Block) -> dict[str, int] | None:
-    path = part(out, block)
-    record = path.with_name(f"{path.name}.job.json")
-    if not (path.exists() and record.exists()):
+    work = work_of(out, block)
+    if not (work.out.exists() and work.record.exists()):
         return None
-    summary: dict[str, int] | None = orjson.loads(record.read_bytes()).get("summary")
+    summary: dict[str, int] | None = orjson.loads(work.record.read_bytes()).get("summary")
     return summary

@@ -65,7 +65,7 @@ class Worker:
         order = self._order
         settings = {**order.settings, "first": block.first, "count": block.count}
         with ExitStack() as stack:
-            work = await _locked(stack, Work(part(order.out, block), Embedding.files))
+            work = await _locked(stack, work_of(order.out, block))
             if done := work.finished(settings, overwrite=False):
                 return done
             work.begin(settings)
@@ -73,7 +73,9 @@ class Worker:
             await run(task, block.lines(work.mark.index), work, order.job, lambda _: None)
             summary = {"rows": work.mark.rows, "errors": work.mark.errors}
             made = work.folder / "made"
-            await asyncio.to_thread(embeddings_parquet, work.folder, made, work.mark)
+            # A part without a row is of the same type as the others, or they cannot be read as one.
+            width = 0 if work.mark.rows else await task.width()
+            await asyncio.to_thread(embeddings_parquet, work.folder, made, work.mark, width)
             work.finish(made, settings, summary)
         return summary
 
@@ -92,6 +94,11 @@ async def _locked(stack: ExitStack, work: Work) -> Work:
 
 def part(out: Path, block: Block) -> Path:
     return out / f"part-{block.number:05}.parquet"
+
+
+def work_of(out: Path, block: Block) -> Work:
+    """Readers of a folder of parquet pass over names that begin with `_`."""
+    return Work(part(out, block), Embedding.files, prefix="_")
 
 
 def total_of(done: dict[int, dict[str, int]], corpus: Corpus) -> Mark:

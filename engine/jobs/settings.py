@@ -17,8 +17,8 @@ class JobConfig:
     key: str | None = None
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
-    """A bad line goes to OUT.errors.jsonl (search: IN.errors.jsonl) and the job goes on (skip), or stops the
-    job (fail)."""
+    """A bad line goes to OUT.errors.jsonl (search: IN.errors.jsonl; --ray: OUT/_part-*.errors.jsonl) and the
+    job goes on (skip), or stops the job (fail)."""
     overwrite: bool = False
     """Start again, replacing OUT (search: the index) and what an earlier run with other settings left."""
     batch: int = 64

@@ -50,11 +50,13 @@ class Busy(JobError):
 class Work:
     """The work folder of one output, locked for this process. Use as a context manager, which raises Busy."""
 
-    def __init__(self, out: Path, files: Sequence[str]) -> None:
+    def __init__(self, out: Path, files: Sequence[str], prefix: str = "") -> None:
+        """`prefix` begins the names of what lies beside `out`."""
         self.out = out
-        self.folder = out.with_name(f"{out.name}.work")
-        self.record = out.with_name(f"{out.name}.job.json")
-        self.errors = out.with_name(f"{out.name}.errors.jsonl")
+        name = f"{prefix}{out.name}"
+        self.folder = out.with_name(f"{name}.work")
+        self.record = out.with_name(f"{name}.job.json")
+        self.errors = out.with_name(f"{name}.errors.jsonl")
         self.mark = Mark()
         self._rows = tuple(files)
         self._names = (*files, ERRORS)

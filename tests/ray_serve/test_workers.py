@@ -18,10 +18,9 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.errors import BadRequest, ConfigError, Unavailable
 from qvl.engine.jobs.corpus import Block, Corpus
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.work import Work
 from qvl.ray_serve import workers
 from qvl.ray_serve.config import BulkConfig
-from qvl.ray_serve.workers import Order, Worker, drive, part
+from qvl.ray_serve.workers import Order, Worker, drive, work_of
 
 SUMMARY = {"rows": 1, "errors": 0}
 PENDING = object()
@@ -137,7 +136,7 @@ def test_a_worker_waits_for_the_lock_of_one_that_was_lost(
     monkeypatch.setattr(workers, "LOCK_SECONDS", seconds)
     monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.01)
     block, asked = Block(0, 0, 1, tmp_path / "in.jsonl"), order(tmp_path)
-    folder = Work(part(tmp_path, block), ()).folder
+    folder = work_of(tmp_path, block).folder
     folder.mkdir()
 
     async def both() -> Any:
