@@ -63,7 +63,7 @@ class Worker:
     async def block(self, block: Block) -> dict[str, int]:
         """The summary of its part, which is in its place when this returns."""
         order = self._order
-        settings = {**order.settings, "first": block.first, "count": block.count}
+        settings = settings_for(order, block)
         with ExitStack() as stack:
             work = await _locked(stack, work_of(order.out, block))
             if done := work.finished(settings, overwrite=False):
@@ -94,6 +94,11 @@ async def _locked(stack: ExitStack, work: Work) -> Work:
 
 def part(out: Path, block: Block) -> Path:
     return out / f"part-{block.number:05}.parquet"
+
+
+def settings_for(order: Order, block: Block) -> dict[str, Any]:
+    """What its part is made of; of anything else it is another job's."""
+    return {**order.settings, "first": block.first, "count": block.count}
 
 
 def work_of(out: Path, block: Block) -> Work:

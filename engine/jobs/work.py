@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from qvl.engine.jobs.settings import JobError
+from qvl.engine.jobs.settings import JobConfig, JobError
 
 ERRORS = "errors.jsonl"
 JOURNAL = "journal.jsonl"
@@ -158,7 +158,7 @@ class Work:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
-    def on_a_full_disk(self) -> Iterator[None]:
+    def on_a_full_disk(self, job: JobConfig) -> Iterator[None]:
         """Turns its error into a JobError that says how to go on."""
         try:
             yield
@@ -166,7 +166,7 @@ class Work:
             if error.errno not in _FULL:
                 raise
             raise JobError(
-                f"cannot write {self.out}: {error.strerror}; make room: the same command goes on from here"
+                f"cannot write {self.out}: {error.strerror}; make room: {job.again} goes on from here"
             ) from None
 
     def _open(self, name: str, size: int) -> BufferedWriter:

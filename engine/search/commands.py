@@ -47,7 +47,7 @@ class Order:
 
 
 def add(order: Order) -> int:
-    return until_stopped(_add(order))
+    return until_stopped(_add(order), order.job)
 
 
 async def _add(order: Order) -> int:

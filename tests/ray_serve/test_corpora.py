@@ -90,12 +90,56 @@ def test_the_output_reads_as_one_dataset(source: Path, tmp_path: Path) -> None:
     assert [(each["rows"], each["errors"]) for each in manifest["parts"]] == [(0, 2), (2, 0), (1, 0)]
 
 
+def test_an_overwrite_that_was_killed_mixes_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    embed(source, out)
+
+    files, gone, unlink = len(list(out.iterdir())), list[Path](), Path.unlink
+
+    def one(path: Path, missing_ok: bool = False) -> None:
+        if path.exists():
+            if gone:
+                raise KeyboardInterrupt
+            gone.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", one)
+        for _ in range(files - 1):
+            gone.clear()
+            assert embed(source, out, model="y", overwrite=True) == 130
+            assert "stopped; the same command without --overwrite goes on" in capsys.readouterr().err
+            with pytest.raises(JobError, match="begun with another model; --overwrite starts again"):
+                embed(source, out, model="y")
+    assert embed(source, out, model="y", overwrite=True) == 0
+    assert settings_of(out)["model"] == ["y"]
+
+
+def test_parts_of_another_model_are_not_taken_for_done(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    embed(source, out)
+    (out / "_job.json").unlink()  # whoever did it
+    with pytest.raises(JobError, match="what another job"):
+        embed(source, out, model="y")
+    (out / "_job.json").write_text(json.dumps(settings_of(out) | {"model": ["y"]}))
+    with pytest.raises(JobError, match=r'begun with model \["x"\], now \["y"\]'):
+        embed(source, out, model="y")
+
+
+def settings_of(out: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((out / "_manifest.json").read_text())
+    settings: dict[str, Any] = manifest["settings"]
+    return settings
+
+
 def test_an_output_of_other_names_is_not_mixed_with_this(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for name in ("job.json", "manifest.json", "part-00000.parquet.job.json", "part-00009.parquet"):
         (out / name).write_text("{}")
-    with pytest.raises(JobError, match="by an older qvl.*--overwrite starts again"):
+    with pytest.raises(JobError, match=r"an older qvl left; --overwrite starts again"):
         embed(source, out)
     embed(source, out, overwrite=True)
     assert {path.name[0] for path in out.iterdir() if path.suffix != ".parquet"} == {"_"}
