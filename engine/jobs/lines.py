@@ -23,8 +23,12 @@ class Line:
     data: bytes
     end: int
     """Offset of the next line's first byte."""
+    wrong: BadRequest | None = None
+    """Where there is no data to read."""
 
     def json(self) -> Any:
+        if self.wrong:
+            raise self.wrong
         try:
             return orjson.loads(self.data)
         except orjson.JSONDecodeError as error:
