@@ -20,9 +20,9 @@ import orjson
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs.answers import settings_of
 from qvl.engine.jobs.corpus import Block, Corpus, survey
-from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.work import write_whole
+from qvl.engine.jobs.work import Mark, write_whole
 from qvl.ray_serve.config import BulkConfig
 from qvl.ray_serve.workers import Order, cluster, drive, part, settings_for, total_of, work_of
 
@@ -81,8 +81,8 @@ def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
         seconds = time.monotonic() - started
         items = sum(block.count for block in left)
         say(f"{items:,} items in {duration(seconds)}, {items / max(seconds, 1e-9):,.1f}/s")
-    _list(order, corpus, done)
-    return 0
+    total = _list(order, corpus, done)
+    return exit_code(total.rows, total.errors)
 
 
 def _begin(order: Order) -> None:
@@ -99,7 +99,7 @@ def _begin(order: Order) -> None:
     write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
 
 
-def _list(order: Order, corpus: Corpus, done: dict[int, dict[str, int]]) -> None:
+def _list(order: Order, corpus: Corpus, done: dict[int, dict[str, int]]) -> Mark:
     """The manifest: it is there once every part is."""
     total = total_of(done, corpus)
     parts = [
@@ -115,6 +115,7 @@ def _list(order: Order, corpus: Corpus, done: dict[int, dict[str, int]]) -> None
     write_whole(order.out / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     bad = f", {total.errors:,} bad items left out (_part-*.errors.jsonl)" if total.errors else ""
     say(f"{order.out}: {total.rows:,} rows in {len(parts):,} files{bad}")
+    return total
 
 
 def _clear(out: Path) -> None:

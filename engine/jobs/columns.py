@@ -49,10 +49,9 @@ def groups_of(path: Path) -> list[int]:
             raise JobError(f"{path} has none of the columns text, image and video; rename those it has")
         for field in schema:
             if field.name in COLUMNS and not _fits(field.name, field.type):
-                wanted = COLUMNS[field.name]
                 raise JobError(
-                    f"{path}: the column {field.name} is of {field.type} and must be of {wanted}: cast it, or "
-                    "rename it to leave it out"
+                    f"{path}: the column {field.name} is of {field.type} and must be of "
+                    f"{COLUMNS[field.name]}: cast it, or rename it to leave it out"
                 )
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 

@@ -16,7 +16,7 @@ from qvl.engine.jobs.answers import answering, settings_of
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run, to_its_end
-from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding, Ranking
 from qvl.engine.jobs.work import Work
@@ -79,7 +79,7 @@ async def carry_out(order: Order) -> int:
         done = work.finished(settings, order.job.overwrite)
         if done is not None:
             say(f"{order.out} is finished already: {_told(done)}")
-            return 0
+            return exit_code(**done)
         work.begin(settings)
         await _answer(order, work, given)
         summary = {"rows": work.mark.rows, "errors": work.mark.errors}
@@ -89,7 +89,7 @@ async def carry_out(order: Order) -> int:
     say(f"{order.out}: {_told(summary)}")
     if summary["errors"]:
         say(f"what was wrong with them: {work.errors}")
-    return 0
+    return exit_code(**summary)
 
 
 async def _answer(order: Order, work: Work, given: Fingerprint) -> None:

@@ -18,7 +18,7 @@ class JobConfig:
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
     """A bad line goes to OUT.errors.jsonl (search: IN.errors.jsonl; --ray: OUT/_part-*.errors.jsonl) and the
-    job goes on (skip), or stops the job (fail)."""
+    job goes on (skip), or stops the job (fail). When every line is bad the exit code is 1."""
     overwrite: bool = False
     """Start again, each time, replacing OUT (search: the index) and what an earlier run with other settings
     left; without it a job goes on."""

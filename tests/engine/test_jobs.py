@@ -82,6 +82,13 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     assert errors[1]["error"]["message"] == "line 4.text is bad"
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('"a"\n"b"\n', encoding="utf-8-sig")
+    qvl("embed", source, "-o", out, "--url", fake().url)
+    assert [row["index"] for row in lines_of(out)] == [0, 1]
+
+
 def test_a_bad_line_can_stop_the_job_and_be_mended(qvl: Run, fake: Start, tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", ["a", "b", "BAD"]), tmp_path / "out.jsonl"
     options = ("-o", out, "--url", fake().url, "--batch", 1, "--in-flight", 1)
@@ -109,7 +116,11 @@ def test_lines_too_large_together_are_sent_alone(qvl: Run, fake: Start, source: 
 def test_no_rows_are_a_valid_file(qvl: Run, fake: Start, tmp_path: Path, content: str, suffix: str) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
     source.write_text(content)
-    assert "0 rows" in qvl("embed", source, "-o", out, "--url", fake().url)
+    command = ("embed", source, "-o", out, "--url", fake().url)
+    for _ in range(2):  # made, and found finished
+        said = qvl(*command, code=1 if content.strip() else 0)
+        assert "0 rows" in said
+        assert ("no line is good" in said) is bool(content.strip())
     match suffix:
         case "jsonl":
             assert out.read_text() == ""

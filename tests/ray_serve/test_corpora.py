@@ -90,6 +90,11 @@ def test_the_output_reads_as_one_dataset(source: Path, tmp_path: Path) -> None:
     assert [(each["rows"], each["errors"]) for each in manifest["parts"]] == [(0, 2), (2, 0), (1, 0)]
 
 
+def test_a_corpus_of_bad_items_alone_fails(source: Path, tmp_path: Path) -> None:
+    source.write_text('"BAD"\n' * 3)
+    assert [embed(source, tmp_path / "out") for _ in range(2)] == [1, 1]
+
+
 def test_an_overwrite_that_was_killed_mixes_nothing(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
