@@ -62,10 +62,10 @@ def shown_default(value: Any) -> str | None:
 
 
 def lines(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
-    """The values in an environment variable: one a line where the option takes several. Space may be within
-    one: `KEY name=N rpm=600`, a folder."""
+    """The values in an environment variable: one a line where the option takes several, as space may be in
+    one (`KEY name=N rpm=600`, a folder). A blank variable is a blank value: an empty key opens nothing."""
     del delimiter
-    return [each.strip() for each in env_var_split(kind, value, delimiter="\n") if each.strip()]
+    return [each.strip() for each in env_var_split(kind, value, delimiter="\n") if each.strip()] or [value]
 
 
 environment = Env("QVL_", command=False, show=False)

@@ -74,7 +74,7 @@ class Embedding:
     async def width(self) -> int:
         """Of every vector, where no line has one."""
         result = await self.answers.embed(["width"], self.instruction, self.dimensions)
-        return result.vectors.shape[1]
+        return int(result.vectors.shape[1])
 
     def _row(self, line: Parsed, result: EmbedResult, i: int) -> Row:
         head = orjson.dumps({"id": line.id, "index": line.index}, option=orjson.OPT_APPEND_NEWLINE)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qvl.engine import cli, options
+from qvl.engine.api.auth import load_keys
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.demo import bundled
+from qvl.engine.errors import ConfigError
 from tests.engine.conftest import Served, mistake
 
 
@@ -34,11 +37,25 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
 def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QVL_API_KEY", "KEY name=N rpm=600")
     monkeypatch.setenv("QVL_FILE_ROOTS", "/data/my pictures\n /more \n\n")
-    monkeypatch.setenv("QVL_ALLOW_HOSTS", "")
     config = served("--port", "9")
     assert config.api_key == ("KEY name=N rpm=600",)
     assert config.engine.media.file_roots == ("/data/my pictures", "/more")
-    assert config.engine.media.allow_hosts == ()
+
+
+def test_a_blank_variable_opens_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QVL_API_KEY", "")
+    monkeypatch.setenv("QVL_API_KEY_FILE", "")
+    config = served()
+    assert (config.api_key, config.api_key_file) == (("",), "")
+    with pytest.raises(ConfigError, match="an API key is empty"):
+        load_keys(replace(config, api_key_file=None))
+    with pytest.raises(ConfigError, match="cannot read api_key_file"):
+        load_keys(replace(config, api_key=()))
+    monkeypatch.setenv("QVL_FILE_ROOTS", "")
+    capsys.readouterr()
+    assert "file_roots is empty" in mistake(capsys, "serve")
 
 
 def test_what_kubernetes_says_of_a_service_is_no_port(
