@@ -71,6 +71,10 @@ class MediaConfig:
     allow_hosts: tuple[str, ...] = ()
     """host[:port] names that may resolve to private addresses (none: all private addresses are refused)."""
 
+    def __post_init__(self) -> None:
+        if not all(self.file_roots):
+            raise ConfigError("a folder of file_roots is empty; leave the setting out to refuse file:// URLs")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:

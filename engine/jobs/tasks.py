@@ -71,6 +71,11 @@ class Embedding:
         result = await self.answers.embed([each.value for each in batch], self.instruction, self.dimensions)
         return [result.errors.get(i) or self._row(each, result, i) for i, each in enumerate(batch)]
 
+    async def width(self) -> int:
+        """Of every vector, where no line has one."""
+        result = await self.answers.embed(["width"], self.instruction, self.dimensions)
+        return int(result.vectors.shape[1])
+
     def _row(self, line: Parsed, result: EmbedResult, i: int) -> Row:
         head = orjson.dumps({"id": line.id, "index": line.index}, option=orjson.OPT_APPEND_NEWLINE)
         return (head, result.vectors[i].astype("<f4").tobytes())

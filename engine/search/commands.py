@@ -22,7 +22,7 @@ from qvl.engine.jobs.answers import answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
-from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.work import write_whole
 from qvl.engine.search import ingest
@@ -47,7 +47,7 @@ class Order:
 
 
 def add(order: Order) -> int:
-    return until_stopped(_add(order))
+    return until_stopped(_add(order), order.job)
 
 
 async def _add(order: Order) -> int:
@@ -59,7 +59,7 @@ async def _add(order: Order) -> int:
         await asyncio.to_thread(index.settle)
         held = len(index)
     _tell(order, intake, held)
-    return 0
+    return exit_code(intake.mark.rows, intake.mark.errors)
 
 
 def _lines(source: Path) -> tuple[Iterable[Line], int]:

@@ -91,6 +91,8 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
         (9, "metadata"),
     ]
     assert {"text": "x"} in [item for item, *_ in held(tmp_path / "index").values()]
+    source.write_text("7")
+    assert "no line is good" in qvl(*command, code=1)
     source.write_text('"fine"')
     qvl(*command)
     assert not (tmp_path / "in.jsonl.errors.jsonl").exists()
