@@ -78,6 +78,10 @@ def _explain(body: type[Body], message: str) -> BadRequest:
     text, path = found.groups() if found else (message, "")
     types = list(_at(inspect.type_info(body), path))
     param = path.lstrip(".") or None
+    if param in REFUSED:
+        return BadRequest(
+            f"`{param}` is not supported: {REFUSED[param]}", param=param, code="unsupported_field"
+        )
     if unknown := _UNKNOWN.fullmatch(text):
         name = unknown[1]
         known = [
@@ -96,10 +100,6 @@ def _explain(body: type[Body], message: str) -> BadRequest:
         return BadRequest(f"{where}: is required", param=where, code="missing_field")
     if (invalid := _INVALID.fullmatch(text)) and (options := list(_options(types))):
         text = f"`{_short(invalid[1])}` is not accepted{_hint(invalid[1], options, 'accepted')}"
-    if param in REFUSED:
-        return BadRequest(
-            f"`{param}` is not supported: {REFUSED[param]}", param=param, code="unsupported_field"
-        )
     return BadRequest(f"{param or 'the body'}: {text}", param=param)
 
 

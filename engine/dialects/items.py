@@ -40,32 +40,37 @@ class Url(Body):
 Media: TypeAlias = str | Url
 
 
+class MediaPart(Body):
+    uuid: str | None = None
+    """vLLM's name for its cache; the one here goes by content."""
+
+
 class TextPart(Body, tag="text", tag_field="type"):
     text: str
 
 
-class ImageUrlPart(Body, tag="image_url", tag_field="type"):
+class ImageUrlPart(MediaPart, tag="image_url", tag_field="type", kw_only=True):
     image_url: Media
 
 
-class ImagePart(Body, tag="image", tag_field="type"):
+class ImagePart(MediaPart, tag="image", tag_field="type", kw_only=True):
     image: Media
 
 
-class ImageBase64Part(Body, tag="image_base64", tag_field="type"):
+class ImageBase64Part(MediaPart, tag="image_base64", tag_field="type", kw_only=True):
     image_base64: str
 
 
-class VideoUrlPart(Body, tag="video_url", tag_field="type"):
+class VideoUrlPart(MediaPart, tag="video_url", tag_field="type", kw_only=True):
     video_url: Media
 
 
-class VideoPart(Body, tag="video", tag_field="type"):
+class VideoPart(MediaPart, tag="video", tag_field="type", kw_only=True):
     video: Media | list[Media]
     """A file, or the frames of one video."""
 
 
-class VideoBase64Part(Body, tag="video_base64", tag_field="type"):
+class VideoBase64Part(MediaPart, tag="video_base64", tag_field="type", kw_only=True):
     video_base64: str
 
 

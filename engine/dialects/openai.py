@@ -25,12 +25,23 @@ class TemplateArguments(Body):
     instruction: str | None = None
 
 
+class Nothing(Body):
+    """An empty object."""
+
+
 class Options(Body):
-    """vLLM's common fields. Those with no effect here exist elsewhere only to obtain the right prompt."""
+    """vLLM's common fields. Those with no effect here exist elsewhere only to obtain the right prompt, or
+    tell a proxy in between what to do."""
 
     model: str | None = None
     user: str | None = None
     request_id: str | None = None
+    rid: str | list[str] | None = None
+    """SGLang's `request_id`."""
+    metadata: dict[str, Any] | None = None
+    """Mistral's and LiteLLM's."""
+    drop_params: bool | None = None
+    """LiteLLM's, which RAGFlow sends to every server."""
     priority: Urgency | None = None
     cache_salt: str | None = None
     add_special_tokens: bool | None = None
@@ -40,8 +51,8 @@ class Options(Body):
     truncation_side: Literal["right"] | None = None
     chat_template_kwargs: TemplateArguments | None = None
     chat_template: None = None
-    mm_processor_kwargs: None = None
-    media_io_kwargs: None = None
+    mm_processor_kwargs: Nothing | None = None
+    media_io_kwargs: Nothing | None = None
     truncate_prompt_tokens: TruncateTo | None = None
     """Cut to this many tokens; -1: to the model's length."""
     instruction: str | None = None
@@ -82,6 +93,7 @@ class EmbeddingsBody(Options):
     prompt_name: tasks.Task | None = None
     truncate: bool | None = None
     late_chunking: bool | None = None
+    return_multivector: bool | None = None
     normalize: bool | None = None
     normalized: bool | None = None
     use_activation: bool | None = None
@@ -105,7 +117,8 @@ class EmbeddingsResponse(TypedDict):
 
 def parse(body: EmbeddingsBody) -> EmbedRequest:
     kind(body)
-    refuse(body.late_chunking, "late_chunking", "each item has one vector, read from its last token")
+    for name in ("late_chunking", "return_multivector"):
+        refuse(getattr(body, name), name, "each item has one vector, read from its last token")
     for name in ("normalize", "normalized", "use_activation"):
         refuse(getattr(body, name) is False, name, "vectors always have length 1")
     source = one_of({"input": body.input, "messages": body.messages})

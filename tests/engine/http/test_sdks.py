@@ -80,6 +80,14 @@ class TestOpenAI:
             (told,) = client.embeddings.create(model=at.embedder, input="a", extra_body=extra).data
         assert len(plain.embedding) == len(told.embedding)
 
+    def test_what_ragflow_adds(self, at: Endpoint) -> None:
+        """Its `VLLM` and `OpenAI-API-Compatible` providers, `rag/llm/embedding_model.py`."""
+        with openai.OpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
+            answer = client.embeddings.create(
+                model=at.embedder, input=["a"], encoding_format="float", extra_body={"drop_params": True}
+            )
+        assert answer.usage.total_tokens > 0
+
     def test_async(self, at: Endpoint) -> None:
         async def ask() -> list[int]:
             async with openai.AsyncOpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
