@@ -100,6 +100,12 @@ def test_fields_that_change_nothing() -> None:
     )
 
 
+@pytest.mark.parametrize("field", ["late_chunking", "return_multivector"])
+def test_one_vector_for_each_item(field: str) -> None:
+    with pytest.raises(BadRequest, match=f"`{field}` is not supported: each item has one vector"):
+        parse(**{field: True})
+
+
 @pytest.mark.parametrize(
     ("fields", "dtype", "as_base64"),
     [

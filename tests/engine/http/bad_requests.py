@@ -98,14 +98,6 @@ SHAPES = (
     ),
     Bad("unknown task", E, {"input": "a", "task": "retrieval"}, 400, INVALID, "task"),
     Bad("late chunking", E, {"input": "a", "late_chunking": True}, 400, UNSUPPORTED, "late_chunking"),
-    Bad(
-        "a vector for each token",
-        E,
-        {"input": "a", "return_multivector": True},
-        400,
-        UNSUPPORTED,
-        "return_multivector",
-    ),
     Bad("no normalisation", E, {"input": "a", "normalize": False}, 400, UNSUPPORTED, "normalize"),
     Bad("a template", E, {"input": "a", "chat_template": "x"}, 400, UNSUPPORTED, "chat_template"),
     Bad(
