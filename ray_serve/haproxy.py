@@ -103,7 +103,8 @@ def _homes(backend: re.Match[str]) -> str:
 def _errors() -> str:
     lines = []
     for status, (kind, code, message) in _ERRORS.items():
-        body = json.dumps({"error": {"message": message, "type": kind, "code": code, "param": None}})
+        error = {"message": message, "type": kind, "code": code, "param": None}
+        body = json.dumps({"error": error, "detail": message})
         again = f" hdr Retry-After {_RETRY_SECONDS}" if status in (502, 503) else ""
         lines.append(f"    http-error status {status} content-type application/json string '{body}'{again}\n")
     return "".join(lines)

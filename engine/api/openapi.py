@@ -37,6 +37,8 @@ class ErrorDetail(TypedDict):
 
 class ErrorBody(TypedDict):
     error: ErrorDetail
+    detail: str
+    """The message again, where Voyage's, Jina's and FastAPI's clients look for it."""
 
 
 class Model(TypedDict):

@@ -164,7 +164,7 @@ def render(body: EmbeddingsBody, result: EmbedResult, encode: vectors.Encode) ->
     data: list[Embedding] = []
     for i, vector in enumerate(encode(kind(body))):
         if error := result.errors.get(i):
-            data.append({"object": "error", "index": i, "error": error.body()["error"]})
+            data.append({"object": "error", "index": i, "error": error.entry()})
         else:
             data.append({"object": "embedding", "index": i, "embedding": vector})
     return {"object": "list", "data": data, "model": result.model, "usage": usage(result.usage)}

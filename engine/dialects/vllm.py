@@ -135,7 +135,7 @@ def render_score(body: ScoreBody, results: Sequence[RerankResult]) -> ScoreRespo
     for result in results:
         for i, value in enumerate((result.logits if body.raw() else result.scores).tolist()):
             if error := result.errors.get(i):
-                data.append({"index": len(data), "object": "error", "error": error.body()["error"]})
+                data.append({"index": len(data), "object": "error", "error": error.entry()})
             else:
                 data.append({"index": len(data), "object": "score", "score": value})
     return {

@@ -151,5 +151,5 @@ def test_failed_items_keep_their_place() -> None:
     failed = Unprocessable("no", param="input[0].image", code="undecodable_media")
     result = EmbedResult(model="m", vectors=ROWS, usage=Usage(), errors={0: failed})
     data = openai.render(body(), result, partial(encode, ROWS))["data"]
-    assert data[0] == {"object": "error", "index": 0, "error": failed.body()["error"]}
+    assert data[0] == {"object": "error", "index": 0, "error": failed.entry()}
     assert data[1]["object"] == "embedding"
