@@ -77,19 +77,19 @@ ROUTES = frozenset(path for operation in OPERATIONS for path in operation.paths)
 
 def document(version: str, *, keyed: bool) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    types: list[Any] = [each for row in OPERATIONS for each in (row.body, row.response)]
+    types: list[Any] = [each for row in OPERATIONS for each in (row.body, *_answers(row))]
     types += [ErrorBody, *(answer for _, _, answer, _ in _GETS if answer is not None)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(types, schemas, strict=True))
     failure = by_type[ErrorBody]
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:
+        answers = [by_type[each] for each in _answers(operation)]
+        answer = {"anyOf": answers} if len(answers) > 1 else answers[0]
         for path in operation.paths:
-            paths[path] = {
-                "post": _post(operation, path, by_type[operation.body], by_type[operation.response], failure)
-            }
-    for path, summary, answer, errors in _GETS:
-        schema = by_type[answer] if answer is not None else None
+            paths[path] = {"post": _post(operation, path, by_type[operation.body], answer, failure)}
+    for path, summary, kind, errors in _GETS:
+        schema = by_type[kind] if kind is not None else None
         paths[path] = {"get": _get(path, summary, schema, errors, failure)}
     found: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -101,6 +101,10 @@ def document(version: str, *, keyed: bool) -> dict[str, Any]:
         found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"key": []}]
     return found
+
+
+def _answers(operation: Operation) -> tuple[Any, ...]:
+    return operation.response if isinstance(operation.response, tuple) else (operation.response,)
 
 
 def _post(operation: Operation, path: str, body: Any, answer: Any, failure: Any) -> dict[str, Any]:

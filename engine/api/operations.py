@@ -43,6 +43,7 @@ class Operation:
     summary: str
     body: type[Body]
     response: Any
+    """A type, or a tuple of those between which the body chooses."""
     answer: Answer
     example: dict[str, object]
 
@@ -140,7 +141,7 @@ def _within(limit: int, name: str, count: int, where: str) -> None:
 OPERATIONS = (
     Operation(
         paths=("/v1/embeddings",),
-        summary="Embed texts, images, videos or mixtures (OpenAI's shape; also vLLM's, Jina's and SGLang's)",
+        summary="Embed texts, images, videos or mixtures (OpenAI's, vLLM's, Jina's or Voyage's shape)",
         body=openai.EmbeddingsBody,
         response=openai.EmbeddingsResponse,
         answer=embed(openai.EmbeddingsBody, openai.parse, openai.render),
@@ -148,9 +149,9 @@ OPERATIONS = (
     ),
     Operation(
         paths=("/v1/rerank",),
-        summary="Order documents by relevance to a query (Jina's and Cohere v1's shape)",
+        summary="Order documents by relevance to a query (Jina's, vLLM's, Voyage's or Cohere v1's shape)",
         body=rerank.RerankBody,
-        response=rerank.RerankResponse,
+        response=(rerank.RerankResponse, voyage.RerankResponse),
         answer=rank(rerank.RerankBody, rerank.parse, rerank.render),
         example={
             "query": "a red bicycle",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, ranking, tasks, vectors
-from qvl.engine.dialects.fields import Body, Count, Urgency, one_of, priority, refuse
+from qvl.engine.dialects.fields import Body, Count, Urgency, cuts, one_of, priority
 from qvl.engine.dialects.items import Document, Item
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankRequest, RerankResult
 
@@ -55,9 +55,6 @@ class EmbedResponse(TypedDict):
 
 
 def parse_embed(body: EmbedBody) -> EmbedRequest:
-    refuse(
-        body.truncate == "START", "truncate", "this model cuts the end, as in its training; use END or NONE"
-    )
     entries: tuple[Content, ...]
     match one_of({"texts": body.texts, "images": body.images, "inputs": body.inputs}):
         case "texts":
@@ -73,7 +70,7 @@ def parse_embed(body: EmbedBody) -> EmbedRequest:
         model=body.model,
         instruction=tasks.instruction(None, body.input_type),
         dimensions=body.output_dimension,
-        truncate=body.truncate != "NONE",
+        truncate=cuts(body.truncate),
         max_tokens=body.max_tokens,
         priority=priority(body.priority),
     )

@@ -11,7 +11,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -22,6 +22,9 @@ from qvl.engine.protocol import Priority
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Urgency: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Priority
 """A word, or the number of vLLM and Cohere: 0 is usual, a larger one may wait longer."""
+
+Truncate: TypeAlias = bool | Literal["NONE", "START", "END"]
+"""Jina's and TEI's flag, or Cohere's and NVIDIA's word. Default: an over-long text is cut at its end."""
 
 
 def priority(asked: int | Priority | None) -> Priority:
@@ -155,6 +158,24 @@ def one_of(fields: dict[str, Any]) -> str:
             f"nothing to do: give one of {names}", param=next(iter(fields)), code="missing_field"
         )
     raise BadRequest(f"give only one of {names}", param=given[1], code="conflicting_fields")
+
+
+def agreed(fields: dict[str, int | None]) -> int | None:
+    """The value of a setting that has several names; values that differ are an error."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if len(set(given.values())) > 1:
+        raise BadRequest(
+            f"{' and '.join(f'`{name}`' for name in given)} differ; keep one of them",
+            param=list(given)[1],
+            code="conflicting_fields",
+        )
+    return next(iter(given.values()), None)
+
+
+def cuts(truncate: Truncate | None, truncation: bool | None = None) -> bool:
+    """Whether an over-long text is cut at its end, rather than refused."""
+    refuse(truncate == "START", "truncate", "this model cuts the end, as in its training; use END or NONE")
+    return truncate not in (False, "NONE") and truncation is not False
 
 
 def refuse(present: object, param: str, reason: str) -> None:

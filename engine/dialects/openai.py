@@ -1,4 +1,8 @@
-"""`POST /v1/embeddings`: OpenAI's request, and what vLLM, Jina, SGLang and TEI add on the same path."""
+"""`POST /v1/embeddings`: OpenAI's request, and what others add on the same path.
+
+vLLM, Jina, SGLang, TEI, Voyage, NVIDIA. What they call `task`, `input_type` or `prompt_name` asks for an
+instruction, as `tasks` has it: vectors of queries and of documents differ, as in Cohere's API here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, messages, tasks, vectors
-from qvl.engine.dialects.fields import Body, Count, Urgency, one_of, priority, refuse
+from qvl.engine.dialects.fields import Body, Count, Truncate, Urgency, agreed, cuts, one_of, priority, refuse
 from qvl.engine.dialects.items import Item
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -81,6 +85,8 @@ class EmbeddingsBody(Options):
     messages: Annotated[list[messages.Message | Conversation], msgspec.Meta(min_length=1)] | None = None
     """vLLM's: one conversation or a list of them, instead of `input`."""
     dimensions: Count | None = None
+    output_dimension: Count | None = None
+    """Voyage's and Mistral's `dimensions`."""
     encoding_format: Literal["float", "base64"] | None = None
     embed_dtype: vectors.Spelling | None = None
     embedding_type: (
@@ -91,7 +97,8 @@ class EmbeddingsBody(Options):
     task: tasks.Task | None = None
     input_type: tasks.Task | None = None
     prompt_name: tasks.Task | None = None
-    truncate: bool | None = None
+    truncate: Truncate | None = None
+    truncation: bool | None = None
     late_chunking: bool | None = None
     return_multivector: bool | None = None
     normalize: bool | None = None
@@ -126,8 +133,8 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
         input=messages.conversations(body.messages or ()) if source == "messages" else _input(body.input),
         model=body.model,
         instruction=tasks.instruction(body.asked_instruction(), body.task, body.input_type, body.prompt_name),
-        dimensions=body.dimensions,
-        truncate=body.truncate is not False,
+        dimensions=agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}),
+        truncate=cuts(body.truncate, body.truncation),
         max_tokens=body.max_tokens(),
         on_error=body.on_error,
         priority=priority(body.priority),

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, openai, ranking
-from qvl.engine.dialects.fields import one_of, priority
+from qvl.engine.dialects.fields import Truncate, cuts, one_of, priority
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -30,6 +30,8 @@ class Scoring(openai.Options):
     """0: no limit."""
     max_tokens_per_query: Unset | None = None
     """The query is never cut: every document of the request is judged by it."""
+    truncate: Truncate | None = None
+    truncation: bool | None = None
 
     def raw(self) -> bool:
         return bool(self.raw_scores) or self.use_activation is False
@@ -46,6 +48,7 @@ class Scoring(openai.Options):
             documents=documents,
             model=self.model,
             instruction=self.asked_instruction(),
+            truncate=cuts(self.truncate, self.truncation),
             max_tokens_per_document=self.max_tokens_per_doc or None,
             on_error=self.on_error,
             priority=priority(self.priority),

@@ -48,6 +48,26 @@ def test_truncation_to_tokens(value: int | None, expected: int | None) -> None:
     assert parse(truncate_prompt_tokens=value).max_tokens == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "cut"),
+    [
+        ({"truncate": True}, True),
+        ({"truncate": "END"}, True),
+        ({"truncate": "NONE"}, False),
+        ({"truncation": True}, True),
+        ({"truncation": False}, False),
+        ({"truncate": True, "truncation": False}, False),
+    ],
+)
+def test_what_is_cut(fields: dict[str, Any], cut: bool) -> None:
+    assert parse(**fields).truncate is cut
+
+
+def test_the_start_is_never_cut() -> None:
+    with pytest.raises(BadRequest, match="use END or NONE"):
+        parse(truncate="START")
+
+
 @pytest.mark.parametrize("field", ["task", "input_type", "prompt_name"])
 @pytest.mark.parametrize("task", get_args(tasks.Task))
 def test_tasks(field: str, task: tasks.Task) -> None:

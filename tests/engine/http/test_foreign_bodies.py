@@ -1,0 +1,92 @@
+"""Bodies as clients send them that are not among our dependencies, and what those read in the answers.
+
+Each test names the client and the file of its source that the body was read from.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from qvl.engine.dialects import tasks
+from tests.engine.http.conftest import Client
+from tests.engine.http.fake import EMBEDDER, RERANKER, WIDTH, FakeEngine
+
+E, R = "/v1/embeddings", "/v1/rerank"
+DOCUMENTS = ["a car", "a red bicycle", "a red car"]
+
+
+def ask(client: Client, path: str, **body: Any) -> Any:
+    answer = client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+class TestVoyage:
+    """`voyageai/client.py`, `api_resources/`; every argument is sent, be it None."""
+
+    EMBED: ClassVar[dict[str, Any]] = {
+        "model": EMBEDDER,
+        "input_type": None,
+        "truncation": True,
+        "output_dtype": None,
+        "output_dimension": None,
+        "encoding_format": "base64",
+    }
+    RERANK: ClassVar[dict[str, Any]] = {"query": "red bicycle", "documents": DOCUMENTS, "model": RERANKER}
+
+    def test_embed(self, client: Client, engine: FakeEngine) -> None:
+        answer = ask(client, E, input=["a", "b"], **self.EMBED)
+        vectors = [np.frombuffer(base64.b64decode(each["embedding"]), "<f4") for each in answer["data"]]
+        assert np.shape(vectors) == (2, WIDTH)
+        assert answer["usage"]["total_tokens"] > 0
+        assert (engine.requests[0].instruction, engine.requests[0].truncate) == (None, True)
+
+    def test_options_of_embed(self, client: Client, engine: FakeEngine) -> None:
+        options = {"input_type": "query", "truncation": False, "output_dtype": "int8", "output_dimension": 16}
+        (row,) = ask(client, E, input=["a"], **{**self.EMBED, **options})["data"]
+        assert np.frombuffer(base64.b64decode(row["embedding"]), np.int8).shape == (16,)
+        request = engine.requests[0]
+        assert (request.instruction, request.truncate, request.dimensions) == (tasks.QUERY, False, 16)
+
+    def test_two_dimensions(self, client: Client) -> None:
+        body = {"input": "a", "dimensions": 8}
+        assert client.post(E, json={**body, "output_dimension": 8}).status_code == 200
+        error = client.post(E, json={**body, "output_dimension": 16}).json()["error"]
+        assert (error["code"], error["param"]) == ("conflicting_fields", "output_dimension")
+
+    @pytest.mark.parametrize(("top_k", "count"), [(2, 2), (None, 3)])
+    def test_rerank(self, client: Client, top_k: int | None, count: int) -> None:
+        answer = ask(client, R, **self.RERANK, top_k=top_k, truncation=True)
+        assert [each["index"] for each in answer["data"]] == [1, 2, 0][:count]
+        scores = [each["relevance_score"] for each in answer["data"]]
+        assert scores == sorted(scores, reverse=True)
+        assert answer["object"] == "list"
+        assert answer["usage"]["total_tokens"] > 0
+        assert "results" not in answer
+
+    def test_documents_of_rerank(self, client: Client) -> None:
+        answer = ask(client, R, **self.RERANK, top_k=1, return_documents=True)
+        assert answer["data"][0]["document"] == DOCUMENTS[1]
+
+    def test_its_answer_is_for_those_who_ask_for_it(self, client: Client) -> None:
+        assert len(ask(client, R, **self.RERANK, top_n=2)["results"]) == 2
+        refused = client.post(R, json={**self.RERANK, "top_n": 2, "top_k": 1})
+        assert refused.json()["error"]["code"] == "conflicting_fields"
+
+    def test_a_failed_document(self, client: Client) -> None:
+        body = {**self.RERANK, "documents": ["!bad", "a"], "top_k": None, "on_error": "skip"}
+        assert [(each["index"], "error" in each) for each in ask(client, R, **body)["data"]] == [
+            (1, False),
+            (0, True),
+        ]
+
+    @pytest.mark.parametrize(("text", "status"), [("!busy", 429), ("!bad", 422)])
+    def test_errors(self, client: Client, text: str, status: int) -> None:
+        """`api_requestor.py` makes a 429 its RateLimitError, which is tried again, if it has a `detail`."""
+        answer = client.post(E, json={"input": [text], **self.EMBED})
+        assert answer.status_code == status
+        assert answer.json()["detail"] == answer.json()["error"]["message"]
