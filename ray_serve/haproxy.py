@@ -31,7 +31,7 @@ ORIGINS = "QVL_CORS_ORIGINS"
 EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
 """Prefixes of the pools; these routes need no change."""
 OTHERS = {
-    EMBEDDERS: ("/v2/embed", "/v1/multimodalembeddings", "/v1/search"),
+    EMBEDDERS: ("/v1/embed", "/v2/embed", "/v1/multimodalembeddings", "/v1/search"),
     RERANKERS: ("/v2/rerank", "/rerank", "/score", "/v1/score"),
 }
 """The pools' further routes, which have another prefix."""

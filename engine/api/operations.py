@@ -172,6 +172,14 @@ OPERATIONS = (
         },
     ),
     Operation(
+        paths=("/v1/embed",),
+        summary="Embed texts or images (Cohere v1's shape)",
+        body=cohere.EmbedBody,
+        response=(cohere.FloatsResponse, cohere.EmbedResponse),
+        answer=embed(cohere.EmbedBody, cohere.parse_embed, cohere.render_embed_v1),
+        example={"texts": ["a red bicycle"], "input_type": "search_query"},
+    ),
+    Operation(
         paths=("/v2/rerank",),
         summary="Order documents by relevance to a query (Cohere v2's shape)",
         body=cohere.RerankBody,

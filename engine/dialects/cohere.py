@@ -1,4 +1,7 @@
-"""Cohere's second version: `POST /v2/embed` and `POST /v2/rerank`."""
+"""Cohere's second version: `POST /v2/embed` and `POST /v2/rerank`; and the first's `POST /v1/embed`.
+
+`/v1/rerank` is in `rerank.py`. `input_type` is an instruction, as `tasks` has it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class EmbedBody(Body):
 
 
 class ApiVersion(TypedDict):
-    version: Literal["2"]
+    version: Literal["1", "2"]
 
 
 class BilledUnits(TypedDict):
@@ -49,6 +52,17 @@ class EmbedResponse(TypedDict):
     id: str
     response_type: Literal["embeddings_by_type"]
     embeddings: dict[EmbeddingType, list[vectors.Vector]]
+    texts: list[str]
+    images: list[str]
+    meta: Meta
+
+
+class FloatsResponse(TypedDict):
+    """The first version's, where no types were asked for."""
+
+    id: str
+    response_type: Literal["embeddings_floats"]
+    embeddings: list[vectors.Vector]
     texts: list[str]
     images: list[str]
     meta: Meta
@@ -94,6 +108,23 @@ def render_embed(body: EmbedBody, result: EmbedResult, encode: vectors.Encode) -
                 "images": cost.images,
             },
         },
+    }
+
+
+def render_embed_v1(
+    body: EmbedBody, result: EmbedResult, encode: vectors.Encode
+) -> EmbedResponse | FloatsResponse:
+    answer = render_embed(body, result, encode)
+    answer["meta"]["api_version"]["version"] = "1"
+    if body.embedding_types is not None:
+        return answer
+    return {
+        "id": answer["id"],
+        "response_type": "embeddings_floats",
+        "embeddings": answer["embeddings"]["float"],
+        "texts": answer["texts"],
+        "images": answer["images"],
+        "meta": answer["meta"],
     }
 
 

@@ -144,6 +144,21 @@ class TestCohere:
         )
         assert np.shape(images.embeddings.float_) == np.shape(mixed.embeddings.float_)
 
+    def test_embed_of_the_first_version(self, at: Endpoint, http: httpx.Client) -> None:
+        """As LangChain's and LlamaIndex's CohereEmbeddings ask; it sends 96 texts at a time."""
+        client = cohere.Client(base_url=at.url, api_key=KEY, httpx_client=http)
+        options = {"model": at.embedder, "input_type": "search_query", "truncate": "END"}
+        floats = client.embed(texts=[str(i) for i in range(100)], **options)
+        assert (floats.response_type, np.shape(floats.embeddings)[0]) == ("embeddings_floats", 100)
+        np.testing.assert_allclose(lengths(floats.embeddings), 1, atol=1e-5)
+        assert floats.texts[99] == "99"
+        typed = client.embed(texts=["0"], embedding_types=["float", "int8"], **options)
+        np.testing.assert_allclose(typed.embeddings.float_[0], floats.embeddings[0], atol=1e-5)
+        assert len(typed.embeddings.int8[0]) == len(typed.embeddings.float_[0])
+        assert typed.meta.api_version.version == "1"
+        (image,) = client.embed(images=[IMAGE], model=at.embedder, input_type="image").embeddings
+        assert len(image) == len(floats.embeddings[0])
+
     def test_rerank(self, at: Endpoint, http: httpx.Client) -> None:
         client = cohere.ClientV2(base_url=at.url, api_key=KEY, httpx_client=http)
         answer = client.rerank(model=at.reranker, query="red bicycle", documents=DOCUMENTS, top_n=2)
