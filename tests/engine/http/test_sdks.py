@@ -144,6 +144,8 @@ class TestCohere:
         )
         assert np.shape(images.embeddings.float_) == np.shape(mixed.embeddings.float_)
 
+    # What the SDK does with pydantic when it joins answers.
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_embed_of_the_first_version(self, at: Endpoint, http: httpx.Client) -> None:
         """As LangChain's and LlamaIndex's CohereEmbeddings ask; it sends 96 texts at a time."""
         client = cohere.Client(base_url=at.url, api_key=KEY, httpx_client=http)
