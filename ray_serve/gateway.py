@@ -20,7 +20,7 @@ from qvl.engine.api import failures
 from qvl.engine.api.replies import reply
 from qvl.engine.errors import ClientClosed, QvlError, Unavailable
 from qvl.engine.response import dump
-from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS
+from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS, ROOT
 
 T = TypeVar("T")
 
@@ -86,10 +86,11 @@ class Gateway:
         await reply(send, 200, dump({**found[0], "data": found[0]["data"] + found[1]["data"]}))
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = ROOT if scope["path"] == "/" else scope["path"]
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         request = self._client.build_request(
             scope["method"],
-            self._url + pool(scope["path"]) + scope["path"] + query.decode("latin-1"),
+            self._url + pool(path) + path + query.decode("latin-1"),
             headers=list(_passed(scope["headers"])),
             content=_body(receive),
         )

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.api.service import Service
 from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, openai, rerank, search, vectors, vllm, voyage
+from qvl.engine.dialects import cohere, openai, rerank, search, tei, vectors, vllm, voyage
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import NotFound, TooLarge
 from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
@@ -140,7 +140,7 @@ def _within(limit: int, name: str, count: int, where: str) -> None:
 
 OPERATIONS = (
     Operation(
-        paths=("/v1/embeddings",),
+        paths=("/v1/embeddings", "/embeddings"),
         summary="Embed texts, images, videos or mixtures (OpenAI's, vLLM's, Jina's or Voyage's shape)",
         body=openai.EmbeddingsBody,
         response=openai.EmbeddingsResponse,
@@ -189,11 +189,19 @@ OPERATIONS = (
     ),
     Operation(
         paths=("/rerank",),
-        summary="Order documents by relevance to a query (vLLM's shape)",
+        summary="Order documents by relevance to a query (vLLM's or TEI's shape)",
         body=vllm.RerankBody,
-        response=vllm.RerankResponse,
+        response=(vllm.RerankResponse, tei.RerankResponse),
         answer=rank(vllm.RerankBody, vllm.parse_rerank, vllm.render_rerank),
         example={"query": "a red bicycle", "documents": ["a bike", "a car"]},
+    ),
+    Operation(
+        paths=("/embed", "/"),
+        summary="Embed texts or mixtures (TEI's shape)",
+        body=tei.EmbedBody,
+        response=tei.EmbedResponse,
+        answer=embed(tei.EmbedBody, tei.parse_embed, tei.render_embed),
+        example={"inputs": ["a red bicycle"], "prompt_name": "query"},
     ),
     Operation(
         paths=("/score", "/v1/score"),

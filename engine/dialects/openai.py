@@ -84,6 +84,8 @@ class EmbeddingsBody(Options):
     """A string, a list of strings, token ids, or native items."""
     messages: Annotated[list[messages.Message | Conversation], msgspec.Meta(min_length=1)] | None = None
     """vLLM's: one conversation or a list of them, instead of `input`."""
+    modality: Literal["text", "image", "audio"] | None = None
+    """Infinity's: what the strings of `input` are."""
     dimensions: Count | None = None
     output_dimension: Count | None = None
     """Voyage's and Mistral's `dimensions`."""
@@ -126,11 +128,13 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     kind(body)
     for name in ("late_chunking", "return_multivector"):
         refuse(getattr(body, name), name, "each item has one vector, read from its last token")
-    for name in ("normalize", "normalized", "use_activation"):
-        refuse(getattr(body, name) is False, name, "vectors always have length 1")
+    unit_length(normalize=body.normalize, normalized=body.normalized, use_activation=body.use_activation)
+    refuse(body.modality == "audio", "modality", "the model reads texts, images and videos")
     source = one_of({"input": body.input, "messages": body.messages})
     return EmbedRequest(
-        input=messages.conversations(body.messages or ()) if source == "messages" else _input(body.input),
+        input=messages.conversations(body.messages or ())
+        if source == "messages"
+        else entries(body.input, "input", body.modality == "image"),
         model=body.model,
         instruction=tasks.instruction(body.asked_instruction(), body.task, body.input_type, body.prompt_name),
         dimensions=agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}),
@@ -141,20 +145,29 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     )
 
 
-def _input(value: Input | None) -> tuple[Content | Tokens, ...]:
+def unit_length(**flags: bool | None) -> None:
+    """Refuse what asks for vectors as they come from the model."""
+    for name, wanted in flags.items():
+        refuse(wanted is False, name, "vectors always have length 1")
+
+
+def entries(value: Input | None, where: str, images: bool = False) -> tuple[Content | Tokens, ...]:
+    """The items of an input; with `images`, its strings are images."""
     if not isinstance(value, list):
-        return (items.content(value or "", "input"),)
+        return (_entry(value or "", where, images),)
     ids = [entry for entry in value if isinstance(entry, int)]
     if len(ids) == len(value):
-        return (Tokens(ids=tuple(ids)),)
+        return (Tokens(ids=tuple(ids), where=where),)
     if ids:
-        raise BadRequest("input: a list of token ids holds nothing but integers", param="input")
-    return tuple(_entry(entry, f"input[{i}]") for i, entry in enumerate(value))
+        raise BadRequest(f"{where}: a list of token ids holds nothing but integers", param=where)
+    return tuple(_entry(entry, f"{where}[{i}]", images) for i, entry in enumerate(value))
 
 
-def _entry(value: Any, where: str) -> Content | Tokens:
+def _entry(value: Any, where: str, images: bool) -> Content | Tokens:
     if isinstance(value, list):
         return Tokens(ids=tuple(value), where=where)
+    if images and isinstance(value, str):
+        return Content(images=(value,), where=where)
     return items.content(value, where)
 
 

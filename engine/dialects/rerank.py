@@ -23,7 +23,7 @@ Flag: TypeAlias = bool | Literal["true", "false"]
 class RerankBody(vllm.Scoring, kw_only=True):
     query: str | Document
     documents: ranking.Documents
-    top_n: vllm.PerDocument | None = None
+    top_n: vllm.OrAll | None = None
     """0: all."""
     top_k: Count | msgspec.UnsetType | None = msgspec.UNSET
     return_documents: Flag | None = None

@@ -1,4 +1,7 @@
-"""vLLM's `POST /rerank` and `POST /score`, in every spelling it has had."""
+"""vLLM's `POST /rerank` and `POST /score`, in every spelling it has had; also TEI's `/rerank`.
+
+TEI calls the documents `texts`, and reads another answer (`tei.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, openai, ranking
+from qvl.engine.dialects import items, openai, ranking, tei
 from qvl.engine.dialects.fields import Truncate, cuts, one_of, priority
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, RerankRequest, RerankResult
 
-PerDocument: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+OrAll: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Unset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0)]
 
 
@@ -26,7 +29,7 @@ class Scoring(openai.Options):
     raw_scores: bool | None = None
     use_activation: bool | None = None
     """false: logits instead of their sigmoid."""
-    max_tokens_per_doc: PerDocument | None = None
+    max_tokens_per_doc: OrAll | None = None
     """0: no limit."""
     max_tokens_per_query: Unset | None = None
     """The query is never cut: every document of the request is judged by it."""
@@ -57,11 +60,14 @@ class Scoring(openai.Options):
 
 class RerankBody(Scoring, kw_only=True):
     query: str | Document
-    documents: ranking.Documents
-    top_n: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    documents: ranking.Documents | None = None
+    texts: ranking.Documents | None = None
+    top_n: OrAll | None = None
     """0: all."""
     return_documents: bool | None = None
     """Default true here, as in vLLM."""
+    return_text: bool | None = None
+    """Of `texts`; default false, as in TEI."""
 
 
 class RerankResponse(TypedDict):
@@ -72,10 +78,17 @@ class RerankResponse(TypedDict):
 
 
 def parse_rerank(body: RerankBody) -> RerankRequest:
-    return body.request(items.content(body.query, "query"), ranking.documents(body.documents))
+    name = one_of({"documents": body.documents, "texts": body.texts})
+    documents = ranking.documents(getattr(body, name), name)
+    return body.request(items.content(body.query, "query"), documents)
 
 
-def render_rerank(body: RerankBody, request: RerankRequest, result: RerankResult) -> RerankResponse:
+def render_rerank(
+    body: RerankBody, request: RerankRequest, result: RerankResult
+) -> RerankResponse | tei.RerankResponse:
+    if body.texts is not None:
+        shown = request.documents if body.return_text else None
+        return tei.render_rerank(result, raw=body.raw(), echo=shown)
     echo = None if body.return_documents is False else request.documents
     best = ranking.ranked(result, top_n=body.top_n or None, raw=body.raw(), echo=echo)
     return {

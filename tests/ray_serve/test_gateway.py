@@ -103,6 +103,7 @@ def test_answers_come_back_as_they_are(client: TestClient, pools: tuple[Pools, s
     straight = web.post(f"{pools[1]}/v1/embeddings/v2/embed", json=body, headers=KEY)
     assert through.status_code == 200
     assert through.json()["embeddings"] == straight.json()["embeddings"]
+    assert len(client.post("/", json={"inputs": ["a"]}).json()[0]) == 64
     scored = client.post("/score?x=1", json={"queries": "a b", "documents": ["a b", "c"]}).json()
     assert scored["data"][0]["score"] > scored["data"][1]["score"]
 

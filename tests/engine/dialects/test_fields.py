@@ -61,7 +61,9 @@ def test_long_names_are_not_repeated_in_full() -> None:
     assert len(refusal({"x" * 100_000: 1}).message) < 1500
 
 
-@pytest.mark.parametrize("module", ["items", "messages", "openai", "rerank", "cohere", "vllm", "voyage"])
+@pytest.mark.parametrize(
+    "module", ["items", "messages", "openai", "rerank", "cohere", "vllm", "voyage", "tei"]
+)
 def test_dialects_load_nothing_heavy(module: str) -> None:
     code = f"import sys, qvl.engine.dialects.{module}; print([m for m in {HEAVY} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

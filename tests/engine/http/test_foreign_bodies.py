@@ -90,3 +90,61 @@ class TestVoyage:
         answer = client.post(E, json={"input": [text], **self.EMBED})
         assert answer.status_code == status
         assert answer.json()["detail"] == answer.json()["error"]["message"]
+
+
+class TestTEI:
+    """`router/src/http/types.rs`."""
+
+    @pytest.mark.parametrize("path", ["/embed", "/"])
+    @pytest.mark.parametrize("inputs", ["a", ["a"]])
+    def test_embed(self, client: Client, path: str, inputs: Any) -> None:
+        (vector,) = ask(client, path, inputs=inputs, normalize=True, truncate=True)
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+    def test_options_of_embed(self, client: Client, engine: FakeEngine) -> None:
+        options = {"truncation_direction": "Right", "prompt_name": "query", "dimensions": 8}
+        rows = ask(client, "/embed", inputs=["a", "b"], truncate=False, **options)
+        assert np.shape(rows) == (2, 8)
+        assert (engine.requests[0].instruction, engine.requests[0].truncate) == (tasks.QUERY, False)
+
+    @pytest.mark.parametrize("option", [{"normalize": False}, {"truncation_direction": "Left"}])
+    def test_what_is_refused(self, client: Client, option: dict[str, Any]) -> None:
+        answer = client.post("/embed", json={"inputs": "a", **option})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(option)))
+
+    def test_rerank(self, client: Client) -> None:
+        """LangChain's and LlamaIndex's TEI rerankers and Haystack's `tei.py` send these, too."""
+        body = {"query": "red bicycle", "texts": DOCUMENTS, "truncate": True}
+        answer = ask(client, "/rerank", **body)
+        assert [list(each) for each in answer] == [["index", "score"]] * 3
+        assert [each["index"] for each in answer] == [1, 2, 0]
+        assert 0 < answer[2]["score"] < answer[0]["score"] < 1
+        raw = ask(client, "/rerank", **body, raw_scores=True, return_text=True)
+        assert [each["score"] for each in raw] == [1, 0, -1]
+        assert [each["text"] for each in raw] == [DOCUMENTS[each["index"]] for each in raw]
+
+    def test_texts_or_documents(self, client: Client) -> None:
+        for body in ({"query": "a"}, {"query": "a", "texts": ["b"], "documents": ["b"]}):
+            assert client.post("/rerank", json=body).status_code == 400
+
+    def test_openais_route_without_a_version(self, client: Client) -> None:
+        assert ask(client, "/embeddings", input="a")["data"][0]["object"] == "embedding"
+
+
+class TestInfinity:
+    """`fastapi_schemas/pymodels.py`; LangChain's InfinityEmbeddings asks `/embeddings`."""
+
+    def test_images(self, client: Client, engine: FakeEngine) -> None:
+        ask(client, "/embeddings", model=EMBEDDER, input=["https://h/a.png"], modality="image")
+        ask(client, "/embeddings", model=EMBEDDER, input="data:image/png;base64,AA==", modality="image")
+        ask(client, "/embeddings", model=EMBEDDER, input=["https://h/a.png"], modality="text")
+        seen = [(request.input[0].images, request.input[0].texts) for request in engine.requests]
+        assert seen == [
+            (("https://h/a.png",), ()),
+            (("data:image/png;base64,AA==",), ()),
+            ((), ("https://h/a.png",)),
+        ]
+
+    def test_audio(self, client: Client) -> None:
+        answer = client.post("/embeddings", json={"input": "https://h/a.wav", "modality": "audio"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "modality")

@@ -12,6 +12,8 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from langchain_openai import OpenAIEmbeddings
 
 from tests.engine.http.bad_requests import jpeg, url
@@ -180,6 +182,23 @@ class TestCohere:
         client = cohere.ClientV2(base_url=at.url, api_key=KEY, httpx_client=http)
         with pytest.raises(cohere.NotFoundError, match="model_not_found"):
             client.rerank(model="rerank-v4.0", query="a", documents=["b"])
+
+
+class TestHuggingFace:
+    """TEI's client, on which LangChain's HuggingFaceEndpointEmbeddings and Haystack's API embedders stand."""
+
+    def test_embed(self, at: Endpoint) -> None:
+        with InferenceClient(at.url, token=KEY) as client:
+            vectors = client.feature_extraction(TEXTS)
+            one = client.feature_extraction(TEXTS[0], normalize=True, truncate=True, prompt_name="document")
+        assert vectors.shape[0] == 3
+        np.testing.assert_allclose(lengths(vectors), 1, atol=1e-5)
+        np.testing.assert_allclose(one, vectors[:1], atol=1e-5)
+
+    def test_errors(self, at: Endpoint) -> None:
+        refused = pytest.raises(HfHubHTTPError, match="vectors always have length 1")
+        with InferenceClient(at.url, token=KEY) as client, refused:
+            client.feature_extraction("a", normalize=False)
 
 
 def test_langchain(at: Endpoint, http: httpx.Client) -> None:
