@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import Any, TypedDict
 
 import msgspec
@@ -57,14 +58,39 @@ class ModelList(TypedDict):
     data: list[Model]
 
 
+class Info(TypedDict):
+    """TEI's, of the first model."""
+
+    model_id: str
+    model_dtype: str
+    model_type: dict[str, dict[str, Any]]
+    max_input_length: int
+    max_client_batch_size: int
+    auto_truncate: bool
+    version: str
+
+
 class State(TypedDict):
     status: str
 
 
+class Version(TypedDict):
+    version: str
+
+
+_MODELS, _MODEL = "/v1/models", "/v1/models/{id}"
+_READY = "The models are loaded, and the server is not stopping"
+
+
 _GETS: tuple[tuple[str, str, Any, tuple[int, ...]], ...] = (
-    ("/v1/models", "The models served here", ModelList, (401, 503)),
+    (_MODELS, "The models served here", ModelList, (401, 503)),
+    (_MODEL, "One of them", Model, (401, 404, 503)),
+    ("/info", "The first of them, in TEI's words", Info, (401, 503)),
+    ("/version", "The version of this server", Version, (401,)),
     ("/health/live", "The process is up", State, ()),
-    ("/health/ready", "The models are loaded, and the server is not stopping", State, (503,)),
+    ("/health/ready", _READY, State, (503,)),
+    ("/health", _READY, State, (503,)),
+    ("/ping", _READY, State, (503,)),
     ("/metrics", "Prometheus metrics", None, (401,)),
     ("/openapi.json", "This document", dict[str, Any], (401,)),
     ("/docs", "This document for people", None, (401,)),
@@ -73,6 +99,13 @@ _GETS: tuple[tuple[str, str, Any, tuple[int, ...]], ...] = (
 ROUTES = frozenset(path for operation in OPERATIONS for path in operation.paths) | {
     path for path, *_ in _GETS
 }
+
+
+def route(path: str) -> str:
+    """The route that a path is of, or `other`."""
+    if path in ROUTES:
+        return path
+    return _MODEL if path.startswith(_MODELS + "/") else "other"
 
 
 def document(version: str, *, keyed: bool) -> dict[str, Any]:
@@ -124,9 +157,16 @@ def _post(operation: Operation, path: str, body: Any, answer: Any, failure: Any)
 
 def _get(path: str, summary: str, schema: Any, errors: tuple[int, ...], failure: Any) -> dict[str, Any]:
     content = {"application/json": {"schema": schema}} if schema is not None else _text(path)
+    identity = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "[^/]"},
+    }
     return {
-        "operationId": "get" + path.replace("/", "_").replace(".", "_"),
+        "operationId": "get" + re.sub(r"\W", "_", path),
         "summary": summary,
+        **({"parameters": [identity]} if path == _MODEL else {}),
         "responses": {"200": {"description": summary, "content": content}, **_failures(errors, failure)},
     }
 

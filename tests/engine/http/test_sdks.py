@@ -101,6 +101,9 @@ class TestOpenAI:
     def test_models(self, at: Endpoint) -> None:
         with openai.OpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
             assert {each.id for each in client.models.list()} == {at.embedder, at.reranker}
+            assert client.models.retrieve(at.reranker).id == at.reranker
+            with pytest.raises(openai.NotFoundError, match="no model"):
+                client.models.retrieve("Qwen/another")
 
     def test_errors(self, at: Endpoint) -> None:
         with openai.OpenAI(base_url=f"{at.url}/v1", api_key=KEY, max_retries=0) as client:
