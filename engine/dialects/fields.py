@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -76,11 +76,24 @@ def decode(body: type[B], raw: bytes) -> B:
         raise BadRequest(reason, code="invalid_json") from None
 
 
-def _explain(body: type[Body], message: str) -> BadRequest:
+def convert(kind: type[B], value: object, where: str) -> B:
+    """What was read as any JSON, as a body, or a `BadRequest` that names the part of `where` to mend."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(kind, str(error), where) from None
+
+
+def near(name: str, kind: type[Body]) -> bool:
+    """Whether a name is likely to be a misspelt field."""
+    return bool(_near(name, kind.__struct_fields__))
+
+
+def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
     found = _AT.fullmatch(message)
     text, path = found.groups() if found else (message, "")
     types = list(_at(inspect.type_info(body), path))
-    param = path.lstrip(".") or None
+    param = (where + path).lstrip(".") or None
     if param in REFUSED:
         return BadRequest(
             f"`{param}` is not supported: {REFUSED[param]}", param=param, code="unsupported_field"
@@ -139,8 +152,12 @@ def _options(types: Iterable[inspect.Type]) -> Iterator[str]:
 
 def _hint(name: str, known: Iterable[str], label: str) -> str:
     known = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name[:_SHOWN], known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else f"; {label}: {', '.join(sorted(known))}"
+    meant = _near(name, known)
+    return f"; did you mean `{meant[0]}`?" if meant else f"; {label}: {', '.join(sorted(known))}"
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name[:_SHOWN], known, n=1)
 
 
 def _short(text: str) -> str:

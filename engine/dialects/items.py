@@ -93,15 +93,22 @@ class Document(Body):
 
 class Item(Document):
     instruction: str | None = None
+    url: str | None = None
+    bytes: str | None = None
+    """An image, in Jina's older words, which LlamaIndex writes."""
 
 
 def content(value: str | Document, where: str) -> Content:
     """The item that a caller wrote; `where` is how errors name it."""
     if isinstance(value, str):
         return Content(texts=(value,), where=where)
-    instruction = value.instruction if isinstance(value, Item) else None
+    instruction: str | None = None
+    older: tuple[str, ...] = ()
+    if isinstance(value, Item):
+        instruction = value.instruction
+        older = tuple(image for image in (value.url, value.bytes) if image is not None)
     if value.content is not None:
-        if not (value.text is value.image is value.video is None):
+        if older or not (value.text is value.image is value.video is None):
             raise BadRequest(
                 f"{where}: give either `content` or `text`, `image` and `video`",
                 param=f"{where}.content",
@@ -110,7 +117,7 @@ def content(value: str | Document, where: str) -> Content:
         videos, images, texts = fold(value.content, f"{where}.content")
     else:
         videos = _videos(value.video, f"{where}.video")
-        images = tuple(map(_source, _many(value.image)))
+        images = (*map(_source, _many(value.image)), *older)
         texts = tuple(_many(value.text))
     return Content(
         videos=videos,

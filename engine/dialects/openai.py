@@ -94,6 +94,8 @@ class EmbeddingsBody(Options):
     embedding_type: (
         vectors.Spelling | Annotated[list[vectors.Spelling], msgspec.Meta(max_length=1)] | None
     ) = None
+    encoding_type: vectors.Spelling | None = None
+    """LlamaIndex's name of Jina's `embedding_type`."""
     output_dtype: vectors.Spelling | None = None
     endianness: Literal["native", "little"] | None = None
     task: tasks.Task | None = None
@@ -176,7 +178,12 @@ def kind(body: EmbeddingsBody) -> vectors.Kind:
     single = (listed[0] if listed else None) if isinstance(listed, list) else listed
     return vectors.kind(
         body.encoding_format,
-        {"embed_dtype": body.embed_dtype, "embedding_type": single, "output_dtype": body.output_dtype},
+        {
+            "embed_dtype": body.embed_dtype,
+            "embedding_type": single,
+            "encoding_type": body.encoding_type,
+            "output_dtype": body.output_dtype,
+        },
     )
 
 

@@ -1,28 +1,37 @@
 """`POST /v1/rerank`: vLLM's, Jina's and Cohere v1's, whose answers share one object; also TEI's flags.
 
-Voyage's `top_k`, which its client always sends, be it null, asks for Voyage's answer.
+Cohere's documents may be records of texts: of one with keys that an item has not, `rank_fields` are read,
+one below the other, or `text` alone. Voyage's `top_k`, which its client always sends, be it null, asks for
+Voyage's answer.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
 from qvl.engine.dialects import items, ranking, vllm, voyage
-from qvl.engine.dialects.fields import Count, agreed
+from qvl.engine.dialects.fields import Count, agreed, convert, near
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
-from qvl.engine.protocol import RerankRequest, RerankResult
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Content, RerankRequest, RerankResult
 
 Flag: TypeAlias = bool | Literal["true", "false"]
 """Xinference's clients write words."""
 
+_OF_ITEMS = frozenset(Document.__struct_fields__)
+_RECORD = {"description": "a `Document`; or a record of texts, of which `rank_fields` or `text` are read"}
+# Read as anything first: its keys are the caller's own.
+Record: TypeAlias = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema=_RECORD)]
+Records: TypeAlias = str | Record | Annotated[list[str | Record], msgspec.Meta(min_length=1)]
+
 
 class RerankBody(vllm.Scoring, kw_only=True):
     query: str | Document
-    documents: ranking.Documents
+    documents: Records
     top_n: vllm.OrAll | None = None
     """0: all."""
     top_k: Count | msgspec.UnsetType | None = msgspec.UNSET
@@ -30,7 +39,7 @@ class RerankBody(vllm.Scoring, kw_only=True):
     """Default false."""
     return_len: Flag | None = None
     """No effect: the tokens are always counted."""
-    rank_fields: list[Literal["text"]] | None = None
+    rank_fields: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
     max_chunks_per_doc: Count | None = None
     """No effect: a document is never cut into chunks."""
 
@@ -65,7 +74,7 @@ class RerankResponse(TypedDict):
 
 def parse(body: RerankBody) -> RerankRequest:
     _most(body)
-    return body.request(items.content(body.query, "query"), ranking.documents(body.documents))
+    return body.request(items.content(body.query, "query"), _documents(body.documents, body.rank_fields))
 
 
 def render(
@@ -93,3 +102,27 @@ def _most(body: RerankBody) -> int | None:
     """How many to answer with; None: all."""
     top_k = body.top_k if isinstance(body.top_k, int) else None
     return agreed({"top_n": body.top_n, "top_k": top_k}) or None
+
+
+def _documents(value: Records, fields: list[str] | None) -> tuple[Content, ...]:
+    if isinstance(value, list):
+        return tuple(_document(each, f"documents[{i}]", fields) for i, each in enumerate(value))
+    return (_document(value, "documents", fields),)
+
+
+def _document(value: str | Record, where: str, fields: list[str] | None) -> Content:
+    if isinstance(value, str) or _is_item(value, fields):
+        return items.content(value if isinstance(value, str) else convert(Document, value, where), where)
+    texts = [text for name in fields or ["text"] if isinstance(text := value.get(name), str)]
+    if not texts:
+        raise BadRequest(f"{where}: none of its `rank_fields` is a text", param=where, code="missing_field")
+    return Content(texts=("\n".join(texts),), where=where)
+
+
+def _is_item(record: Record, fields: list[str] | None) -> bool:
+    """Whether it is to be one, be it that a key is misspelt."""
+    if fields not in (None, ["text"]):
+        return False
+    foreign = record.keys() - _OF_ITEMS
+    only_text = isinstance(record.get("text"), str) and len(record) - len(foreign) == 1
+    return not foreign or not only_text or any(near(name, Document) for name in foreign)

@@ -27,7 +27,7 @@ def refusal(body: Any, kind: Any = openai.EmbeddingsBody) -> BadRequest:
         (
             {"input": [{"zzz": 1}]},
             "input[0].zzz",
-            "unknown field `zzz`; known fields: content, fps, image, instruction, max_frames, text, video",
+            "known fields: bytes, content, fps, image, instruction, max_frames, text, url, video",
         ),
         (
             {"input": ["a", {"content": [{"type": "text", "txt": 1}]}]},

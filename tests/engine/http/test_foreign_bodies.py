@@ -148,3 +148,87 @@ class TestInfinity:
     def test_audio(self, client: Client) -> None:
         answer = client.post("/embeddings", json={"input": "https://h/a.wav", "modality": "audio"})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "modality")
+
+
+class TestLlamaIndexJina:
+    """`llama_index/embeddings/jinaai/base.py`."""
+
+    def test_images(self, client: Client, engine: FakeEngine) -> None:
+        items = [{"url": "https://h/a.png"}, {"bytes": "AAAA"}]
+        answer = ask(client, E, input=items, model=EMBEDDER, encoding_type="float")
+        assert [each["index"] for each in answer["data"]] == [0, 1]
+        assert [item.images for item in engine.requests[0].input] == [("https://h/a.png",), ("AAAA",)]
+
+    def test_bits(self, client: Client) -> None:
+        answer = ask(client, E, input=["a"], model=EMBEDDER, encoding_type="ubinary")
+        assert len(answer["data"][0]["embedding"]) == WIDTH // 8
+
+    def test_errors(self, client: Client) -> None:
+        assert "unknown field" in client.post(E, json={"input": [{"urll": "a"}]}).json()["detail"]
+
+
+class TestCohereRecords:
+    """`cohere/types/rerank_document.py`: a record of texts, as LangChain's CohereRerank passes it on."""
+
+    RECORDS: ClassVar[list[dict[str, str]]] = [
+        {"id": "1", "title": "bicycle", "text": "a red one"},
+        {"id": "2", "title": "car", "text": "a red one"},
+    ]
+
+    @pytest.mark.parametrize(
+        ("fields", "texts"),
+        [
+            (None, ("a red one", "a red one")),
+            (["text"], ("a red one", "a red one")),
+            (["title", "text"], ("bicycle\na red one", "car\na red one")),
+        ],
+    )
+    def test_what_is_read(
+        self, client: Client, engine: FakeEngine, fields: list[str] | None, texts: tuple[str, ...]
+    ) -> None:
+        ask(client, R, query="red bicycle", documents=self.RECORDS, rank_fields=fields, model=RERANKER)
+        assert tuple(each.texts[0] for each in engine.requests[0].documents) == texts
+
+    @pytest.mark.parametrize(
+        ("document", "param"),
+        [
+            ({"text": "a", "imag": "x"}, "documents[1].imag"),
+            ({"image": "x", "title": "a"}, "documents[1].title"),
+            ({"title": "a"}, "documents[1].title"),
+            ({"text": 1}, "documents[1].text"),
+        ],
+    )
+    def test_what_may_be_a_mistake_is_refused(
+        self, client: Client, document: dict[str, Any], param: str
+    ) -> None:
+        answer = client.post(R, json={"query": "a", "documents": ["b", document]})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+    def test_fields_that_are_not_there(self, client: Client) -> None:
+        answer = client.post(R, json={"query": "a", "documents": [{"text": "a"}], "rank_fields": ["title"]})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "documents[0]")
+
+
+def test_vllm(client: Client) -> None:
+    """`entrypoints/pooling/scoring/protocol.py`: `/v1/rerank` is `/rerank`."""
+    options = {"request_id": "r", "use_activation": False, "mm_processor_kwargs": {}, "top_n": 0}
+    answer = ask(client, R, query="red bicycle", documents=DOCUMENTS, **options)
+    assert [each["relevance_score"] for each in answer["results"]] == [1, 0, -1]
+
+
+def test_xinference(client: Client) -> None:
+    """RAGFlow's `rag/llm/rerank_model.py`, which writes words for flags."""
+    body = {"query": "red bicycle", "return_documents": "true", "return_len": "true", "documents": DOCUMENTS}
+    answer = ask(client, R, model=RERANKER, **body)
+    assert answer["results"][0]["document"]["text"] == DOCUMENTS[1]
+    assert answer["meta"]["tokens"]["input_tokens"] > 0
+
+
+@pytest.mark.parametrize(("kind", "instruction"), [("query", tasks.QUERY), ("passage", None)])
+def test_nvidia(client: Client, engine: FakeEngine, kind: str, instruction: str | None) -> None:
+    """`langchain_nvidia_ai_endpoints/embeddings.py`."""
+    body = {"input": ["a"], "model": EMBEDDER, "encoding_format": "float", "input_type": kind}
+    ask(client, E, **body, truncate="NONE")
+    assert (engine.requests[0].instruction, engine.requests[0].truncate) == (instruction, False)
+    refused = client.post(E, json={**body, "truncate": "START"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "truncate")
