@@ -7,12 +7,13 @@ instruction, as `tasks` has it. Answers are bare lists.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from qvl.engine.dialects import openai, ranking, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count, Truncate, cuts, refuse
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankResult
 
+Direction: TypeAlias = Literal["right", "Right", "left", "Left"]
 EmbedResponse: TypeAlias = list[vectors.Vector]
 
 
@@ -21,9 +22,12 @@ class EmbedBody(Body):
     model: str | None = None
     normalize: bool | None = None
     truncate: Truncate | None = None
-    truncation_direction: Literal["right", "Right", "left", "Left"] | None = None
+    truncation_direction: Direction | None = None
     prompt_name: tasks.Task | None = None
     dimensions: Count | None = None
+    options: dict[str, Any] | None = None
+    """No effect: Weaviate's, what the Hub's own servers do while a model loads."""
+    parameters: openai.Nothing | None = None
 
 
 class Ranked(TypedDict):
@@ -36,13 +40,18 @@ class Ranked(TypedDict):
 RerankResponse: TypeAlias = list[Ranked]
 
 
-def parse_embed(body: EmbedBody) -> EmbedRequest:
-    openai.unit_length(normalize=body.normalize)
+def cut_right(direction: Direction | None) -> None:
+    """Refuse the other direction."""
     refuse(
-        body.truncation_direction in ("left", "Left"),
+        direction in ("left", "Left"),
         "truncation_direction",
         "this model cuts the end, as in its training; use right",
     )
+
+
+def parse_embed(body: EmbedBody) -> EmbedRequest:
+    openai.unit_length(normalize=body.normalize)
+    cut_right(body.truncation_direction)
     return EmbedRequest(
         input=openai.entries(body.inputs, "inputs"),
         model=body.model,

@@ -66,6 +66,7 @@ class RerankBody(Scoring, kw_only=True):
     """0: all."""
     return_documents: bool | None = None
     """Default true here, as in vLLM."""
+    truncation_direction: tei.Direction | None = None
     return_text: bool | None = None
     """Of `texts`; default false, as in TEI."""
 
@@ -78,6 +79,7 @@ class RerankResponse(TypedDict):
 
 
 def parse_rerank(body: RerankBody) -> RerankRequest:
+    tei.cut_right(body.truncation_direction)
     name = one_of({"documents": body.documents, "texts": body.texts})
     documents = ranking.documents(getattr(body, name), name)
     return body.request(items.content(body.query, "query"), documents)

@@ -107,10 +107,22 @@ class TestTEI:
         assert np.shape(rows) == (2, 8)
         assert (engine.requests[0].instruction, engine.requests[0].truncate) == (tasks.QUERY, False)
 
-    @pytest.mark.parametrize("option", [{"normalize": False}, {"truncation_direction": "Left"}])
-    def test_what_is_refused(self, client: Client, option: dict[str, Any]) -> None:
-        answer = client.post("/embed", json={"inputs": "a", **option})
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(option)))
+    def test_weaviate(self, client: Client) -> None:
+        """`modules/text2vec-huggingface/clients/huggingface.go`."""
+        options = {"wait_for_model": True, "use_gpu": False, "use_cache": True}
+        assert np.shape(ask(client, "/", inputs=["a", "b"], options=options)) == (2, WIDTH)
+
+    @pytest.mark.parametrize(
+        ("path", "body"), [("/embed", {"inputs": "a"}), ("/rerank", {"query": "a", "texts": ["b"]})]
+    )
+    def test_what_is_refused(self, client: Client, path: str, body: dict[str, Any]) -> None:
+        ask(client, path, **body, truncation_direction="Right", truncate=True)
+        answer = client.post(path, json={**body, "truncation_direction": "Left"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "truncation_direction")
+
+    def test_lengths(self, client: Client) -> None:
+        answer = client.post("/embed", json={"inputs": "a", "normalize": False})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "normalize")
 
     def test_rerank(self, client: Client) -> None:
         """LangChain's and LlamaIndex's TEI rerankers and Haystack's `tei.py` send these, too."""
