@@ -11,7 +11,7 @@ from pathlib import Path
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError, Overloaded, Unauthorized
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MINUTE = 60.0
 

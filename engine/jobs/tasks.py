@@ -100,7 +100,8 @@ class Ranking:
         result = await self.answers.rerank(query, documents, instruction or self.instruction)
         row = {"id": line.id, "index": line.index, "results": _results(result, top_n)}
         if result.errors:
-            row["errors"] = [{"index": i, **error.body()} for i, error in sorted(result.errors.items())]
+            failed = sorted(result.errors.items())
+            row["errors"] = [{"index": i, "error": error.entry()} for i, error in failed]
         return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE),)
 
 
