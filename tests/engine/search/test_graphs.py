@@ -162,3 +162,29 @@ def test_a_graph_that_cannot_be_read_is_built_again(folder: Open, tmp_path: Path
     reader = folder(exact_rows=100)
     assert found(reader, rows[299], 1) == [299]
     assert len(graphed(built(reader))) == 300
+
+
+def test_a_filter_far_from_the_query_walks_past_no_more_than_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, rows = Graph(32, "float32", tmp_path / "graph"), unit_rows(3000)
+    numbers = np.arange(1, 3001, dtype=np.uint64)
+    graph.add(numbers, rows)
+    nearest = numbers[np.argsort(-(rows @ rows[0]), kind="stable")]
+    walked, walk = [], Graph._walked
+
+    def counted(graph: Graph, code: np.ndarray, count: int) -> np.ndarray:
+        walked.append(count)
+        return walk(graph, code, count)
+
+    monkeypatch.setattr(Graph, "_walked", counted)
+    far, even = np.sort(nearest[-1500:]), numbers[::2]
+    assert graph.nearest(rows[0], 100, far).tolist() == nearest[1500:1600].tolist()
+    assert sum(walked) <= len(far)
+    walked.clear()
+    assert set(graph.nearest(rows[0], 100, even)) <= set(even)
+    assert walked == [400]
+    walked.clear()
+    few = np.sort(nearest[::100])
+    assert graph.nearest(rows[0], 10, few).tolist() == nearest[::100][:10].tolist()
+    assert walked == []
