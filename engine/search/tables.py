@@ -106,7 +106,8 @@ def remove(db: sqlite3.Connection, id: str) -> bool:
         return False
     for table in ("entries", "vectors", "facets"):
         db.execute(f"DELETE FROM {table} WHERE row = ?", old)
-    db.execute("INSERT INTO gone (row) VALUES (?)", old)
+    change = db.execute("INSERT INTO gone (row) VALUES (?)", old).lastrowid
+    db.execute("DELETE FROM gone WHERE change <= ? - ?", (change, KEPT))
     return True
 
 

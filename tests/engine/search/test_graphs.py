@@ -145,6 +145,26 @@ def test_who_closes_does_not_wait_for_all_of_it(folder: Open, monkeypatch: pytes
     assert adding.rows == 10
 
 
+def test_rows_that_are_gone_are_not_remembered_for_ever(
+    folder: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "KEPT", 5)
+    writer, rows = filled(folder, 300)
+    writer.settle()
+    scan, graph = folder(), folder(exact_rows=100)
+    for reader in (scan, graph):
+        assert found(reader, rows[0], 1) == [0]
+    for seed in range(1, 4):
+        writer.put([entry(i) for i in range(20)], unit_rows(20, seed=seed))
+    assert writer._db.execute("SELECT count(*) FROM gone").fetchone() == (5,)
+    live = {row for (row,) in writer._db.execute("SELECT row FROM entries")}
+    for reader in (scan, graph, folder(exact_rows=100)):
+        assert found(reader, unit_rows(1, seed=3)[0], 1) == [0]
+        near = reader._view._near
+        assert near is not None
+        assert sorted([*graphed(reader), *near.rest.rows.tolist()]) == sorted(live)
+
+
 def test_a_graph_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
     graph = Graph(8, "float32", tmp_path / "gone" / "graph")
     graph.add(np.arange(4, dtype=np.uint64), unit_rows(4, width=8))
