@@ -3,8 +3,8 @@
     accept ─► the ready replica with room and fewest connections ─► the server of `server.py`, its own process
 
 This process loads no model and reads no request. It owns the port, passes each connection to a replica,
-starts a replica again that has ended, and ends them all when told to. While none is ready, connections go
-to those that are loading, which answer as any server does that is loading.
+starts a replica again that has ended or hangs, and ends them all when told to. While none is ready,
+connections go to those that are loading, which answer as any server does that is loading.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,7 @@ _ATTEMPTS = 3
 """Starts in a row that may fail before a replica has ever been ready."""
 _STEADY_SECONDS = 60.0
 """A replica that has been ready for so long starts again with the shortest pause."""
+_WATCH_SECONDS = 1.0
 _PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)
 _EXIT_SECONDS = 9.7
 """From the signal to the exit; a replica takes 9.5 at most."""
@@ -146,7 +148,7 @@ class _Supervisor:
                 child.start()
                 if await child.settled():
                     self._say_ready(child)
-            await child.gone()
+            await self._watched(child)
             failures = 1 if child.steady_seconds > _STEADY_SECONDS else failures + 1
             if child.error and not any(each.models for each in self._children):
                 raise ConfigError(child.error)
@@ -156,6 +158,19 @@ class _Supervisor:
             reason = f": {child.error}" if child.error else f" (status {child.status})"
             _log.error("replica %d has ended%s; it starts again in %g s", child.number, reason, pause)
             await asyncio.sleep(pause)
+
+    async def _watched(self, child: Child) -> None:
+        """Returns when it is gone; one that is silent for too long is made to go."""
+        while child.alive:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.gone(), _WATCH_SECONDS)
+            if child.silent_seconds > child.stall_seconds:
+                _log.error(
+                    "replica %d has been silent for %g s (stall_seconds); it is killed",
+                    child.number,
+                    child.stall_seconds,
+                )
+                child.kill()
 
     def _give_up(self, child: Child) -> int:
         if child.error:

@@ -8,8 +8,10 @@ import sys
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.metrics import Metrics
-from qvl.engine.replicas.supervisor import supervise
+from qvl.engine.replicas import supervisor
 from tests.engine.http.serve_fake import Mortal
+
+STALL_SECONDS = 10.0
 
 
 async def start(config: EngineConfig, metrics: Metrics) -> Mortal:
@@ -33,14 +35,14 @@ BEHAVIOURS = {each.__name__: each for each in (start, refuse, crash, linger)}
 
 def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
     config = ServerConfig(
-        engine=EngineConfig(embedder="x"),
+        engine=EngineConfig(embedder="x", stall_seconds=STALL_SECONDS),
         port=int(port),
         replicas=int(replicas),
         drain_seconds=2,
         tls_cert=tls or None,
     )
     try:
-        return supervise(config, BEHAVIOURS[behaviour])
+        return supervisor.supervise(config, BEHAVIOURS[behaviour])
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
