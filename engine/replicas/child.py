@@ -35,6 +35,8 @@ class Child:
         self.ready = False
         self.error: str | None = None
         """Why it cannot start, in its own words."""
+        self.failures = 0
+        """Starts in a row of which nothing came."""
         self._orders = orders
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_since: float | None = None

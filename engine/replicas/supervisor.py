@@ -41,11 +41,13 @@ STOPPED = 0
 DIED = 3
 
 _ATTEMPTS = 3
-"""Starts in a row that may fail before a replica has ever been ready."""
+"""Starts in a row that may fail before a replica that was never ready is not expected to be."""
 _STEADY_SECONDS = 60.0
 """A replica that has been ready for so long starts again with the shortest pause."""
+_PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30, 60, 120, 300)
+_ALONE_SECONDS = 30.0
+"""The longest pause while no other replica is ready."""
 _WATCH_SECONDS = 1.0
-_PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)
 _EXIT_SECONDS = 9.7
 """From the signal to the exit; a replica takes 9.5 at most."""
 _BUSY_SECONDS = 0.02
@@ -84,6 +86,8 @@ class _Supervisor:
         self._listener = listener
         self._turns: defaultdict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = asyncio.Event()
+        self._hopeless: set[Child] = set()
+        """Those that have refused, or failed too often, before they were ready for the first time."""
         self._announced = False
 
     async def run(self) -> int:
@@ -142,19 +146,21 @@ class _Supervisor:
 
     async def _keep(self, child: Child) -> int:
         """Starts it whenever it is gone; the exit code, when there is no use in that."""
-        failures = 0
         while True:
             async with self._turns[child.gpus]:
                 child.start()
                 if await child.settled():
                     self._say_ready(child)
             await self._watched(child)
-            failures = 1 if child.steady_seconds > _STEADY_SECONDS else failures + 1
-            if child.error and not any(each.models for each in self._children):
-                raise ConfigError(child.error)
-            if not child.models and failures == _ATTEMPTS:
+            child.failures = 1 if child.steady_seconds > _STEADY_SECONDS else child.failures + 1
+            if not child.models and (child.error or child.failures >= _ATTEMPTS):
+                self._hopeless.add(child)
+            if self._useless():
                 return self._give_up(child)
-            pause = _PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS)) - 1]
+            self._announce()
+            pause = _PAUSES_SECONDS[min(child.failures, len(_PAUSES_SECONDS)) - 1]
+            if not any(each.ready for each in self._children):
+                pause = min(pause, _ALONE_SECONDS)
             reason = f": {child.error}" if child.error else f" (status {child.status})"
             _log.error("replica %d has ended%s; it starts again in %g s", child.number, reason, pause)
             await asyncio.sleep(pause)
@@ -172,17 +178,37 @@ class _Supervisor:
                 )
                 child.kill()
 
+    def _useless(self) -> bool:
+        """Whether none has ever been ready, and on all GPUs one has refused or failed too often.
+
+        A bad GPU says nothing of the others, whose replicas may still be loading.
+        """
+        if any(child.models for child in self._children):
+            return False
+        return {child.gpus for child in self._hopeless} == {child.gpus for child in self._children}
+
     def _give_up(self, child: Child) -> int:
         if child.error:
             raise ConfigError(child.error)
         _log.error(
-            "replica %d ended %d times before it was ready (status %s)", child.number, _ATTEMPTS, child.status
+            "replica %d ended %d times before it was ready (status %s)",
+            child.number,
+            child.failures,
+            child.status,
         )
         return DIED
 
     def _say_ready(self, child: Child) -> None:
         where = f"GPU {', '.join(child.gpus)}" if child.gpus else "CPU"
         _log.info("replica %d is ready (process %d, %s)", child.number, child.pid, where)
-        if not self._announced and all(each.models for each in self._children):
-            self._announced = True
-            say_ready(self._listener, self._scheme, child.models, f"; {len(self._children)} replicas")
+        self._announce()
+
+    def _announce(self) -> None:
+        """Once each replica has been ready, or will not be soon."""
+        able = [child for child in self._children if child.models]
+        if self._announced or not able or not self._hopeless.union(able).issuperset(self._children):
+            return
+        self._announced = True
+        some = f"{len(able)} of " if len(able) < len(self._children) else ""
+        more = f"; {some}{len(self._children)} replicas"
+        say_ready(self._listener, self._scheme, able[0].models, more)

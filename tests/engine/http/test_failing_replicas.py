@@ -14,7 +14,7 @@ from qvl.engine.replicas.channel import BEAT_SECONDS, Orders
 from qvl.engine.replicas.child import LATE_SECONDS, Child
 from tests.engine.http.fake_replica import STALL_SECONDS
 from tests.engine.http.test_replicas import Start, ready, starting
-from tests.engine.http.test_server import until
+from tests.engine.http.test_server import probe, until
 from tests.replicas import metric, replicas
 
 
@@ -36,6 +36,21 @@ def test_replicas_that_never_get_ready_end_the_server(start: Start, tmp_path: Pa
     assert server.wait(60) == 3
     assert "ended 3 times before it was ready (status 9)" in server.process.communicate()[1]
     assert not list(tmp_path.glob("qvl-metrics-*"))
+
+
+def test_a_replica_that_never_gets_ready_does_not_end_the_others(start: Start, tmp_path: Path) -> None:
+    """A bad GPU, say; though it has failed often before another was ready."""
+    server = start("one_bad")
+    until(lambda: probe(f"{server.url}/health/ready") == 200)
+    assert server.process.stdout
+    assert server.process.stdout.readline().endswith("; 1 of 2 replicas\n")
+    crashes = len(list(tmp_path.glob("crash-*")))
+    until(lambda: len(list(tmp_path.glob("crash-*"))) > crashes)
+    assert server.post("a").status_code == 200
+    assert metric(server, "qvl_ready_replicas") == 1
+    server.signal()
+    assert server.wait() == 0
+    assert "replica 1 has ended (status 9); it starts again in" in server.process.communicate()[1]
 
 
 def test_a_replica_that_hangs_gets_no_more_and_is_replaced(start: Start) -> None:
