@@ -5,6 +5,7 @@ The Kubernetes objects were held against KubeRay 1.6's and Kubernetes 1.36's sch
 
 from __future__ import annotations
 
+import re
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -92,3 +93,6 @@ def test_the_image_has_the_whole_house() -> None:
     copied = (ROOM / "kuberay/Dockerfile").read_text()
     for room in ("engine", "kernels", "ray_serve"):
         assert f"COPY {room} {room}" in copied
+    extras = re.search(r"'\.\[(.*?)\]'", copied)
+    assert extras
+    assert {*extras[1].split(",")} == {"gpu", "ray", "search", "trace"}
