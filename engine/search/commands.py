@@ -58,8 +58,10 @@ async def _add(order: Order) -> int:
         await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
         try:
             intake = await _filled(order, index, lines, total)
-        except BaseException:
-            # Whoever reads the index would have to do it, each at its start; told to stop again, it stops.
+        except BaseException as stop:
+            # Whoever reads the index would have to do it, each at its start.
+            if isinstance(stop, asyncio.CancelledError):
+                say("stopping; what was put is settled first, unless you stop it again")
             with suppress(QvlError):
                 await asyncio.to_thread(index.settle)
             raise
