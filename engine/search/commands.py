@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from qvl.engine.client.items import native
 from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
+from qvl.engine.errors import QvlError
 from qvl.engine.jobs.answers import answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.lines import Line, fingerprint, read
@@ -55,7 +56,15 @@ async def _add(order: Order) -> int:
     lines, total = await asyncio.to_thread(_lines, order.source)
     with closing(order.place.open(writable=True)) as index:
         await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
-        intake = await _filled(order, index, lines, total)
+        try:
+            intake = await _filled(order, index, lines, total)
+        except BaseException as stop:
+            # Whoever reads the index would have to do it, each at its start.
+            if isinstance(stop, asyncio.CancelledError):
+                say("stopping; what was put is settled first, unless you stop it again")
+            with suppress(QvlError):
+                await asyncio.to_thread(index.settle)
+            raise
         await asyncio.to_thread(index.settle)
         held = len(index)
     _tell(order, intake, held)
