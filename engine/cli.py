@@ -14,14 +14,27 @@ from cyclopts import App, CycloptsError, Parameter
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.options import SOURCES, ConfigFile, Model, Out, Source, flat, shown_default, with_bundled
+from qvl.engine.options import (
+    SOURCES,
+    ConfigFile,
+    Model,
+    Out,
+    Source,
+    flat,
+    lines,
+    shown_default,
+    with_bundled,
+)
 from qvl.engine.quantize.cli import quantize
 from qvl.engine.search.cli import search
 from qvl.engine.start import rest_collector
 from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas
 
 USAGE_ERROR = 2
-EPILOGUE = "Every option can also come from the environment (`QVL_PORT` for `--port`) or from `--config`."
+EPILOGUE = (
+    "Every option can also come from the environment (`QVL_PORT` for `--port`; of several values one a line) "
+    "or from `--config`."
+)
 
 rest_collector()
 
@@ -43,7 +56,7 @@ app = App(
     help_epilogue=EPILOGUE,
     version=lambda: f"qvl {version('qvl')}",
     config=SOURCES,
-    default_parameter=Parameter(negative_iterable=(), show_default=shown_default),
+    default_parameter=Parameter(negative_iterable=(), show_default=shown_default, env_var_split=lines),
     result_action="return_value",
 )
 app.command(search)

@@ -71,6 +71,10 @@ class MediaConfig:
     allow_hosts: tuple[str, ...] = ()
     """host[:port] names that may resolve to private addresses (none: all private addresses are refused)."""
 
+    def __post_init__(self) -> None:
+        if not all(self.file_roots):
+            raise ConfigError("a folder of file_roots is empty; leave the setting out to refuse file:// URLs")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
@@ -113,8 +117,8 @@ class EngineConfig:
     """No torch.compile and no CUDA graphs: a faster start, slower answers (default: the bundled pair, and
     where a CPU has no C++ compiler)."""
     stall_seconds: float = 120.0
-    """Silence of an engine process after which it hangs and the server exits, to be started again: more than
-    the longest step takes (0: it is waited for without end)."""
+    """Silence of an engine process after which it hangs and the server exits, to be started again; of one of
+    several replicas too: more than the longest step takes (0: it is waited for without end)."""
     limits: Limits = field(default_factory=Limits)
     media: MediaConfig = field(default_factory=MediaConfig)
 

@@ -11,7 +11,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DEAD = "the model's engine process has died"
+_UNDER_WAY_SECONDS = 1.0
+"""Of a step that was scheduled before an abort and runs after it: with asynchronous scheduling, or on several
+devices."""
 _log = logging.getLogger("qvl.engine")
 
 
@@ -47,6 +51,8 @@ class Core:
         self._numbers = itertools.count()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._left: list[Callable[[], None]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
         self.failure: str | None = None
         """Why no answer will come any more."""
         self.ended = asyncio.Event()
@@ -133,10 +139,28 @@ class Core:
                 answer.exception()  # seen, or asyncio would tell that nobody looked
         await self._client.abort_requests_async(left)
 
+    def when_left(self, done: Callable[[], None]) -> None:
+        """Calls back once the engine process reads nothing any more of what was given up before this."""
+        self._left.append(done)
+        if len(self._left) == 1:
+            task = asyncio.create_task(self._leave())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self) -> None:
+        """It takes aborts and questions in order, between two steps; one question is for all of a moment."""
+        left, self._left = self._left, []
+        with suppress(Unavailable):
+            await self.told(self._client.is_sleeping_async())
+            await asyncio.sleep(_UNDER_WAY_SECONDS)
+        for done in left:
+            done()
+
     def close(self) -> None:
         """Before the engine process is ended, or its end would be reported as a crash. Harmless twice."""
-        if self._reader:
-            self._reader.cancel()
+        for task in (self._reader, *self._leaving):
+            if task:
+                task.cancel()
         self._fail("the engine stopped before it answered")
 
     async def _read(self) -> None:

@@ -32,7 +32,6 @@ from qvl.engine.protocol import (
     ModelCard,
     RerankRequest,
     RerankResult,
-    Usage,
 )
 
 
@@ -85,11 +84,13 @@ class Engine:
         width = _width(request.dimensions, model)
         with self.admission.admit(cost(request), request.priority):
             batch = await self._preparer.embed(request, model.text)
+            read = usage(batch)
             answers = await self._run(model, batch, request)
+        self.metrics.usage("embedder", len(batch), read)
         return EmbedResult(
             model=model.called(request.model),
             vectors=_matryoshka(_rows(answers, model.checkpoint.dimensions, 0), width),
-            usage=self._account("embedder", batch),
+            usage=read,
             errors=_errors(answers),
         )
 
@@ -113,11 +114,13 @@ class Engine:
 
     async def _ranked(self, model: LLM, request: RerankRequest) -> RerankResult:
         batch = await self._preparer.rerank(request, model.text)
+        read = usage(batch)
         answers = await self._run(model, batch, request)
+        self.metrics.usage("reranker", len(batch), read)
         return RerankResult(
             model=model.called(request.model),
             logits=_rows(answers, 1, -np.inf)[:, 0],
-            usage=self._account("reranker", batch),
+            usage=read,
             errors=_errors(answers),
         )
 
@@ -186,11 +189,6 @@ class Engine:
             rows = await model.run(ready, request.priority, request.model)
             answers = iter(settled(rows, request.on_error))
         return [next(answers) if isinstance(each, Ready) else each for each in batch]
-
-    def _account(self, role: Role, batch: list[Outcome]) -> Usage:
-        read = usage(batch)
-        self.metrics.usage(role, len(batch), read)
-        return read
 
 
 def _width(dimensions: int | None, model: LLM) -> int:

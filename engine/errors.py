@@ -34,9 +34,13 @@ class QvlError(Exception):
         self.param = param
         self.code = code or type(self).code
 
-    def body(self) -> dict[str, dict[str, str | None]]:
-        """The wire shape, equal for every route: `{"error": {...}}`."""
-        return {"error": {"message": self.message, "type": self.type, "code": self.code, "param": self.param}}
+    def entry(self) -> dict[str, str | None]:
+        """On the wire, as a part of an answer."""
+        return {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
+
+    def body(self) -> dict[str, str | dict[str, str | None]]:
+        """As a whole answer, equal for every route: clients of Voyage, Jina and Weaviate read `detail`."""
+        return {"error": self.entry(), "detail": self.message}
 
     def bare(self) -> Self:
         """Without the frames it came through. They hold bodies and pixels, and, once one of them has kept the

@@ -161,7 +161,7 @@ class LLM:
             raise
 
     async def _sent(self, item: Ready, adapter: Any, rank: int) -> Row | QvlError | _Sent:
-        """On its way, unless its row is known or it is too large for the engine."""
+        """On its way, its pixels the engine's; unless its row is known or it is too large for the engine."""
         key = self._answers.key(item, adapter.lora_name if adapter else None)
         if (known := self._answers.find(key)) is not None:
             return known
@@ -172,14 +172,14 @@ class LLM:
                     raise Unavailable("the engine is stopping", code="draining")
                 places = [block.place for block in blocks]
                 asked = await self._core.send(item.prompt, item.visuals, places, adapter, rank)
-            except BaseException as error:
-                # Only one that was cancelled may be under way.
-                self._arena.unpin(blocks, read=not isinstance(error, asyncio.CancelledError))
+            except BaseException as error:  # only one that was cancelled may be under way
+                self._unpin(blocks, given_up=isinstance(error, asyncio.CancelledError))
                 raise
         except TooLarge as error:
             return error.bare()
         if blocks:
-            asked.answer.add_done_callback(partial(self._unpin, blocks))
+            asked.answer.add_done_callback(partial(self._answered, blocks))
+            item.visuals = ()
         return _Sent(key, asked)
 
     def _row(self, sent: _Sent, answer: Any) -> Row | QvlError:
@@ -189,10 +189,15 @@ class LLM:
         self._answers.keep(sent.key, row)
         return row
 
-    def _unpin(self, blocks: list[Block], answer: asyncio.Future[Any]) -> None:
+    def _answered(self, blocks: list[Block], answer: asyncio.Future[Any]) -> None:
+        self._unpin(blocks, given_up=answer.cancelled() or answer.exception() is not None)
+
+    def _unpin(self, blocks: list[Block], *, given_up: bool) -> None:
         """One that was given up may still be read, unless there is no engine any more."""
-        given_up = answer.cancelled() or answer.exception() is not None
-        self._arena.unpin(blocks, read=not given_up or self._core.failure is not None)
+        if given_up and self._core.failure is None:
+            self._core.when_left(partial(self._arena.unpin, blocks))
+        else:
+            self._arena.unpin(blocks)
 
     @property
     def failure(self) -> str | None:

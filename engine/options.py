@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from cyclopts import App, Argument, ArgumentCollection, Parameter, Token
+from cyclopts import App, Argument, ArgumentCollection, Parameter, Token, env_var_split
 from cyclopts.config import Env, Toml
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig
@@ -38,6 +38,9 @@ _ENGINE = {
     for field in fields(settings)
 }
 
+_LINKS = ("tcp://", "udp://", "sctp://")
+"""How the addresses of services begin; no value of ours does."""
+
 ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
 ]
@@ -58,7 +61,24 @@ def shown_default(value: Any) -> str | None:
     return None if value is None or value == () else str(value)
 
 
+def lines(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
+    """The values in an environment variable: one a line where the option takes several, as space may be in
+    one (`KEY name=N rpm=600`, a folder). A blank variable is a blank value: an empty key opens nothing."""
+    del delimiter
+    return [each.strip() for each in env_var_split(kind, value, delimiter="\n") if each.strip()] or [value]
+
+
 environment = Env("QVL_", command=False, show=False)
+
+
+def service_links(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Kubernetes tells every pod beside a Service called `qvl` that `QVL_PORT` is `tcp://10.0.0.1:8080`."""
+    for argument in arguments:
+        argument.tokens[:] = [
+            token
+            for token in argument.tokens
+            if token.source != environment.source or not token.value.startswith(_LINKS)
+        ]
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -105,7 +125,7 @@ def bundled_models(app: App, commands: tuple[str, ...], arguments: ArgumentColle
             argument.append(Token(keyword=f"--{role}", value=BUNDLED, source="the bundled pair"))
 
 
-SOURCES = (environment, config_file, others_engine, positional_models, bundled_models)
+SOURCES = (environment, service_links, config_file, others_engine, positional_models, bundled_models)
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,7 @@ A query is loaded once for all its documents. An item that fails becomes its err
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -19,19 +19,23 @@ from qvl.engine.protocol import Content, EmbedRequest, OnError, RerankRequest, T
 from qvl.engine.tokens import Prompt
 
 T = TypeVar("T")
-_INLINE_CHARACTERS = 20_000
-"""Text beyond this is tokenised off the event loop."""
+_INLINE_BYTES = 20_000
+"""Text beyond this is tokenised off the event loop; of one that is not ASCII, which takes longer, a character
+counts as four."""
+_AT_ONCE = 64
+"""Texts of one request whose ids are held before they are cut."""
 
 MOST_CHARACTERS = 128 << 20
 """Of all prompts of one request: an instruction stands in each of them, a query in each pair."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
     """One engine input to be."""
 
     prompt: Prompt
     visuals: tuple[Visual, ...]
+    """None any more once it is on its way, so that its pixels do not count as waited for."""
 
 
 Outcome: TypeAlias = Ready | QvlError
@@ -125,17 +129,27 @@ class Preparer:
         request: EmbedRequest | RerankRequest,
         max_tokens: int | None,
     ) -> list[Outcome]:
+        def tokenised() -> list[Outcome]:
+            parts = (spelled[start : start + _AT_ONCE] for start in range(0, len(spelled), _AT_ONCE))
+            return [each for part in parts for each in _finished(side, part, request.truncate, max_tokens)]
+
         texts = [s.source for s in spelled if isinstance(s, _Spelled) and isinstance(s.source, str)]
         with self._metrics.stage("tokenize"):
-            encoded = iter(await _beside(texts, lambda: side.tokenizer.encode(texts)))
-            outcomes = []
-            for each in spelled:
-                if isinstance(each, _Spelled):
-                    ids = next(encoded) if isinstance(each.source, str) else each.source
-                    outcomes.append(_finish(side, each, ids, request.truncate, max_tokens))
-                else:
-                    outcomes.append(each)
+            outcomes = await _beside(texts, tokenised)
         return settled(outcomes, request.on_error)
+
+
+def _finished(
+    side: TextSide, spelled: Sequence[_Spelled | QvlError], truncate: bool, max_tokens: int | None
+) -> Iterator[Outcome]:
+    texts = [s.source for s in spelled if isinstance(s, _Spelled) and isinstance(s.source, str)]
+    encoded = iter(side.tokenizer.encode(texts))
+    for each in spelled:
+        if isinstance(each, _Spelled):
+            ids = next(encoded) if isinstance(each.source, str) else each.source
+            yield _finish(side, each, ids, truncate, max_tokens)
+        else:
+            yield each
 
 
 def _finish(
@@ -168,7 +182,7 @@ def _check_length(characters: int) -> None:
 
 async def _beside(texts: Sequence[str], tokenise: Callable[[], T]) -> T:
     """Off the event loop where there is much to read."""
-    if sum(map(len, texts)) > _INLINE_CHARACTERS:
+    if sum(len(text) if text.isascii() else 4 * len(text) for text in texts) > _INLINE_BYTES:
         return await asyncio.to_thread(tokenise)
     return tokenise()
 

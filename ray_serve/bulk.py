@@ -1,6 +1,6 @@
 """`qvl embed --ray`: a corpus larger than memory, over the machines of a Ray cluster.
 
-    survey ─► blocks ─► workers, one engine each ─► OUT/part-00000.parquet ... ─► OUT/manifest.json
+    survey ─► blocks ─► workers, one engine each ─► OUT/part-00000.parquet ... ─► OUT/_manifest.json
 
 Plain actors rather than Ray Data, which cuts and names its output as it runs, so that a second run cannot
 tell what is done, and needs pandas. Here a block is a file job of `qvl.engine.jobs`: its work folder, journal
@@ -20,13 +20,16 @@ import orjson
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs.answers import settings_of
 from qvl.engine.jobs.corpus import Block, Corpus, survey
-from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.work import write_whole
+from qvl.engine.jobs.work import Mark, write_whole
 from qvl.ray_serve.config import BulkConfig
-from qvl.ray_serve.workers import Order, cluster, drive, part, total_of
+from qvl.ray_serve.workers import Order, cluster, drive, part, settings_for, total_of, work_of
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+RECORD = "_job.json"
+OURS = ("part-", "manifest.json", "job.json")
+"""How names begin that no `_` hides: parts, and what an older version wrote."""
 
 
 def embed_corpus(
@@ -60,22 +63,13 @@ def embed_corpus(
     try:
         return _carry_out(order, corpus, bulk)
     except KeyboardInterrupt as stop:
-        say("stopped; the same command goes on from here")
+        say(f"stopped; {job.again} goes on from here")
         return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
 
 
 def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
-    record = order.out / "job.json"
-    if order.job.overwrite:
-        for path in order.out.iterdir():
-            if path.name.startswith("part-") or path in (record, order.out / MANIFEST):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    begun = orjson.loads(record.read_bytes()) if record.exists() else order.settings
-    if begun != order.settings:
-        key = next(key for key in order.settings if begun.get(key) != order.settings[key])
-        raise JobError(f"{order.out} was begun with another {key}; --overwrite starts again")
-    write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
-    done = {block.number: summary for block in corpus.blocks if (summary := _finished(order.out, block))}
+    _begin(order)
+    done = {block.number: summary for block in corpus.blocks if (summary := _finished(order, block))}
     left = [block for block in corpus.blocks if block.number not in done]
     if done and left:
         say(f"{len(done):,} of {len(corpus.blocks):,} blocks were done before")
@@ -87,6 +81,26 @@ def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
         seconds = time.monotonic() - started
         items = sum(block.count for block in left)
         say(f"{items:,} items in {duration(seconds)}, {items / max(seconds, 1e-9):,.1f}/s")
+    total = _list(order, corpus, done)
+    return exit_code(total.rows, total.errors)
+
+
+def _begin(order: Order) -> None:
+    """Raises JobError where another job has begun."""
+    record = order.out / RECORD
+    if order.job.overwrite:
+        _clear(order.out)
+    if not record.exists() and any(each.name.startswith(OURS) for each in order.out.iterdir()):
+        raise JobError(f"{order.out} holds what another job or an older qvl left; --overwrite starts again")
+    begun = orjson.loads(record.read_bytes()) if record.exists() else order.settings
+    if begun != order.settings:
+        key = next(key for key in order.settings if begun.get(key) != order.settings[key])
+        raise JobError(f"{order.out} was begun with another {key}; --overwrite starts again")
+    write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
+
+
+def _list(order: Order, corpus: Corpus, done: dict[int, dict[str, int]]) -> Mark:
+    """The manifest: it is there once every part is."""
     total = total_of(done, corpus)
     parts = [
         {
@@ -99,15 +113,24 @@ def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
     ]
     manifest = {"settings": order.settings, "rows": total.rows, "errors": total.errors, "parts": parts}
     write_whole(order.out / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    bad = f", {total.errors:,} bad items left out (part-*.errors.jsonl)" if total.errors else ""
+    bad = f", {total.errors:,} bad items left out (_part-*.errors.jsonl)" if total.errors else ""
     say(f"{order.out}: {total.rows:,} rows in {len(parts):,} files{bad}")
-    return 0
+    return total
 
 
-def _finished(out: Path, block: Block) -> dict[str, int] | None:
-    path = part(out, block)
-    record = path.with_name(f"{path.name}.job.json")
-    if not (path.exists() and record.exists()):
+def _clear(out: Path) -> None:
+    """It may be ended in between: what says that all is there goes first, what says whose it is last."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    found = [path for path in out.iterdir() if path.name.removeprefix("_").startswith(OURS)]
+    for path in sorted(found, key=lambda path: (path.name == RECORD, path.suffix != ".parquet")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _finished(order: Order, block: Block) -> dict[str, int] | None:
+    """The summary of its part, if that is this job's."""
+    work = work_of(order.out, block)
+    if not (work.out.exists() and work.record.exists()):
         return None
-    summary: dict[str, int] | None = orjson.loads(record.read_bytes()).get("summary")
-    return summary
+    record = orjson.loads(work.record.read_bytes())
+    summary: dict[str, int] | None = record.get("summary")
+    return summary if record["settings"] == settings_for(order, block) else None

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -17,10 +18,11 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from qvl.engine.api import failures
+from qvl.engine.api.information import READY_PATHS
 from qvl.engine.api.replies import reply
-from qvl.engine.errors import ClientClosed, QvlError, Unavailable
+from qvl.engine.errors import ClientClosed, NotFound, QvlError, Unavailable
 from qvl.engine.response import dump
-from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS
+from qvl.ray_serve.haproxy import EMBEDDERS, OTHERS, RERANKERS, ROOT
 
 T = TypeVar("T")
 
@@ -29,6 +31,7 @@ _HOP = frozenset(
 )
 _RAYS = frozenset({b"server", b"date", b"x-request-id"})
 """Put on the gateway's answer by Ray once more."""
+_MODELS = "/v1/models"
 _CONNECT_SECONDS = 5.0
 _CHECK_SECONDS = 5.0
 _EXTRA_SECONDS = 5.0
@@ -63,33 +66,40 @@ class Gateway:
         path = scope["path"]
         if path == "/health/live":
             await reply(send, 200, dump({"status": "live"}))
-        elif scope["method"] == "GET" and path in ("/health/ready", "/v1/models"):
+        elif scope["method"] == "GET" and (path in READY_PATHS or (path + "/").startswith(_MODELS + "/")):
             await self._both(scope, send)
         else:
             await self._forward(scope, receive, send)
 
     async def _both(self, scope: Scope, send: Send) -> None:
-        """What the embedders answer, unless the rerankers have an error; lists of models joined."""
-        path = scope["path"]
+        """What the embedders answer, unless the rerankers have an error; lists of models joined.
+
+        A single model that the embedders do not have may be the rerankers'.
+        """
+        path = scope["path"].rstrip("/")
         # No body goes with it, whatever came with one.
         headers = [each for each in _passed(scope["headers"]) if each[0] != b"content-length"]
         requests = [
-            self._client.get(self._url + prefix + path, headers=headers, timeout=_CHECK_SECONDS)
+            self._client.get(self._url + prefix + quote(path), headers=headers, timeout=_CHECK_SECONDS)
             for prefix in (EMBEDDERS, RERANKERS)
         ]
         first, second = await _answered(asyncio.gather(*requests))
-        chosen = first if first.is_error else second
-        if chosen.is_error or path != "/v1/models":
+        if path.startswith(_MODELS + "/"):
+            chosen = second if first.status_code == NotFound.status else first
+        else:
+            chosen = first if first.is_error else second
+        if chosen.is_error or path != _MODELS:
             await reply(send, chosen.status_code, chosen.content)
             return
         found = [msgspec.json.decode(each.content) for each in (first, second)]
         await reply(send, 200, dump({**found[0], "data": found[0]["data"] + found[1]["data"]}))
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = ROOT if scope["path"] == "/" else scope["path"]
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         request = self._client.build_request(
             scope["method"],
-            self._url + pool(scope["path"]) + scope["path"] + query.decode("latin-1"),
+            self._url + pool(path) + path + query.decode("latin-1"),
             headers=list(_passed(scope["headers"])),
             content=_body(receive),
         )

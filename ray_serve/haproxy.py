@@ -31,10 +31,12 @@ ORIGINS = "QVL_CORS_ORIGINS"
 EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
 """Prefixes of the pools; these routes need no change."""
 OTHERS = {
-    EMBEDDERS: ("/v2/embed", "/v1/multimodalembeddings", "/v1/search"),
+    EMBEDDERS: ("/v1/embed", "/v2/embed", "/embed", "/embeddings", "/v1/multimodalembeddings", "/v1/search"),
     RERANKERS: ("/v2/rerank", "/rerank", "/score", "/v1/score"),
 }
 """The pools' further routes, which have another prefix."""
+ROOT = "/embed"
+"""What `/` is. Behind a prefix it would be the route of that name."""
 
 _CROWD = "mul(2),add(4)"
 """How far above the average a replica's requests may be before a name no longer leads to it."""
@@ -103,7 +105,8 @@ def _homes(backend: re.Match[str]) -> str:
 def _errors() -> str:
     lines = []
     for status, (kind, code, message) in _ERRORS.items():
-        body = json.dumps({"error": {"message": message, "type": kind, "code": code, "param": None}})
+        error = {"message": message, "type": kind, "code": code, "param": None}
+        body = json.dumps({"error": error, "detail": message})
         again = f" hdr Retry-After {_RETRY_SECONDS}" if status in (502, 503) else ""
         lines.append(f"    http-error status {status} content-type application/json string '{body}'{again}\n")
     return "".join(lines)
@@ -133,7 +136,7 @@ def _cors(origins: Sequence[str]) -> str:
 
 
 def _routes() -> str:
-    lines = []
+    lines = [f"    http-request set-path {ROOT} if {{ path -m str / }}\n"]
     for prefix, paths in OTHERS.items():
         both = " ".join(f"{path} {path}/" for path in paths)
         lines.append(f"    http-request set-path {prefix}%[path] if {{ path -m str {both} }}\n")

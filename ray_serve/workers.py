@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qvl.engine.config import EngineConfig
-from qvl.engine.errors import ConfigError, QvlError
+from qvl.engine.errors import ConfigError, QvlError, Unavailable
 from qvl.engine.jobs.answers import answering
 from qvl.engine.jobs.corpus import Block, Corpus
 from qvl.engine.jobs.formats import embeddings_parquet
@@ -21,7 +22,7 @@ from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import Report, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding
-from qvl.engine.jobs.work import Mark, Work
+from qvl.engine.jobs.work import Busy, Mark, Work
 from qvl.engine.shares import divided
 from qvl.ray_serve.card import alone_on_the_card, cards_for, each_card, gpus_of
 from qvl.ray_serve.config import BulkConfig
@@ -29,6 +30,8 @@ from qvl.ray_serve.join import address_of, join
 
 ATTEMPTS = 3
 """Workers that one block may cost: after that it is the block's fault."""
+LOCK_SECONDS = 120.0
+"""For Ray to end a lost worker that it cannot reach."""
 _LOOK_SECONDS = 1.0
 
 
@@ -60,8 +63,9 @@ class Worker:
     async def block(self, block: Block) -> dict[str, int]:
         """The summary of its part, which is in its place when this returns."""
         order = self._order
-        settings = {**order.settings, "first": block.first, "count": block.count}
-        with Work(part(order.out, block), Embedding.files) as work:
+        settings = settings_for(order, block)
+        with ExitStack() as stack:
+            work = await _locked(stack, work_of(order.out, block))
             if done := work.finished(settings, overwrite=False):
                 return done
             work.begin(settings)
@@ -69,13 +73,37 @@ class Worker:
             await run(task, block.lines(work.mark.index), work, order.job, lambda _: None)
             summary = {"rows": work.mark.rows, "errors": work.mark.errors}
             made = work.folder / "made"
-            await asyncio.to_thread(embeddings_parquet, work.folder, made, work.mark)
+            # A part without a row is of the same type as the others, or they cannot be read as one.
+            width = 0 if work.mark.rows else await task.width()
+            await asyncio.to_thread(embeddings_parquet, work.folder, made, work.mark, width)
             work.finish(made, settings, summary)
         return summary
 
 
+async def _locked(stack: ExitStack, work: Work) -> Work:
+    """A lost worker may have it for a while yet. Raises Busy after that."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return stack.enter_context(work)
+        except Busy:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
 def part(out: Path, block: Block) -> Path:
     return out / f"part-{block.number:05}.parquet"
+
+
+def settings_for(order: Order, block: Block) -> dict[str, Any]:
+    """What its part is made of; of anything else it is another job's."""
+    return {**order.settings, "first": block.first, "count": block.count}
+
+
+def work_of(out: Path, block: Block) -> Work:
+    """Readers of a folder of parquet pass over names that begin with `_`."""
+    return Work(part(out, block), Embedding.files, prefix="_")
 
 
 def total_of(done: dict[int, dict[str, int]], corpus: Corpus) -> Mark:
@@ -94,38 +122,61 @@ def drive(
     corpus: Corpus,
     report: Report,
 ) -> None:
-    """Every block once, whatever workers it takes."""
-    import ray
+    """Every block once, whatever workers it takes. Those that are still to start then are not waited for."""
+    crew = Crew(order, blocks, bulk)
+    while len(done) < len(corpus.blocks):
+        for block, summary in crew.answers():
+            done[block.number] = summary
+            report(total_of(done, corpus))
 
-    gpus, count = room(order, bulk, ray.cluster_resources().get("GPU", 0))
-    remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=gpus)(Worker)
-    waiting, lost = deque(blocks), Counter[int]()
-    running: dict[Any, tuple[Any, Block | None]] = {}
 
-    def begin() -> None:
-        worker = remote.remote(order, gpus)
-        running[worker.start.remote()] = worker, None
+class Crew:
+    """Workers that start or have a block, and the blocks that wait for one."""
 
-    for _ in range(min(count, len(waiting))):
-        begin()
-    while running:
-        ready, _ = ray.wait(list(running), timeout=_LOOK_SECONDS)
-        for answer in ready:
-            worker, block = running.pop(answer)
+    def __init__(self, order: Order, blocks: Sequence[Block], bulk: BulkConfig) -> None:
+        import ray
+
+        self._order = order
+        self._gpus, count = room(order, bulk, ray.cluster_resources().get("GPU", 0))
+        self._remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=self._gpus)(Worker)
+        self._waiting, self._lost = deque(blocks), Counter[int]()
+        self._running: dict[Any, tuple[Any, Block | None]] = {}
+        for _ in range(min(count, len(blocks))):
+            self._begin()
+
+    def answers(self) -> Iterator[tuple[Block, dict[str, int]]]:
+        """The blocks that were done in about a second, each with its summary."""
+        import ray
+
+        for answer in ray.wait(list(self._running), timeout=_LOOK_SECONDS)[0]:
+            worker, block = self._running.pop(answer)
             try:
                 summary = ray.get(answer)
-            except ray.exceptions.RayActorError:
-                _lose(block, lost, waiting)
-                begin()
+            except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
+                if not self._is_lost(error):
+                    raise _told(error) from None
+                # Out of reach it may write on, and without its engine it holds a GPU.
+                ray.kill(worker)
+                _lose(block, self._lost, self._waiting)
+                self._begin()
                 continue
-            except ray.exceptions.RayTaskError as error:
-                raise _told(error) from None
+            if self._waiting:
+                following = self._waiting.popleft()
+                self._running[worker.block.remote(following)] = worker, following
             if block:
-                done[block.number] = summary
-                report(total_of(done, corpus))
-            if waiting:
-                following = waiting.popleft()
-                running[worker.block.remote(following)] = worker, following
+                yield block, summary
+
+    def _begin(self) -> None:
+        worker = self._remote.remote(self._order, self._gpus)
+        self._running[worker.start.remote()] = worker, None
+
+    def _is_lost(self, error: Any) -> bool:
+        """Its process has ended or is out of reach, or the engine of its own has ended."""
+        import ray
+
+        if isinstance(error, ray.exceptions.RayActorError):
+            return True
+        return self._order.job.url is None and isinstance(error.cause, Unavailable)
 
 
 def room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from threading import Thread
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from qvl.engine.api import bodies, openapi
+from qvl.engine.api import bodies, information, openapi
 from qvl.engine.api.auth import load_keys
 from qvl.engine.api.cors import shared
 from qvl.engine.api.edge import Edge
@@ -23,15 +19,12 @@ from qvl.engine.api.operations import OPERATIONS, Backend, Operation
 from qvl.engine.api.replies import JSON, reply
 from qvl.engine.api.service import Service
 from qvl.engine.config import ServerConfig
-from qvl.engine.errors import QvlError, Unavailable, UnsupportedMedia
-from qvl.engine.metrics import CONTENT_TYPE
-from qvl.engine.response import dump
+from qvl.engine.errors import QvlError, UnsupportedMedia
 from qvl.engine.search.index import Index
 from qvl.engine.search.open import open_index
 from qvl.engine.tracing import tracer
 
 _INDEX_THREADS = 4
-_HEALTH_CODES = ("starting", "draining", "stopped")
 
 
 def create_app(
@@ -68,13 +61,13 @@ def create_app(
         for path in operation.paths
     ]
     router = Router(
-        [*posts, *_health(engine), *_information(engine, keyed=bool(keys))],
+        [*posts, *information.routes(engine, limits, keyed=bool(keys))],
         redirect_slashes=False,
         lifespan=life,
     )
     edge = Edge(
         _Routes({route.path: route.app for route in posts}, router),
-        openapi.ROUTES,
+        openapi.route,
         keys,
         config.request_seconds,
         engine.metrics,
@@ -113,54 +106,6 @@ class _Post:
 def _loaded(index: Index) -> None:
     with suppress(QvlError):  # which the first search will tell
         index.load()
-
-
-def _health(engine: Service) -> list[Route]:
-    async def live(_: Request) -> Response:
-        return Response(dump({"status": "live"}), media_type=JSON)
-
-    async def ready(_: Request) -> Response:
-        health = await engine.health()
-        if not health.ready:
-            code = health.reason if health.reason in _HEALTH_CODES else "engine_died"
-            raise Unavailable(f"not ready: {health.reason}", code=code)
-        return Response(dump({"status": "ready"}), media_type=JSON)
-
-    return [Route("/health/live", live), Route("/health/ready", ready)]
-
-
-def _information(engine: Service, *, keyed: bool) -> list[Route]:
-    created = int(time.time())
-    found = openapi.document(version("qvl"), keyed=keyed)
-    document, page = dump(found), openapi.page(found)
-
-    async def models(_: Request) -> Response:
-        data = [
-            {
-                "id": card.id,
-                "object": "model",
-                "created": created,
-                "owned_by": "qvl",
-                "role": card.role,
-                "dimensions": card.dimensions,
-                "max_length": card.max_length,
-                "dtype": card.dtype,
-            }
-            for card in engine.models()
-        ]
-        return Response(dump({"object": "list", "data": data}), media_type=JSON)
-
-    async def metrics(_: Request) -> Response:
-        return Response(engine.metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-    async def schema(_: Request) -> Response:
-        return Response(document, media_type=JSON)
-
-    async def docs(_: Request) -> Response:
-        return Response(page, media_type="text/html")
-
-    answers = {"/v1/models": models, "/metrics": metrics, "/openapi.json": schema, "/docs": docs}
-    return [Route(path, answer) for path, answer in answers.items()]
 
 
 def _require_json(scope: Scope) -> None:

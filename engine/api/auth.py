@@ -11,7 +11,7 @@ from pathlib import Path
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError, Overloaded, Unauthorized
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MINUTE = 60.0
 
@@ -94,6 +94,8 @@ def load_keys(config: ServerConfig) -> Keys:
 def _entry(entry: str, name: str) -> tuple[bytes, Caller]:
     """`KEY [name=NAME] [rpm=N]`. The key itself is never in a message."""
     key, *rest = entry.split()
+    if key.startswith(("name=", "rpm=")):
+        raise ConfigError("an API key comes before its name= and rpm=, on one line: KEY name=NAME rpm=NUMBER")
     given = _options(rest)
     name, rpm = given.get("name", name), given.get("rpm")
     if not _NAME.fullmatch(name):

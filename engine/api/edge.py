@@ -50,8 +50,8 @@ class Edge:
     """Wraps the router, so that it sees the 404s and 405s too."""
 
     app: ASGIApp
-    routes: frozenset[str]
-    """Those that are metric labels: a stranger's paths must not become series."""
+    route: Callable[[str], str]
+    """The metric label of a path: a stranger's paths must not become series."""
     keys: Keys
     seconds: float
     metrics: Metrics
@@ -67,7 +67,7 @@ class Edge:
             return
         scope["app"] = self  # without one the router answers in its own words
         scope["path"] = scope["path"].rstrip("/") or "/"
-        call = Call(scope["path"] if scope["path"] in self.routes else "other", _request_id(scope))
+        call = Call(self.route(scope["path"]), _request_id(scope))
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Every failure of a request, whoever raised it, as `{"error": {message, type, code, param}}`."""
+"""Every failure of a request, whoever raised it, as `QvlError.body()`."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import Any, TypedDict
 
 import msgspec
@@ -37,6 +38,8 @@ class ErrorDetail(TypedDict):
 
 class ErrorBody(TypedDict):
     error: ErrorDetail
+    detail: str
+    """The message again, where Voyage's, Jina's and FastAPI's clients look for it."""
 
 
 class Model(TypedDict):
@@ -55,14 +58,39 @@ class ModelList(TypedDict):
     data: list[Model]
 
 
+class Info(TypedDict):
+    """TEI's, of the first model."""
+
+    model_id: str
+    model_dtype: str
+    model_type: dict[str, dict[str, Any]]
+    max_input_length: int
+    max_client_batch_size: int
+    auto_truncate: bool
+    version: str
+
+
 class State(TypedDict):
     status: str
 
 
+class Version(TypedDict):
+    version: str
+
+
+_MODELS, _MODEL = "/v1/models", "/v1/models/{id}"
+_READY = "The models are loaded, and the server is not stopping"
+
+
 _GETS: tuple[tuple[str, str, Any, tuple[int, ...]], ...] = (
-    ("/v1/models", "The models served here", ModelList, (401, 503)),
+    (_MODELS, "The models served here", ModelList, (401, 503)),
+    (_MODEL, "One of them", Model, (401, 404, 503)),
+    ("/info", "The first of them, in TEI's words", Info, (401, 503)),
+    ("/version", "The version of this server", Version, (401,)),
     ("/health/live", "The process is up", State, ()),
-    ("/health/ready", "The models are loaded, and the server is not stopping", State, (503,)),
+    ("/health/ready", _READY, State, (503,)),
+    ("/health", _READY, State, (503,)),
+    ("/ping", _READY, State, (503,)),
     ("/metrics", "Prometheus metrics", None, (401,)),
     ("/openapi.json", "This document", dict[str, Any], (401,)),
     ("/docs", "This document for people", None, (401,)),
@@ -73,21 +101,28 @@ ROUTES = frozenset(path for operation in OPERATIONS for path in operation.paths)
 }
 
 
+def route(path: str) -> str:
+    """The route that a path is of, or `other`."""
+    if path in ROUTES:
+        return path
+    return _MODEL if path.startswith(_MODELS + "/") else "other"
+
+
 def document(version: str, *, keyed: bool) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    types: list[Any] = [each for row in OPERATIONS for each in (row.body, row.response)]
+    types: list[Any] = [each for row in OPERATIONS for each in (row.body, *_answers(row))]
     types += [ErrorBody, *(answer for _, _, answer, _ in _GETS if answer is not None)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(types, schemas, strict=True))
     failure = by_type[ErrorBody]
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:
+        answers = [by_type[each] for each in _answers(operation)]
+        answer = {"anyOf": answers} if len(answers) > 1 else answers[0]
         for path in operation.paths:
-            paths[path] = {
-                "post": _post(operation, path, by_type[operation.body], by_type[operation.response], failure)
-            }
-    for path, summary, answer, errors in _GETS:
-        schema = by_type[answer] if answer is not None else None
+            paths[path] = {"post": _post(operation, path, by_type[operation.body], answer, failure)}
+    for path, summary, kind, errors in _GETS:
+        schema = by_type[kind] if kind is not None else None
         paths[path] = {"get": _get(path, summary, schema, errors, failure)}
     found: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -99,6 +134,10 @@ def document(version: str, *, keyed: bool) -> dict[str, Any]:
         found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"key": []}]
     return found
+
+
+def _answers(operation: Operation) -> tuple[Any, ...]:
+    return operation.response if isinstance(operation.response, tuple) else (operation.response,)
 
 
 def _post(operation: Operation, path: str, body: Any, answer: Any, failure: Any) -> dict[str, Any]:
@@ -118,9 +157,16 @@ def _post(operation: Operation, path: str, body: Any, answer: Any, failure: Any)
 
 def _get(path: str, summary: str, schema: Any, errors: tuple[int, ...], failure: Any) -> dict[str, Any]:
     content = {"application/json": {"schema": schema}} if schema is not None else _text(path)
+    identity = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "[^/]"},
+    }
     return {
-        "operationId": "get" + path.replace("/", "_").replace(".", "_"),
+        "operationId": "get" + re.sub(r"\W", "_", path),
         "summary": summary,
+        **({"parameters": [identity]} if path == _MODEL else {}),
         "responses": {"200": {"description": summary, "content": content}, **_failures(errors, failure)},
     }
 

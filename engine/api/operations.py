@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from qvl.engine.api import counts
 from qvl.engine.api.service import Service
 from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, openai, rerank, search, vectors, vllm, voyage
+from qvl.engine.dialects import cohere, openai, rerank, search, tei, vectors, vllm, voyage
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import NotFound, TooLarge
 from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
@@ -46,6 +46,7 @@ class Operation:
     summary: str
     body: type[Body]
     response: Any
+    """A type, or a tuple of those between which the body chooses."""
     answer: Answer
     example: dict[str, object]
 
@@ -135,8 +136,8 @@ async def _decoded(backend: Backend, body_type: type[B], raw: bytes, counted: co
 
 OPERATIONS = (
     Operation(
-        paths=("/v1/embeddings",),
-        summary="Embed texts, images, videos or mixtures (OpenAI's shape; also vLLM's, Jina's and SGLang's)",
+        paths=("/v1/embeddings", "/embeddings"),
+        summary="Embed texts, images, videos or mixtures (OpenAI's, vLLM's, Jina's or Voyage's shape)",
         body=openai.EmbeddingsBody,
         response=openai.EmbeddingsResponse,
         answer=embed(openai.EmbeddingsBody, openai.parse, openai.render),
@@ -144,9 +145,9 @@ OPERATIONS = (
     ),
     Operation(
         paths=("/v1/rerank",),
-        summary="Order documents by relevance to a query (Jina's and Cohere v1's shape)",
+        summary="Order documents by relevance to a query (Jina's, vLLM's, Voyage's or Cohere v1's shape)",
         body=rerank.RerankBody,
-        response=rerank.RerankResponse,
+        response=(rerank.RerankResponse, voyage.RerankResponse),
         answer=rank(rerank.RerankBody, rerank.parse, rerank.render),
         example={
             "query": "a red bicycle",
@@ -167,6 +168,14 @@ OPERATIONS = (
         },
     ),
     Operation(
+        paths=("/v1/embed",),
+        summary="Embed texts or images (Cohere v1's shape)",
+        body=cohere.EmbedBody,
+        response=(cohere.FloatsResponse, cohere.EmbedResponse),
+        answer=embed(cohere.EmbedBody, cohere.parse_embed, cohere.render_embed_v1),
+        example={"texts": ["a red bicycle"], "input_type": "search_query"},
+    ),
+    Operation(
         paths=("/v2/rerank",),
         summary="Order documents by relevance to a query (Cohere v2's shape)",
         body=cohere.RerankBody,
@@ -176,11 +185,19 @@ OPERATIONS = (
     ),
     Operation(
         paths=("/rerank",),
-        summary="Order documents by relevance to a query (vLLM's shape)",
+        summary="Order documents by relevance to a query (vLLM's or TEI's shape)",
         body=vllm.RerankBody,
-        response=vllm.RerankResponse,
+        response=(vllm.RerankResponse, tei.RerankResponse),
         answer=rank(vllm.RerankBody, vllm.parse_rerank, vllm.render_rerank),
         example={"query": "a red bicycle", "documents": ["a bike", "a car"]},
+    ),
+    Operation(
+        paths=("/embed", "/"),
+        summary="Embed texts or mixtures (TEI's shape)",
+        body=tei.EmbedBody,
+        response=tei.EmbedResponse,
+        answer=embed(tei.EmbedBody, tei.parse_embed, tei.render_embed),
+        example={"inputs": ["a red bicycle"], "prompt_name": "query"},
     ),
     Operation(
         paths=("/score", "/v1/score"),

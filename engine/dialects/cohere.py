@@ -1,4 +1,7 @@
-"""Cohere's second version: `POST /v2/embed` and `POST /v2/rerank`."""
+"""Cohere's second version: `POST /v2/embed` and `POST /v2/rerank`; and the first's `POST /v1/embed`.
+
+`/v1/rerank` is in `rerank.py`. `input_type` is an instruction, as `tasks` has it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, ranking, tasks, vectors
-from qvl.engine.dialects.fields import Body, Count, Urgency, one_of, priority, refuse
+from qvl.engine.dialects.fields import Body, Count, Urgency, cuts, one_of, priority
 from qvl.engine.dialects.items import Document, Item
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankRequest, RerankResult
 
@@ -30,7 +33,7 @@ class EmbedBody(Body):
 
 
 class ApiVersion(TypedDict):
-    version: Literal["2"]
+    version: Literal["1", "2"]
 
 
 class BilledUnits(TypedDict):
@@ -54,10 +57,18 @@ class EmbedResponse(TypedDict):
     meta: Meta
 
 
+class FloatsResponse(TypedDict):
+    """The first version's, where no types were asked for."""
+
+    id: str
+    response_type: Literal["embeddings_floats"]
+    embeddings: list[vectors.Vector]
+    texts: list[str]
+    images: list[str]
+    meta: Meta
+
+
 def parse_embed(body: EmbedBody) -> EmbedRequest:
-    refuse(
-        body.truncate == "START", "truncate", "this model cuts the end, as in its training; use END or NONE"
-    )
     entries: tuple[Content, ...]
     match one_of({"texts": body.texts, "images": body.images, "inputs": body.inputs}):
         case "texts":
@@ -73,7 +84,7 @@ def parse_embed(body: EmbedBody) -> EmbedRequest:
         model=body.model,
         instruction=tasks.instruction(None, body.input_type),
         dimensions=body.output_dimension,
-        truncate=body.truncate != "NONE",
+        truncate=cuts(body.truncate),
         max_tokens=body.max_tokens,
         priority=priority(body.priority),
     )
@@ -97,6 +108,23 @@ def render_embed(body: EmbedBody, result: EmbedResult, encode: vectors.Encode) -
                 "images": cost.images,
             },
         },
+    }
+
+
+def render_embed_v1(
+    body: EmbedBody, result: EmbedResult, encode: vectors.Encode
+) -> EmbedResponse | FloatsResponse:
+    answer = render_embed(body, result, encode)
+    answer["meta"]["api_version"]["version"] = "1"
+    if body.embedding_types is not None:
+        return answer
+    return {
+        "id": answer["id"],
+        "response_type": "embeddings_floats",
+        "embeddings": answer["embeddings"]["float"],
+        "texts": answer["texts"],
+        "images": answer["images"],
+        "meta": answer["meta"],
     }
 
 

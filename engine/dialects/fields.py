@@ -10,8 +10,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -22,6 +22,9 @@ from qvl.engine.protocol import Priority
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Urgency: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Priority
 """A word, or the number of vLLM and Cohere: 0 is usual, a larger one may wait longer."""
+
+Truncate: TypeAlias = bool | Literal["NONE", "START", "END"]
+"""Jina's and TEI's flag, or Cohere's and NVIDIA's word. Default: an over-long text is cut at its end."""
 
 
 def priority(asked: int | Priority | None) -> Priority:
@@ -90,11 +93,29 @@ def _info(body: type[Body]) -> inspect.Type:
     return inspect.type_info(body)
 
 
-def _explain(body: type[Body], message: str) -> BadRequest:
+def convert(kind: type[B], value: object, where: str) -> B:
+    """What was read as any JSON, as a body, or a `BadRequest` that names the part of `where` to mend."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(kind, str(error), where) from None
+
+
+@functools.lru_cache(1024)
+def near(name: str, kind: type[Body]) -> bool:
+    """Whether a name is likely to be a misspelt field."""
+    return bool(_near(name, kind.__struct_fields__))
+
+
+def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
     found = _AT.fullmatch(message)
     text, path = found.groups() if found else (message, "")
     types = list(_at(_info(body), path))
-    param = path.lstrip(".") or None
+    param = (where + path).lstrip(".") or None
+    if param in REFUSED:
+        return BadRequest(
+            f"`{param}` is not supported: {REFUSED[param]}", param=param, code="unsupported_field"
+        )
     if unknown := _UNKNOWN.fullmatch(text):
         name = unknown[1]
         known = [
@@ -113,10 +134,6 @@ def _explain(body: type[Body], message: str) -> BadRequest:
         return BadRequest(f"{where}: is required", param=where, code="missing_field")
     if (invalid := _INVALID.fullmatch(text)) and (options := list(_options(types))):
         text = f"`{_short(invalid[1])}` is not accepted{_hint(invalid[1], options, 'accepted')}"
-    if param in REFUSED:
-        return BadRequest(
-            f"`{param}` is not supported: {REFUSED[param]}", param=param, code="unsupported_field"
-        )
     return BadRequest(f"{param or 'the body'}: {text}", param=param)
 
 
@@ -154,8 +171,12 @@ def _options(types: Iterable[inspect.Type]) -> Iterator[str]:
 
 def _hint(name: str, known: Iterable[str], label: str) -> str:
     known = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name[:_SHOWN], known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else f"; {label}: {', '.join(sorted(known))}"
+    meant = _near(name, known)
+    return f"; did you mean `{meant[0]}`?" if meant else f"; {label}: {', '.join(sorted(known))}"
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name[:_SHOWN], known, n=1)
 
 
 def _short(text: str) -> str:
@@ -173,6 +194,24 @@ def one_of(fields: dict[str, Any]) -> str:
             f"nothing to do: give one of {names}", param=next(iter(fields)), code="missing_field"
         )
     raise BadRequest(f"give only one of {names}", param=given[1], code="conflicting_fields")
+
+
+def agreed(fields: dict[str, int | None]) -> int | None:
+    """The value of a setting that has several names; values that differ are an error."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if len(set(given.values())) > 1:
+        raise BadRequest(
+            f"{' and '.join(f'`{name}`' for name in given)} differ; keep one of them",
+            param=list(given)[1],
+            code="conflicting_fields",
+        )
+    return next(iter(given.values()), None)
+
+
+def cuts(truncate: Truncate | None, truncation: bool | None = None) -> bool:
+    """Whether an over-long text is cut at its end, rather than refused."""
+    refuse(truncate == "START", "truncate", "this model cuts the end, as in its training; use END or NONE")
+    return truncate not in (False, "NONE") and truncation is not False
 
 
 def refuse(present: object, param: str, reason: str) -> None:

@@ -40,32 +40,37 @@ class Url(Body):
 Media: TypeAlias = str | Url
 
 
+class MediaPart(Body):
+    uuid: str | None = None
+    """vLLM's name for its cache; the one here goes by content."""
+
+
 class TextPart(Body, tag="text", tag_field="type"):
     text: str
 
 
-class ImageUrlPart(Body, tag="image_url", tag_field="type"):
+class ImageUrlPart(MediaPart, tag="image_url", tag_field="type", kw_only=True):
     image_url: Media
 
 
-class ImagePart(Body, tag="image", tag_field="type"):
+class ImagePart(MediaPart, tag="image", tag_field="type", kw_only=True):
     image: Media
 
 
-class ImageBase64Part(Body, tag="image_base64", tag_field="type"):
+class ImageBase64Part(MediaPart, tag="image_base64", tag_field="type", kw_only=True):
     image_base64: str
 
 
-class VideoUrlPart(Body, tag="video_url", tag_field="type"):
+class VideoUrlPart(MediaPart, tag="video_url", tag_field="type", kw_only=True):
     video_url: Media
 
 
-class VideoPart(Body, tag="video", tag_field="type"):
+class VideoPart(MediaPart, tag="video", tag_field="type", kw_only=True):
     video: Media | list[Media]
     """A file, or the frames of one video."""
 
 
-class VideoBase64Part(Body, tag="video_base64", tag_field="type"):
+class VideoBase64Part(MediaPart, tag="video_base64", tag_field="type", kw_only=True):
     video_base64: str
 
 
@@ -88,15 +93,22 @@ class Document(Body):
 
 class Item(Document):
     instruction: str | None = None
+    url: str | None = None
+    bytes: str | None = None
+    """An image, in Jina's older words, which LlamaIndex writes."""
 
 
 def content(value: str | Document, where: str) -> Content:
     """The item that a caller wrote; `where` is how errors name it."""
     if isinstance(value, str):
         return Content(texts=(value,), where=where)
-    instruction = value.instruction if isinstance(value, Item) else None
+    instruction: str | None = None
+    older: tuple[str, ...] = ()
+    if isinstance(value, Item):
+        instruction = value.instruction
+        older = tuple(image for image in (value.url, value.bytes) if image is not None)
     if value.content is not None:
-        if not (value.text is value.image is value.video is None):
+        if older or not (value.text is value.image is value.video is None):
             raise BadRequest(
                 f"{where}: give either `content` or `text`, `image` and `video`",
                 param=f"{where}.content",
@@ -105,7 +117,7 @@ def content(value: str | Document, where: str) -> Content:
         videos, images, texts = fold(value.content, f"{where}.content")
     else:
         videos = _videos(value.video, f"{where}.video")
-        images = tuple(map(_source, _many(value.image)))
+        images = (*map(_source, _many(value.image)), *older)
         texts = tuple(_many(value.text))
     return Content(
         videos=videos,

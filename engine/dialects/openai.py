@@ -1,4 +1,8 @@
-"""`POST /v1/embeddings`: OpenAI's request, and what vLLM, Jina, SGLang and TEI add on the same path."""
+"""`POST /v1/embeddings`: OpenAI's request, and what others add on the same path.
+
+vLLM, Jina, SGLang, TEI, Voyage, NVIDIA. What they call `task`, `input_type` or `prompt_name` asks for an
+instruction, as `tasks` has it: vectors of queries and of documents differ, as in Cohere's API here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, messages, tasks, vectors
-from qvl.engine.dialects.fields import Body, Count, Urgency, one_of, priority, refuse
+from qvl.engine.dialects.fields import Body, Count, Truncate, Urgency, agreed, cuts, one_of, priority, refuse
 from qvl.engine.dialects.items import Item
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -25,12 +29,23 @@ class TemplateArguments(Body):
     instruction: str | None = None
 
 
+class Nothing(Body):
+    """An empty object."""
+
+
 class Options(Body):
-    """vLLM's common fields. Those with no effect here exist elsewhere only to obtain the right prompt."""
+    """vLLM's common fields. Those with no effect here exist elsewhere only to obtain the right prompt, or
+    tell a proxy in between what to do."""
 
     model: str | None = None
     user: str | None = None
     request_id: str | None = None
+    rid: str | list[str] | None = None
+    """SGLang's `request_id`."""
+    metadata: dict[str, Any] | None = None
+    """Mistral's and LiteLLM's."""
+    drop_params: bool | None = None
+    """LiteLLM's, which RAGFlow sends to every server."""
     priority: Urgency | None = None
     cache_salt: str | None = None
     add_special_tokens: bool | None = None
@@ -40,8 +55,8 @@ class Options(Body):
     truncation_side: Literal["right"] | None = None
     chat_template_kwargs: TemplateArguments | None = None
     chat_template: None = None
-    mm_processor_kwargs: None = None
-    media_io_kwargs: None = None
+    mm_processor_kwargs: Nothing | None = None
+    media_io_kwargs: Nothing | None = None
     truncate_prompt_tokens: TruncateTo | None = None
     """Cut to this many tokens; -1: to the model's length."""
     instruction: str | None = None
@@ -69,19 +84,27 @@ class EmbeddingsBody(Options):
     """A string, a list of strings, token ids, or native items."""
     messages: Annotated[list[messages.Message | Conversation], msgspec.Meta(min_length=1)] | None = None
     """vLLM's: one conversation or a list of them, instead of `input`."""
+    modality: Literal["text", "image", "audio"] | None = None
+    """Infinity's: what the strings of `input` are."""
     dimensions: Count | None = None
+    output_dimension: Count | None = None
+    """Voyage's and Mistral's `dimensions`."""
     encoding_format: Literal["float", "base64"] | None = None
     embed_dtype: vectors.Spelling | None = None
     embedding_type: (
         vectors.Spelling | Annotated[list[vectors.Spelling], msgspec.Meta(max_length=1)] | None
     ) = None
+    encoding_type: vectors.Spelling | None = None
+    """LlamaIndex's name of Jina's `embedding_type`."""
     output_dtype: vectors.Spelling | None = None
     endianness: Literal["native", "little"] | None = None
     task: tasks.Task | None = None
     input_type: tasks.Task | None = None
     prompt_name: tasks.Task | None = None
-    truncate: bool | None = None
+    truncate: Truncate | None = None
+    truncation: bool | None = None
     late_chunking: bool | None = None
+    return_multivector: bool | None = None
     normalize: bool | None = None
     normalized: bool | None = None
     use_activation: bool | None = None
@@ -105,36 +128,48 @@ class EmbeddingsResponse(TypedDict):
 
 def parse(body: EmbeddingsBody) -> EmbedRequest:
     kind(body)
-    refuse(body.late_chunking, "late_chunking", "each item has one vector, read from its last token")
-    for name in ("normalize", "normalized", "use_activation"):
-        refuse(getattr(body, name) is False, name, "vectors always have length 1")
+    for name in ("late_chunking", "return_multivector"):
+        refuse(getattr(body, name), name, "each item has one vector, read from its last token")
+    unit_length(normalize=body.normalize, normalized=body.normalized, use_activation=body.use_activation)
+    refuse(body.modality == "audio", "modality", "the model reads texts, images and videos")
     source = one_of({"input": body.input, "messages": body.messages})
     return EmbedRequest(
-        input=messages.conversations(body.messages or ()) if source == "messages" else _input(body.input),
+        input=messages.conversations(body.messages or ())
+        if source == "messages"
+        else entries(body.input, "input", body.modality == "image"),
         model=body.model,
         instruction=tasks.instruction(body.asked_instruction(), body.task, body.input_type, body.prompt_name),
-        dimensions=body.dimensions,
-        truncate=body.truncate is not False,
+        dimensions=agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}),
+        truncate=cuts(body.truncate, body.truncation),
         max_tokens=body.max_tokens(),
         on_error=body.on_error,
         priority=priority(body.priority),
     )
 
 
-def _input(value: Input | None) -> tuple[Content | Tokens, ...]:
+def unit_length(**flags: bool | None) -> None:
+    """Refuse what asks for vectors as they come from the model."""
+    for name, wanted in flags.items():
+        refuse(wanted is False, name, "vectors always have length 1")
+
+
+def entries(value: Input | None, where: str, images: bool = False) -> tuple[Content | Tokens, ...]:
+    """The items of an input; with `images`, its strings are images."""
     if not isinstance(value, list):
-        return (items.content(value or "", "input"),)
+        return (_entry(value or "", where, images),)
     ids = [entry for entry in value if isinstance(entry, int)]
     if len(ids) == len(value):
-        return (Tokens(ids=tuple(ids)),)
+        return (Tokens(ids=tuple(ids), where=where),)
     if ids:
-        raise BadRequest("input: a list of token ids holds nothing but integers", param="input")
-    return tuple(_entry(entry, f"input[{i}]") for i, entry in enumerate(value))
+        raise BadRequest(f"{where}: a list of token ids holds nothing but integers", param=where)
+    return tuple(_entry(entry, f"{where}[{i}]", images) for i, entry in enumerate(value))
 
 
-def _entry(value: Any, where: str) -> Content | Tokens:
+def _entry(value: Any, where: str, images: bool) -> Content | Tokens:
     if isinstance(value, list):
         return Tokens(ids=tuple(value), where=where)
+    if images and isinstance(value, str):
+        return Content(images=(value,), where=where)
     return items.content(value, where)
 
 
@@ -143,7 +178,12 @@ def kind(body: EmbeddingsBody) -> vectors.Kind:
     single = (listed[0] if listed else None) if isinstance(listed, list) else listed
     return vectors.kind(
         body.encoding_format,
-        {"embed_dtype": body.embed_dtype, "embedding_type": single, "output_dtype": body.output_dtype},
+        {
+            "embed_dtype": body.embed_dtype,
+            "embedding_type": single,
+            "encoding_type": body.encoding_type,
+            "output_dtype": body.output_dtype,
+        },
     )
 
 
@@ -151,7 +191,7 @@ def render(body: EmbeddingsBody, result: EmbedResult, encode: vectors.Encode) ->
     data: list[Embedding] = []
     for i, vector in enumerate(encode(kind(body))):
         if error := result.errors.get(i):
-            data.append({"object": "error", "index": i, "error": error.body()["error"]})
+            data.append({"object": "error", "index": i, "error": error.entry()})
         else:
             data.append({"object": "embedding", "index": i, "embedding": vector})
     return {"object": "list", "data": data, "model": result.model, "usage": usage(result.usage)}

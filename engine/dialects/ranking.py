@@ -61,7 +61,7 @@ def ranked(
 
 
 def failed(result: RerankResult) -> list[Ranked]:
-    return [{"index": i, "error": error.body()["error"]} for i, error in sorted(result.errors.items())]
+    return [{"index": i, "error": error.entry()} for i, error in sorted(result.errors.items())]
 
 
 def echoed(document: Content) -> EchoedDocument:

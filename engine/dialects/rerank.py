@@ -1,40 +1,47 @@
-"""`POST /v1/rerank`: Jina's and Cohere v1's shape, whose answers share one object; also TEI's flags."""
+"""`POST /v1/rerank`: vLLM's, Jina's and Cohere v1's, whose answers share one object; also TEI's flags.
+
+Cohere's documents may be records of texts: of one with keys that an item has not, `rank_fields` are read,
+one below the other, or `text` alone. Voyage's `top_k`, which its client always sends, be it null, asks for
+Voyage's answer.
+"""
 
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, ranking
-from qvl.engine.dialects.fields import Body, Count, Urgency, priority
+from qvl.engine.dialects import items, ranking, vllm, voyage
+from qvl.engine.dialects.fields import Count, agreed, convert, near
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
-from qvl.engine.protocol import OnError, RerankRequest, RerankResult
+from qvl.engine.errors import BadRequest
+from qvl.engine.protocol import Content, RerankRequest, RerankResult
+
+Flag: TypeAlias = bool | Literal["true", "false"]
+"""Xinference's clients write words."""
+
+_OF_ITEMS = frozenset(Document.__struct_fields__)
+_RECORD = {"description": "a `Document`; or a record of texts, of which `rank_fields` or `text` are read"}
+# Read as anything first: its keys are the caller's own.
+Record: TypeAlias = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema=_RECORD)]
+Records: TypeAlias = str | Record | Annotated[list[str | Record], msgspec.Meta(min_length=1)]
 
 
-class RerankBody(Body):
+class RerankBody(vllm.Scoring, kw_only=True):
     query: str | Document
-    documents: ranking.Documents
-    model: str | None = None
-    top_n: Count | None = None
-    return_documents: bool | None = None
+    documents: Records
+    top_n: vllm.OrAll | None = None
+    """0: all."""
+    top_k: Count | msgspec.UnsetType | None = msgspec.UNSET
+    return_documents: Flag | None = None
     """Default false."""
-    instruction: str | None = None
-    raw_scores: bool | None = None
-    """Logits instead of their sigmoid."""
-    max_tokens_per_doc: Count | None = None
-    truncate: bool | None = None
-    truncation: bool | None = None
-    on_error: OnError = "fail"
-    rank_fields: list[Literal["text"]] | None = None
-    max_chunks_per_doc: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    return_len: Flag | None = None
+    """No effect: the tokens are always counted."""
+    rank_fields: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+    max_chunks_per_doc: Count | None = None
     """No effect: a document is never cut into chunks."""
-    truncate_prompt_tokens: Literal[-1] | None = None
-    """No effect: vLLM's clients send it here too."""
-    user: str | None = None
-    priority: Urgency | None = None
 
 
 class ApiVersion(TypedDict):
@@ -45,9 +52,15 @@ class BilledUnits(TypedDict):
     search_units: int
 
 
+class Tokens(TypedDict):
+    input_tokens: int
+    output_tokens: int
+
+
 class Meta(TypedDict):
     api_version: ApiVersion
     billed_units: BilledUnits
+    tokens: Tokens
 
 
 class RerankResponse(TypedDict):
@@ -60,21 +73,17 @@ class RerankResponse(TypedDict):
 
 
 def parse(body: RerankBody) -> RerankRequest:
-    return RerankRequest(
-        query=items.content(body.query, "query"),
-        documents=ranking.documents(body.documents),
-        model=body.model,
-        instruction=body.instruction,
-        truncate=body.truncate is not False and body.truncation is not False,
-        max_tokens_per_document=body.max_tokens_per_doc,
-        on_error=body.on_error,
-        priority=priority(body.priority),
-    )
+    _most(body)
+    return body.request(items.content(body.query, "query"), _documents(body.documents, body.rank_fields))
 
 
-def render(body: RerankBody, request: RerankRequest, result: RerankResult) -> RerankResponse:
-    echo = request.documents if body.return_documents else None
-    best = ranking.ranked(result, top_n=body.top_n, raw=bool(body.raw_scores), echo=echo)
+def render(
+    body: RerankBody, request: RerankRequest, result: RerankResult
+) -> RerankResponse | voyage.RerankResponse:
+    echo = request.documents if body.return_documents in (True, "true") else None
+    if body.top_k is not msgspec.UNSET:
+        return voyage.render_rerank(result, top_k=_most(body), raw=body.raw(), echo=echo)
+    best = ranking.ranked(result, top_n=_most(body), raw=body.raw(), echo=echo)
     return {
         "id": str(uuid.uuid4()),
         "object": "list",
@@ -84,5 +93,36 @@ def render(body: RerankBody, request: RerankRequest, result: RerankResult) -> Re
         "meta": {
             "api_version": {"version": "1"},
             "billed_units": {"search_units": ranking.search_units(request)},
+            "tokens": {"input_tokens": result.usage.total_tokens, "output_tokens": 0},
         },
     }
+
+
+def _most(body: RerankBody) -> int | None:
+    """How many to answer with; None: all."""
+    top_k = body.top_k if isinstance(body.top_k, int) else None
+    return agreed({"top_n": body.top_n, "top_k": top_k}) or None
+
+
+def _documents(value: Records, fields: list[str] | None) -> tuple[Content, ...]:
+    if isinstance(value, list):
+        return tuple(_document(each, f"documents[{i}]", fields) for i, each in enumerate(value))
+    return (_document(value, "documents", fields),)
+
+
+def _document(value: str | Record, where: str, fields: list[str] | None) -> Content:
+    if isinstance(value, str) or _is_item(value, fields):
+        return items.content(value if isinstance(value, str) else convert(Document, value, where), where)
+    texts = [text for name in fields or ["text"] if isinstance(text := value.get(name), str)]
+    if not texts:
+        raise BadRequest(f"{where}: none of its `rank_fields` is a text", param=where, code="missing_field")
+    return Content(texts=("\n".join(texts),), where=where)
+
+
+def _is_item(record: Record, fields: list[str] | None) -> bool:
+    """Whether it is to be one, be it that a key is misspelt."""
+    if fields not in (None, ["text"]):
+        return False
+    foreign = record.keys() - _OF_ITEMS
+    only_text = isinstance(record.get("text"), str) and len(record) - len(foreign) == 1
+    return not foreign or not only_text or any(near(name, Document) for name in foreign)

@@ -141,7 +141,7 @@ def render(body: SearchBody, result: SearchResult) -> SearchResponse:
         if hit.score is not None:
             entry["relevance_score"] = hit.score
         if hit.error is not None:
-            entry["error"] = hit.error.body()["error"]
+            entry["error"] = hit.error.entry()
         if shown:
             entry["document"] = ranking.echoed(shown[i])
         found.append(entry)

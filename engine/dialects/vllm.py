@@ -1,4 +1,7 @@
-"""vLLM's `POST /rerank` and `POST /score`, in every spelling it has had."""
+"""vLLM's `POST /rerank` and `POST /score`, in every spelling it has had; also TEI's `/rerank`.
+
+TEI calls the documents `texts`, and reads another answer (`tei.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, openai, ranking
-from qvl.engine.dialects.fields import one_of, priority
+from qvl.engine.dialects import items, openai, ranking, tei
+from qvl.engine.dialects.fields import Truncate, cuts, one_of, priority
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, RerankRequest, RerankResult
 
-PerDocument: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+OrAll: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Unset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0)]
 
 
@@ -26,10 +29,12 @@ class Scoring(openai.Options):
     raw_scores: bool | None = None
     use_activation: bool | None = None
     """false: logits instead of their sigmoid."""
-    max_tokens_per_doc: PerDocument | None = None
+    max_tokens_per_doc: OrAll | None = None
     """0: no limit."""
     max_tokens_per_query: Unset | None = None
     """The query is never cut: every document of the request is judged by it."""
+    truncate: Truncate | None = None
+    truncation: bool | None = None
 
     def raw(self) -> bool:
         return bool(self.raw_scores) or self.use_activation is False
@@ -46,6 +51,7 @@ class Scoring(openai.Options):
             documents=documents,
             model=self.model,
             instruction=self.asked_instruction(),
+            truncate=cuts(self.truncate, self.truncation),
             max_tokens_per_document=self.max_tokens_per_doc or None,
             on_error=self.on_error,
             priority=priority(self.priority),
@@ -54,11 +60,15 @@ class Scoring(openai.Options):
 
 class RerankBody(Scoring, kw_only=True):
     query: str | Document
-    documents: ranking.Documents
-    top_n: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    documents: ranking.Documents | None = None
+    texts: ranking.Documents | None = None
+    top_n: OrAll | None = None
     """0: all."""
     return_documents: bool | None = None
     """Default true here, as in vLLM."""
+    truncation_direction: tei.Direction | None = None
+    return_text: bool | None = None
+    """Of `texts`; default false, as in TEI."""
 
 
 class RerankResponse(TypedDict):
@@ -69,10 +79,18 @@ class RerankResponse(TypedDict):
 
 
 def parse_rerank(body: RerankBody) -> RerankRequest:
-    return body.request(items.content(body.query, "query"), ranking.documents(body.documents))
+    tei.cut_right(body.truncation_direction)
+    name = one_of({"documents": body.documents, "texts": body.texts})
+    documents = ranking.documents(getattr(body, name), name)
+    return body.request(items.content(body.query, "query"), documents)
 
 
-def render_rerank(body: RerankBody, request: RerankRequest, result: RerankResult) -> RerankResponse:
+def render_rerank(
+    body: RerankBody, request: RerankRequest, result: RerankResult
+) -> RerankResponse | tei.RerankResponse:
+    if body.texts is not None:
+        shown = request.documents if body.return_text else None
+        return tei.render_rerank(result, raw=body.raw(), echo=shown)
     echo = None if body.return_documents is False else request.documents
     best = ranking.ranked(result, top_n=body.top_n or None, raw=body.raw(), echo=echo)
     return {
@@ -135,7 +153,7 @@ def render_score(body: ScoreBody, results: Sequence[RerankResult]) -> ScoreRespo
     for result in results:
         for i, value in enumerate((result.logits if body.raw() else result.scores).tolist()):
             if error := result.errors.get(i):
-                data.append({"index": len(data), "object": "error", "error": error.body()["error"]})
+                data.append({"index": len(data), "object": "error", "error": error.entry()})
             else:
                 data.append({"index": len(data), "object": "score", "score": value})
     return {

@@ -1,15 +1,20 @@
-"""Voyage's `POST /v1/multimodalembeddings`."""
+"""Voyage's `POST /v1/multimodalembeddings`, and its answer of `POST /v1/rerank`.
+
+`input_type` is an instruction, as `tasks` has it; without one a vector is a document's. Voyage's texts go to
+`/v1/embeddings`, whose answer they share with OpenAI (`openai.py`).
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, openai, tasks, vectors
+from qvl.engine.dialects import items, openai, ranking, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count
 from qvl.engine.dialects.items import Item
-from qvl.engine.protocol import EmbedRequest, EmbedResult
+from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankResult
 
 
 class EmbedBody(Body):
@@ -62,4 +67,41 @@ def render(body: EmbedBody, result: EmbedResult, encode: vectors.Encode) -> Embe
             "video_pixels": cost.video_pixels,
             "total_tokens": cost.total_tokens,
         },
+    }
+
+
+class Ranked(TypedDict):
+    index: int
+    relevance_score: NotRequired[float]
+    document: NotRequired[str]
+    error: NotRequired[dict[str, str | None]]
+
+
+class RerankUsage(TypedDict):
+    total_tokens: int
+
+
+class RerankResponse(TypedDict):
+    object: Literal["list"]
+    data: list[Ranked]
+    model: str
+    usage: RerankUsage
+
+
+def render_rerank(
+    result: RerankResult, *, top_k: int | None, raw: bool, echo: Sequence[Content] | None
+) -> RerankResponse:
+    """`echo`: the documents, of which the texts are shown."""
+    data: list[Ranked] = []
+    for entry in ranking.ranked(result, top_n=top_k, raw=raw):
+        shown: Ranked = {"index": entry["index"], "relevance_score": entry["relevance_score"]}
+        if echo is not None:
+            shown["document"] = "".join(echo[entry["index"]].texts)
+        data.append(shown)
+    data += [{"index": entry["index"], "error": entry["error"]} for entry in ranking.failed(result)]
+    return {
+        "object": "list",
+        "data": data,
+        "model": result.model,
+        "usage": {"total_tokens": result.usage.total_tokens},
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import Overloaded, Unavailable
@@ -18,6 +18,9 @@ from qvl.engine.start import start_engine
 if TYPE_CHECKING:
     from qvl.engine.client import AsyncClient
     from qvl.engine.engine import Engine
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 UNREACHABLE_SECONDS = 600.0
 """How long a server may be away in the middle of a job, or load its models before."""
@@ -48,6 +51,8 @@ class FromServer:
 
 
 class FromEngine:
+    """What is too much at once for the engine waits: the job's own requests alone are in its way."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -55,20 +60,27 @@ class FromEngine:
         from qvl.engine.jobs.native import contents
         from qvl.engine.protocol import EmbedRequest
 
-        return await self._engine.embed(
-            EmbedRequest(
-                input=contents(items), instruction=instruction, dimensions=dimensions, on_error="skip"
-            )
+        request = EmbedRequest(
+            input=contents(items), instruction=instruction, dimensions=dimensions, on_error="skip"
         )
+        return await _admitted(self._engine.embed, request)
 
     async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult:
         from qvl.engine.jobs.native import pair
         from qvl.engine.protocol import RerankRequest
 
         parsed, candidates = pair(query, documents)
-        return await self._engine.rerank(
-            RerankRequest(query=parsed, documents=candidates, instruction=instruction, on_error="skip")
-        )
+        request = RerankRequest(query=parsed, documents=candidates, instruction=instruction, on_error="skip")
+        return await _admitted(self._engine.rerank, request)
+
+
+async def _admitted(ask: Callable[[Q], Awaitable[R]], request: Q) -> R:
+    while True:
+        try:
+            return await ask(request)
+        except Overloaded:
+            # Not its `retry_after`, which spares a server many callers: the engine must not run dry.
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) -> dict[str, Any]:

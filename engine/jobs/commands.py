@@ -16,7 +16,7 @@ from qvl.engine.jobs.answers import answering, settings_of
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run, to_its_end
-from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding, Ranking
 from qvl.engine.jobs.work import Work
@@ -47,22 +47,24 @@ def embed_file(
 ) -> int:
     asked = {"instruction": instruction, "dimensions": dimensions}
     writer = writer_for(out, formats.EMBEDDINGS)
-    return until_stopped(carry_out(Order(source, out, job, engine, "embedder", asked, Embedding, writer)))
+    order = Order(source, out, job, engine, "embedder", asked, Embedding, writer)
+    return until_stopped(carry_out(order), job)
 
 
 def rerank_file(
     source: Path, out: Path, job: JobConfig, engine: EngineConfig | None, instruction: str | None
 ) -> int:
     asked, writer = {"instruction": instruction}, writer_for(out, formats.RANKINGS)
-    return until_stopped(carry_out(Order(source, out, job, engine, "reranker", asked, Ranking, writer)))
+    order = Order(source, out, job, engine, "reranker", asked, Ranking, writer)
+    return until_stopped(carry_out(order), job)
 
 
-def until_stopped(job: Coroutine[Any, Any, int]) -> int:
+def until_stopped(running: Coroutine[Any, Any, int], job: JobConfig) -> int:
     """The exit code of a job that its own command goes on with."""
     try:
-        return asyncio.run(job)
+        return asyncio.run(running)
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
-        say("stopped; the same command goes on from here")
+        say(f"stopped; {job.again} goes on from here")
         return 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
 
 
@@ -73,11 +75,11 @@ async def carry_out(order: Order) -> int:
     given = await asyncio.to_thread(fingerprint, order.source)
     answered_by = await settings_of(order.job, order.engine, order.role)
     settings = {"input": given.sha256, "role": order.role, **order.asked, **answered_by}
-    with Work(order.out, order.task.files) as work, work.on_a_full_disk():
+    with Work(order.out, order.task.files) as work, work.on_a_full_disk(order.job):
         done = work.finished(settings, order.job.overwrite)
         if done is not None:
             say(f"{order.out} is finished already: {_told(done)}")
-            return 0
+            return exit_code(**done)
         work.begin(settings)
         await _answer(order, work, given)
         summary = {"rows": work.mark.rows, "errors": work.mark.errors}
@@ -87,7 +89,7 @@ async def carry_out(order: Order) -> int:
     say(f"{order.out}: {_told(summary)}")
     if summary["errors"]:
         say(f"what was wrong with them: {work.errors}")
-    return 0
+    return exit_code(**summary)
 
 
 async def _answer(order: Order, work: Work, given: Fingerprint) -> None:

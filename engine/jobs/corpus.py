@@ -16,11 +16,11 @@ from typing import Any
 
 import orjson
 
+from qvl.engine.errors import BadRequest
+from qvl.engine.jobs.columns import groups_of, rows
 from qvl.engine.jobs.lines import Line, read
 from qvl.engine.jobs.settings import JobError
 
-COLUMNS = ("id", "text", "image", "video", "instruction", "fps", "max_frames")
-"""Of a parquet file; others are left alone. Bytes are media, and so is `{"bytes", "path"}`, datasets' own."""
 KINDS = {
     "image": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
     "video": (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts"),
@@ -29,8 +29,6 @@ KINDS = {
 """Of a folder's files, by the end of their names; each is an item whose id is its path in the folder."""
 READ_BYTES = 256 << 20
 """Of one file; the engine refuses less."""
-_READ_ROWS = 256
-"""Rows of a parquet file in memory at once."""
 
 _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 
@@ -53,14 +51,14 @@ class Block:
     def lines(self, index: int = 0) -> Iterator[Line]:
         """From item `index` of the corpus on; a file is only opened when its item is due."""
         found = zip(count(self.first), self._items(index), strict=False)
-        return (Line(place, data, 0) for place, data in found if place >= index)
+        return (_line(place, item) for place, item in found if place >= index)
 
-    def _items(self, index: int) -> Iterator[bytes]:
+    def _items(self, index: int) -> Iterator[bytes | BadRequest]:
         if self.names:
             for place, name in enumerate(self.names, self.first):
                 yield _file(self.path, name) if place >= index else b""
         elif self.groups:
-            yield from _rows(self.path, self.groups)
+            yield from rows(self.path, self.groups)
         else:
             yield from (line.data for line in islice(read(self.path, 0, self.offset), self.count))
 
@@ -134,19 +132,14 @@ def _of_lines(path: Path, size: int, digest: Any) -> Iterator[Block]:
 
 def _of_rows(path: Path, size: int, digest: Any) -> Iterator[Block]:
     """Whole row groups: a part of one cannot be read alone."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        if not {"text", "image", "video"} & set(file.schema_arrow.names):
-            raise JobError(f"{path} has none of the columns text, image and video; rename those it has")
-        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    sizes = groups_of(path)
     _mark(digest, path)
     groups: list[int] = []
     found = 0
-    for group, more in enumerate(rows):
+    for group, more in enumerate(sizes):
         groups.append(group)
         found += more
-        if found >= size or (found and group == len(rows) - 1):
+        if found >= size or (found and group == len(sizes) - 1):
             yield Block(0, 0, found, path, groups=tuple(groups))
             groups, found = [], 0
 
@@ -172,23 +165,8 @@ def _file(folder: Path, name: str) -> bytes:
     return orjson.dumps({"id": name, kind: value})
 
 
-def _rows(path: Path, groups: tuple[int, ...]) -> Iterator[bytes]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        names = [name for name in COLUMNS if name in file.schema_arrow.names]
-        for batch in file.iter_batches(_READ_ROWS, row_groups=list(groups), columns=names):
-            for row in batch.to_pylist():
-                given = {key: _value(value) for key, value in row.items() if value is not None}
-                yield orjson.dumps(given)
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, dict) and "bytes" in value:
-        value = value["bytes"] or value.get("path")
-    if isinstance(value, bytes):
-        return _base64(value)
-    return [_value(each) for each in value] if isinstance(value, list) else value
+def _line(place: int, item: bytes | BadRequest) -> Line:
+    return Line(place, item, 0) if isinstance(item, bytes) else Line(place, b"", 0, item)
 
 
 def _base64(data: bytes) -> str:

@@ -44,15 +44,17 @@ def embeddings_npz(folder: Path, made: Path, mark: Mark) -> None:
                 file.write(vectors.tobytes())
 
 
-def embeddings_parquet(folder: Path, made: Path, mark: Mark) -> None:
+def embeddings_parquet(folder: Path, made: Path, mark: Mark, width: int = 0) -> None:
+    """`width` is that of the vectors where there is no row to tell it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    width = _width(mark) or width
     schema = pa.schema(
         [
             ("id", pa.string()),
             ("index", pa.int64()),
-            ("embedding", pa.list_(pa.float32(), _width(mark))),
+            ("embedding", pa.list_(pa.float32(), width)),
         ]
     )
     with pq.ParquetWriter(made, schema) as writer:
@@ -60,7 +62,7 @@ def embeddings_parquet(folder: Path, made: Path, mark: Mark) -> None:
             columns = [
                 pa.array([str(head["id"]) for head in heads], pa.string()),
                 pa.array([head["index"] for head in heads], pa.int64()),
-                pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), _width(mark)),
+                pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,12 @@ class Line:
     data: bytes
     end: int
     """Offset of the next line's first byte."""
+    wrong: BadRequest | None = None
+    """Where there is no data to read."""
 
     def json(self) -> Any:
+        if self.wrong:
+            raise self.wrong
         try:
             return orjson.loads(self.data)
         except orjson.JSONDecodeError as error:
@@ -54,9 +59,9 @@ def read(path: Path, index: int = 0, offset: int = 0) -> Iterator[Line]:
     with path.open("rb") as file:
         file.seek(offset)
         for number, data in enumerate(file, index):
-            offset += len(data)
+            begin, offset = offset, offset + len(data)
             if not data.isspace():
-                yield Line(number, data, offset)
+                yield Line(number, data if begin else data.removeprefix(BOM_UTF8), offset)
 
 
 def batches(lines: Iterable[Line], most: int) -> Iterator[list[Line]]:

@@ -13,6 +13,14 @@ from qvl.engine.jobs.work import Mark
 PLAIN_SECONDS = 10.0
 
 
+def exit_code(rows: int, errors: int) -> int:
+    """Bad lines are no failure as long as one is good."""
+    if rows or not errors:
+        return 0
+    say("no line is good: what is wrong is wrong with all of them")
+    return 1
+
+
 class Report(Protocol):
     def __call__(self, mark: Mark) -> None: ...
 

@@ -17,10 +17,11 @@ class JobConfig:
     key: str | None = None
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
-    """A bad line goes to OUT.errors.jsonl (search: IN.errors.jsonl) and the job goes on (skip), or stops the
-    job (fail)."""
+    """A bad line goes to OUT.errors.jsonl (search: IN.errors.jsonl; --ray: OUT/_part-*.errors.jsonl) and the
+    job goes on (skip), or stops the job (fail). When every line is bad the exit code is 1."""
     overwrite: bool = False
-    """Start again, replacing OUT (search: the index) and what an earlier run with other settings left."""
+    """Start again, each time, replacing OUT (search: the index) and what an earlier run with other settings
+    left; without it a job goes on."""
     batch: int = 64
     """Lines of one request (rerank: always 1)."""
     in_flight: int = 8
@@ -30,6 +31,11 @@ class JobConfig:
         for name in ("batch", "in_flight"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def again(self) -> str:
+        """What goes on where this command has stopped."""
+        return "the same command without --overwrite" if self.overwrite else "the same command"
 
 
 class JobError(ConfigError):

@@ -71,6 +71,11 @@ class Embedding:
         result = await self.answers.embed([each.value for each in batch], self.instruction, self.dimensions)
         return [result.errors.get(i) or self._row(each, result, i) for i, each in enumerate(batch)]
 
+    async def width(self) -> int:
+        """Of every vector, where no line has one."""
+        result = await self.answers.embed(["width"], self.instruction, self.dimensions)
+        return int(result.vectors.shape[1])
+
     def _row(self, line: Parsed, result: EmbedResult, i: int) -> Row:
         head = orjson.dumps({"id": line.id, "index": line.index}, option=orjson.OPT_APPEND_NEWLINE)
         return (head, result.vectors[i].astype("<f4").tobytes())
@@ -95,7 +100,8 @@ class Ranking:
         result = await self.answers.rerank(query, documents, instruction or self.instruction)
         row = {"id": line.id, "index": line.index, "results": _results(result, top_n)}
         if result.errors:
-            row["errors"] = [{"index": i, **error.body()} for i, error in sorted(result.errors.items())]
+            failed = sorted(result.errors.items())
+            row["errors"] = [{"index": i, "error": error.entry()} for i, error in failed]
         return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE),)
 
 

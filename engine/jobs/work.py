@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from qvl.engine.jobs.settings import JobError
+from qvl.engine.jobs.settings import JobConfig, JobError
 
 ERRORS = "errors.jsonl"
 JOURNAL = "journal.jsonl"
@@ -43,14 +43,20 @@ class Mark:
     """Bytes of each file that count."""
 
 
-class Work:
-    """The work folder of one output, locked for this process. Use as a context manager."""
+class Busy(JobError):
+    """Somebody else has the lock."""
 
-    def __init__(self, out: Path, files: Sequence[str]) -> None:
+
+class Work:
+    """The work folder of one output, locked for this process. Use as a context manager, which raises Busy."""
+
+    def __init__(self, out: Path, files: Sequence[str], prefix: str = "") -> None:
+        """`prefix` begins the names of what lies beside `out`."""
         self.out = out
-        self.folder = out.with_name(f"{out.name}.work")
-        self.record = out.with_name(f"{out.name}.job.json")
-        self.errors = out.with_name(f"{out.name}.errors.jsonl")
+        name = f"{prefix}{out.name}"
+        self.folder = out.with_name(f"{name}.work")
+        self.record = out.with_name(f"{name}.job.json")
+        self.errors = out.with_name(f"{name}.errors.jsonl")
         self.mark = Mark()
         self._rows = tuple(files)
         self._names = (*files, ERRORS)
@@ -68,7 +74,7 @@ class Work:
                     return self
             except BlockingIOError:
                 os.close(self._lock)
-                raise JobError(f"another run is writing {self.out}") from None
+                raise Busy(f"another run is writing {self.out}") from None
             except FileNotFoundError:
                 pass
             os.close(self._lock)
@@ -152,7 +158,7 @@ class Work:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
-    def on_a_full_disk(self) -> Iterator[None]:
+    def on_a_full_disk(self, job: JobConfig) -> Iterator[None]:
         """Turns its error into a JobError that says how to go on."""
         try:
             yield
@@ -160,7 +166,7 @@ class Work:
             if error.errno not in _FULL:
                 raise
             raise JobError(
-                f"cannot write {self.out}: {error.strerror}; make room: the same command goes on from here"
+                f"cannot write {self.out}: {error.strerror}; make room: {job.again} goes on from here"
             ) from None
 
     def _open(self, name: str, size: int) -> BufferedWriter:

@@ -36,6 +36,15 @@ class Block:
         return rounded(self.place.nbytes)
 
     @property
+    def part(self) -> tuple[int, int]:
+        """(offset, size)"""
+        return self.place.offset, self.size
+
+    @property
+    def filled(self) -> bool:
+        return bool(self.shape)
+
+    @property
     def name(self) -> str:
         """While it is being filled: no digest."""
         return f"-{self.place.generation}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from qvl.engine.media.arena import Arena, Lookup
 from qvl.engine.media.decoders import GivenUp
@@ -27,9 +28,9 @@ class VisualCache:
         """What a thread is decoding now."""
         self._lock = threading.Lock()
 
-    def decoded(self, data: bytes, settings: Key, decode: Decode) -> Visual:
-        """What `decode` makes of the bytes and their fingerprint, made before or just now by another thread
-        under the same settings. Raises what `decode` raises, to all who wait for it."""
+    def decoded(self, data: bytes, settings: Key, decode: Decode) -> Visual | Future[Visual]:
+        """What `decode` makes of the bytes and their fingerprint, now or before, under the same settings; a
+        future: another thread is at it, and none need wait for it. Raises what `decode` raises, to all."""
         digest = fingerprint(data, *settings)
         own: Future[Visual] = Future()
         with self._lock:
@@ -38,14 +39,10 @@ class VisualCache:
         self._lookup(found is not None or begun is not own)
         if found is not None:
             return found
-        if begun is not own:
-            with suppress(GivenUp):
-                return begun.result()
-            return self.decoded(data, settings, decode)
-        return self._first(data, digest, decode, own)
+        return self._first(data, digest, decode, own) if begun is own else begun
 
     def _first(self, data: bytes, digest: str, decode: Decode, own: Future[Visual]) -> Visual:
-        """Whoever wakes up finds that it has ended."""
+        """Whoever is told finds that it has ended."""
         try:
             visual = decode(data, digest)
         except BaseException as error:
@@ -57,3 +54,12 @@ class VisualCache:
             del self._begun[digest]
         own.set_result(visual)
         return visual
+
+
+async def by_anyone(load: Callable[[], Coroutine[Any, Any, Visual | Future[Visual]]]) -> Visual:
+    """What another request's thread is decoding is waited for here; if that request is given up, it is loaded
+    once more."""
+    while isinstance(found := await load(), Future):
+        with suppress(GivenUp):
+            return await asyncio.shield(asyncio.wrap_future(found))
+    return found

@@ -199,6 +199,8 @@ class Worker:
         self, job: Job, data: bytes, stopped: Callable[[], bool], room: Room
     ) -> tuple[Decoded | Failed, Pixels]:
         """Raises Closed or OSError when the process has died, Unprocessable when it is to be killed."""
+        # For one that stops in the middle of an answer, or does not read: an OSError, as if it had died.
+        self._sock.settimeout(job.limits.decode_seconds)
         wire.send(self._sock, job, data)
         started, given_up = time.monotonic(), 0.0
         answered = select.poll()  # select() knows no handle above 1023, and a busy server has more

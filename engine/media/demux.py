@@ -31,6 +31,9 @@ CODECS = frozenset(
 )
 """Decoders that untrusted bytes may reach; FFmpeg has hundreds."""
 
+_ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Titles need not be UTF-8. PyAV 19 (for Python 3.12 and later) takes them all and has no such setting."""
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
@@ -54,8 +57,8 @@ def opened(data: bytes, kind: Container, limits: Limits) -> Iterator[tuple[Input
         io.BytesIO(data),
         format=kind.demuxer,
         io_open=_no_other_file,
-        metadata_errors="replace",
         container_options={"protocol_whitelist": "none", "format_whitelist": kind.demuxer},
+        **_ANY_TITLE,
     ) as file:
         if not file.streams.video:
             raise UnsupportedMedia(f"the {kind.label} file has no video stream; is it audio only?")

@@ -29,6 +29,7 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import Unprocessable
 from qvl.engine.media.image import open_image, resized
 from qvl.engine.media.visual import PATCH, Pixels, Visual, fingerprint, pair_times
+from qvl.engine.media.wire import Room, heap
 
 FACTOR = PATCH * SPATIAL_MERGE_SIZE
 LIST_BUDGET = 10 * VIDEO_MAX_TOKEN_NUM * FACTOR**2
@@ -90,8 +91,8 @@ def load_frame(data: bytes, count: int, limits: Limits) -> Frame:
     return Frame(pixels, (height, width), fingerprint(data))
 
 
-def join_frames(frames: Sequence[Frame]) -> Visual:
-    """An odd list repeats its last frame, under the next index."""
+def join_frames(frames: Sequence[Frame], room: Room = heap) -> Visual:
+    """An odd list repeats its last frame, under the next index. The pixels come into what `room` gives."""
     for place, frame in enumerate(frames):
         if frame.rounded != frames[0].rounded:
             raise Unprocessable(
@@ -102,7 +103,8 @@ def join_frames(frames: Sequence[Frame]) -> Visual:
     pixels = [frame.pixels for frame in frames]
     pixels += pixels[-1:] * (len(pixels) % FRAME_FACTOR)
     digest = fingerprint("".join(frame.digest for frame in frames).encode(), "frames")
-    return Visual("video", np.stack(pixels), pair_times(range(len(pixels)), FPS), digest)
+    joined = room(sum(each.nbytes for each in pixels)).reshape(len(pixels), *pixels[0].shape)
+    return Visual("video", np.stack(pixels, out=joined), pair_times(range(len(pixels)), FPS), digest)
 
 
 def _size(frame: Frame) -> str:

@@ -14,7 +14,7 @@ from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unavailable
 from qvl.engine.machine import cores
 from qvl.engine.media.arena import Arena, Lookup
-from qvl.engine.media.cache import Key, VisualCache
+from qvl.engine.media.cache import Key, VisualCache, by_anyone
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
@@ -145,7 +145,7 @@ class _Batch:
     def _file(self, source: Source, settings: Key, job: Job) -> Task[Visual]:
         cached = partial(self._loader.cache.decoded, settings=settings, decode=partial(self._visual, job))
         load = partial(self._loader.decoded, source, cached, self._turn)
-        return self._once((source, *settings), lambda: self._counted(load()))
+        return self._once((source, *settings), lambda: self._counted(by_anyone(load)))
 
     def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
         kind: Kind = "image" if job.kind == "image" else "video"
@@ -173,7 +173,14 @@ class _Batch:
         places = sampled(len(video), MAX_FRAMES)
         tasks = [self._frame(video[place], len(places)) for place in places]
         frames = [_result(await task, f".frames[{place}]") for place, task in zip(places, tasks, strict=True)]
-        return await self._loader.work(partial(join_frames, frames))
+        return await self._loader.work(partial(self._joined, frames))
+
+    def _joined(self, frames: Sequence[Frame]) -> Visual:
+        landing = Landing(self._loader.arena)
+        try:
+            return landing.visual(join_frames(frames, landing.room))
+        finally:
+            landing.drop()
 
     def _frame(self, frame: Source, count: int) -> Task[Frame]:
         job = Job("frame", self._limits, count=count)

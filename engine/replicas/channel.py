@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1 << 16
 """Of a packet."""
+BEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,17 @@ class Full(msgspec.Struct, tag=True):
     """A request has just been refused because too much is in progress."""
 
 
+class Alive(msgspec.Struct, tag=True):
+    """Its event loop turns: sent every BEAT_SECONDS once it is ready."""
+
+
 class Failed(msgspec.Struct, tag=True):
     """The replica cannot be what it was ordered to be."""
 
     line: str
 
 
-Note: TypeAlias = Ready | Refusing | Closed | Full | Failed
+Note: TypeAlias = Ready | Refusing | Closed | Full | Alive | Failed
 _decoder: msgspec.json.Decoder[Note] = msgspec.json.Decoder(Note)
 
 

@@ -15,11 +15,13 @@ from contextlib import ExitStack, suppress
 from prometheus_client.multiprocess import mark_process_dead
 
 from qvl.engine.metrics import FOLDER
-from qvl.engine.replicas.channel import Channel, Closed, Failed, Full, Orders, Ready, Refusing
+from qvl.engine.replicas.channel import Alive, Channel, Closed, Failed, Full, Orders, Ready, Refusing
 from qvl.engine.replicas.placement import VISIBLE
 
 _FULL_SECONDS = 0.2
 """For which a replica that has refused a request gets a connection only where all have."""
+LATE_SECONDS = 3.0
+"""Of silence, after which a replica gets a connection only where all are silent."""
 
 
 class Child:
@@ -33,11 +35,13 @@ class Child:
         self.ready = False
         self.error: str | None = None
         """Why it cannot start, in its own words."""
+        self.failures = 0
+        """Starts in a row of which nothing came."""
         self._orders = orders
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_since: float | None = None
         self._handed = self._closed = 0
-        self._full_until = 0.0
+        self._full_until = self._heard = 0.0
         self._settled, self._gone = asyncio.Event(), asyncio.Event()
         self._gone.set()
 
@@ -101,9 +105,24 @@ class Child:
     async def gone(self) -> None:
         await self._gone.wait()
 
-    def load(self) -> tuple[bool, int, int]:
-        """Whether it is full; open connections; where they are equal, those it has ever had."""
-        return time.monotonic() < self._full_until, self._handed - self._closed, self._handed
+    @property
+    def stall_seconds(self) -> float:
+        """Of silence, after which it hangs."""
+        return self._orders.config.engine.stall_seconds or float("inf")
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long a ready one has not said that it lives; what it has said by now is heard first."""
+        if not self.ready:
+            return 0.0
+        self._hear()
+        return time.monotonic() - self._heard
+
+    def load(self) -> tuple[bool, bool, int, int]:
+        """Whether it is silent, or full; open connections; where they are equal, those it has ever had."""
+        now = time.monotonic()
+        late = self.ready and now - self._heard > LATE_SECONDS
+        return late, now < self._full_until, self._handed - self._closed, self._handed
 
     def take(self, connection: socket.socket) -> bool:
         taken = self._channel.hand(connection)
@@ -125,7 +144,8 @@ class Child:
         for note in self._channel.told():
             match note:
                 case Ready(models):
-                    self.models, self.ready, self._ready_since = models, True, time.monotonic()
+                    self.models, self.ready = models, True
+                    self._ready_since = self._heard = time.monotonic()
                     self._settled.set()
                 case Refusing():
                     self.ready = False
@@ -133,6 +153,8 @@ class Child:
                     self._closed = connections
                 case Full():
                     self._full_until = time.monotonic() + _FULL_SECONDS
+                case Alive():
+                    self._heard = time.monotonic()
                 case Failed(line):
                     self.error = line
         if self._channel.hung_up:

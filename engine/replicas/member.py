@@ -25,7 +25,7 @@ from qvl.engine.connection import Connection
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.replicas.channel import Channel, Closed, Failed, Full, Ready, Refusing
+from qvl.engine.replicas.channel import BEAT_SECONDS, Alive, Channel, Closed, Failed, Full, Ready, Refusing
 from qvl.engine.server import serve_at
 from qvl.engine.start import rest_collector, start_engine
 
@@ -60,6 +60,11 @@ class HandedOver:
 
     def ready(self, models: Sequence[str]) -> None:
         self._channel.tell(Ready(list(models)))
+        self._beat()
+
+    def _beat(self) -> None:
+        self._channel.tell(Alive())
+        asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
     def refusing(self) -> None:
         self._channel.tell(Refusing())

@@ -3,8 +3,8 @@
     accept ─► the ready replica with room and fewest connections ─► the server of `server.py`, its own process
 
 This process loads no model and reads no request. It owns the port, passes each connection to a replica,
-starts a replica again that has ended, and ends them all when told to. While none is ready, connections go
-to those that are loading, which answer as any server does that is loading.
+starts a replica again that has ended or hangs, and ends them all when told to. While none is ready,
+connections go to those that are loading, which answer as any server does that is loading.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,10 +41,13 @@ STOPPED = 0
 DIED = 3
 
 _ATTEMPTS = 3
-"""Starts in a row that may fail before a replica has ever been ready."""
+"""Starts in a row that may fail before a replica that was never ready is not expected to be."""
 _STEADY_SECONDS = 60.0
 """A replica that has been ready for so long starts again with the shortest pause."""
-_PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)
+_PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30, 60, 120, 300)
+_ALONE_SECONDS = 30.0
+"""The longest pause while no other replica is ready."""
+_WATCH_SECONDS = 1.0
 _EXIT_SECONDS = 9.7
 """From the signal to the exit; a replica takes 9.5 at most."""
 _BUSY_SECONDS = 0.02
@@ -82,6 +86,8 @@ class _Supervisor:
         self._listener = listener
         self._turns: defaultdict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = asyncio.Event()
+        self._hopeless: set[Child] = set()
+        """Those that have refused, or failed too often, before they were ready for the first time."""
         self._announced = False
 
     async def run(self) -> int:
@@ -140,34 +146,69 @@ class _Supervisor:
 
     async def _keep(self, child: Child) -> int:
         """Starts it whenever it is gone; the exit code, when there is no use in that."""
-        failures = 0
         while True:
             async with self._turns[child.gpus]:
                 child.start()
                 if await child.settled():
                     self._say_ready(child)
-            await child.gone()
-            failures = 1 if child.steady_seconds > _STEADY_SECONDS else failures + 1
-            if child.error and not any(each.models for each in self._children):
-                raise ConfigError(child.error)
-            if not child.models and failures == _ATTEMPTS:
+            await self._watched(child)
+            child.failures = 1 if child.steady_seconds > _STEADY_SECONDS else child.failures + 1
+            if not child.models and (child.error or child.failures >= _ATTEMPTS):
+                self._hopeless.add(child)
+            if self._useless():
                 return self._give_up(child)
-            pause = _PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS)) - 1]
+            self._announce()
+            pause = _PAUSES_SECONDS[min(child.failures, len(_PAUSES_SECONDS)) - 1]
+            if not any(each.ready for each in self._children):
+                pause = min(pause, _ALONE_SECONDS)
             reason = f": {child.error}" if child.error else f" (status {child.status})"
             _log.error("replica %d has ended%s; it starts again in %g s", child.number, reason, pause)
             await asyncio.sleep(pause)
+
+    async def _watched(self, child: Child) -> None:
+        """Returns when it is gone; one that is silent for too long is made to go."""
+        while child.alive:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.gone(), _WATCH_SECONDS)
+            if child.silent_seconds > child.stall_seconds:
+                _log.error(
+                    "replica %d has been silent for %g s (stall_seconds); it is killed",
+                    child.number,
+                    child.stall_seconds,
+                )
+                child.kill()
+
+    def _useless(self) -> bool:
+        """Whether none has ever been ready, and on all GPUs one has refused or failed too often.
+
+        A bad GPU says nothing of the others, whose replicas may still be loading.
+        """
+        if any(child.models for child in self._children):
+            return False
+        return {child.gpus for child in self._hopeless} == {child.gpus for child in self._children}
 
     def _give_up(self, child: Child) -> int:
         if child.error:
             raise ConfigError(child.error)
         _log.error(
-            "replica %d ended %d times before it was ready (status %s)", child.number, _ATTEMPTS, child.status
+            "replica %d ended %d times before it was ready (status %s)",
+            child.number,
+            child.failures,
+            child.status,
         )
         return DIED
 
     def _say_ready(self, child: Child) -> None:
         where = f"GPU {', '.join(child.gpus)}" if child.gpus else "CPU"
         _log.info("replica %d is ready (process %d, %s)", child.number, child.pid, where)
-        if not self._announced and all(each.models for each in self._children):
-            self._announced = True
-            say_ready(self._listener, self._scheme, child.models, f"; {len(self._children)} replicas")
+        self._announce()
+
+    def _announce(self) -> None:
+        """Once each replica has been ready, or will not be soon."""
+        able = [child for child in self._children if child.models]
+        if self._announced or not able or not self._hopeless.union(able).issuperset(self._children):
+            return
+        self._announced = True
+        some = f"{len(able)} of " if len(able) < len(self._children) else ""
+        more = f"; {some}{len(self._children)} replicas"
+        say_ready(self._listener, self._scheme, able[0].models, more)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from qvl.engine.client.items import native
 from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
+from qvl.engine.errors import QvlError
 from qvl.engine.jobs.answers import answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
-from qvl.engine.jobs.progress import duration, reporting, say
+from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.work import write_whole
 from qvl.engine.search import ingest
@@ -47,7 +48,7 @@ class Order:
 
 
 def add(order: Order) -> int:
-    return until_stopped(_add(order))
+    return until_stopped(_add(order), order.job)
 
 
 async def _add(order: Order) -> int:
@@ -55,11 +56,19 @@ async def _add(order: Order) -> int:
     lines, total = await asyncio.to_thread(_lines, order.source)
     with closing(order.place.open(writable=True)) as index:
         await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
-        intake = await _filled(order, index, lines, total)
+        try:
+            intake = await _filled(order, index, lines, total)
+        except BaseException as stop:
+            # Whoever reads the index would have to do it, each at its start.
+            if isinstance(stop, asyncio.CancelledError):
+                say("stopping; what was put is settled first, unless you stop it again")
+            with suppress(QvlError):
+                await asyncio.to_thread(index.settle)
+            raise
         await asyncio.to_thread(index.settle)
         held = len(index)
     _tell(order, intake, held)
-    return 0
+    return exit_code(intake.mark.rows, intake.mark.errors)
 
 
 def _lines(source: Path) -> tuple[Iterable[Line], int]:

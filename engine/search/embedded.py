@@ -1,7 +1,7 @@
 """The index in a folder: SQLite keeps everything, usearch the nearest.
 
     FOLDER/items.sqlite     entries, vectors, metadata; each `put` is one transaction
-    FOLDER/graph-*.usearch  derived from the vectors, and built again when it is missing
+    FOLDER/graph-*.usearch  derived from the vectors, and built beside the searches (`graphs.py`)
 
 One process writes at a time; any number read meanwhile, and see at their next search what was put. The folder
 must be on a disk of this machine: SQLite's write-ahead log does not work over a network.
@@ -12,13 +12,14 @@ Not LanceDB: it searches no int8 vectors, its filters are SQL in a string, and i
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,37 +28,37 @@ import orjson
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition, Hit
 from qvl.engine.response import convert
-from qvl.engine.search import facets, tables
+from qvl.engine.search import facets, graphs, tables
 from qvl.engine.search.index import Entry, Layout, Vectors, agreed
-from qvl.engine.search.near import EXACT_ROWS, Graph, Near, Rows, Scan
+from qvl.engine.search.near import EXACT_ROWS, Near, Rows
+from qvl.engine.search.view import View
 
 OVERSAMPLED = 4
 """Rounded or shortened vectors recall so many times the rows that are asked for; whole ones decide."""
-CHUNK = 8192
-"""Vectors read at once to build the graph."""
-BUSY_SECONDS = 30.0
+_CLOSING_SECONDS = 5.0
+"""For which who closes waits for a graph that is being saved."""
+_log = logging.getLogger("qvl.search")
 
 
 class Embedded:
     def __init__(
         self, folder: Path, *, make: bool = False, writable: bool = False, exact_rows: int = EXACT_ROWS
     ) -> None:
-        """Beyond `exact_rows` a graph is walked; up to them everything is compared.
+        """Up to `exact_rows` that no graph holds are compared; of more one is built, while they still are.
 
         Raises ConfigError when there is no index (unless it may be made), or another run writes to it.
         """
-        self._folder, self._exact_rows = folder, exact_rows
+        self._folder = folder
         if make or writable:
             folder.mkdir(parents=True, exist_ok=True)
         elif not (folder / tables.FILE).exists():
             raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
         self._lock = threading.Lock()
-        self._closing = False
-        self._near: Near | None = None
-        self._seen = tables.Seen()
+        self._closed = threading.Event()
+        self._builder: threading.Thread | None = None
+        self._view = View(folder, exact_rows, self._closed)
         with self._told():
-            self._db = tables.connect(folder, BUSY_SECONDS, make=make or writable)
-        self._made: tables.Made | None = None
+            self._db = tables.connect(folder, graphs.BUSY_SECONDS, make=make or writable)
         self._guard: int | None = None
         if writable:
             try:
@@ -65,7 +66,7 @@ class Embedded:
             except ConfigError:
                 self._db.close()
                 raise
-            self._made = tables.made(self._db)
+            self._view.made = tables.made(self._db)
 
     @property
     def layout(self) -> Layout | None:
@@ -75,10 +76,10 @@ class Embedded:
 
     def prepare(self, layout: Layout) -> None:
         agreed(self.layout, layout)
-        if self._made is None:
+        if self._view.made is None:
             with self._transaction("IMMEDIATE"):
                 made = tables.begin(self._db, layout)
-            self._made = made
+            self._view.made = made
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         query = "SELECT id, digest FROM entries WHERE id IN (SELECT value FROM json_each(?))"
@@ -119,18 +120,21 @@ class Embedded:
 
     def settle(self) -> None:
         with self._transaction("DEFERRED"):
-            if (near := self._caught_up()) is not None:
-                near.save()
+            made = tables.made(self._db) if self._view.many(self._db) else None
+        if made is not None and (failed := self._renew(made)):
+            raise failed
 
     def clear(self) -> None:
         with self._transaction("IMMEDIATE"):
             tables.clear(self._db)
-            self._restart(None)
-        for path in self._folder.glob("graph-*.usearch"):
+            self._view.restart(self._db, None)
+        for path in self._folder.glob("graph-*"):
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self._closing = True
+        self._closed.set()
+        if self._builder is not None:
+            self._builder.join(_CLOSING_SECONDS)
         with self._lock:
             self._db.close()
             if self._guard is not None:
@@ -138,53 +142,54 @@ class Embedded:
                 self._guard = None
 
     def _kept(self) -> Layout:
-        if self._made is None:
+        if self._view.made is None:
             raise ConfigError(f"the index at {self._folder} is empty")
-        return self._made.layout
+        return self._view.made.layout
 
     def _caught_up(self) -> Near | None:
         """Every row of this moment; None: the index is empty."""
-        version = tables.version(self._db)
-        if version != self._seen.version:
-            made = tables.made(self._db)
-            outgrown = isinstance(self._near, Scan) and self._many()
-            if made != self._made or self._near is None or outgrown:
-                self._restart(made)
-            if self._near is not None and made is not None:
-                self._follow(self._near, made.layout)
-            self._seen.version = version
-        return self._near
+        near = self._view.caught_up(self._db)
+        if self._view.outgrown and self._view.made is not None:
+            self._renew_beside(self._view.made)
+        return near
 
-    def _many(self) -> bool:
-        return tables.count(self._db) > self._exact_rows
+    def _renew_beside(self, made: tables.Made) -> None:
+        """Searches go on meanwhile: of what no graph holds all is compared."""
+        if self._builder is None or not self._builder.is_alive():
+            self._builder = threading.Thread(
+                target=self._renewed, args=(made,), name="qvl-index-graph", daemon=True
+            )
+            self._builder.start()
 
-    def _restart(self, made: tables.Made | None) -> None:
-        self._made, self._near, self._seen = made, None, tables.Seen()
-        if made is not None:
-            layout, path = made.layout, self._folder / f"graph-{made.name}.usearch"
-            width, dtype = layout.prefix, layout.dtype
-            self._near = Graph(width, dtype, path) if self._many() else Scan(width, dtype)
-            self._seen.row = self._near.last
+    def _renewed(self, made: tables.Made) -> None:
+        # Of this thread and of those that usearch starts in it: whoever answers requests comes first.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        outgrown = True
+        while outgrown:
+            try:
+                failed = self._renew(made)
+            except Unavailable as error:
+                failed = error
+            if failed and not self._closed.is_set():
+                _log.warning("%s", failed)
+            with self._lock:
+                outgrown = not failed and self._view.outgrown
 
-    def _follow(self, near: Near, layout: Layout) -> None:
-        """Take out the rows that are gone and take in those that are new, in the order of their numbers."""
-        self._seen.change, gone = tables.gone(self._db, self._seen.change)
-        near.remove(gone)
-        while True:
-            if self._closing:  # who closes waits for the lock, and a graph may take minutes
-                raise Unavailable("the index is being closed", code="index_failed")
-            rows, data = tables.vectors_after(self._db, self._seen.row, CHUNK)
-            if not rows:
-                return
-            near.add(np.asarray(rows, np.uint64), _matrix(data, layout)[:, : layout.prefix])
-            self._seen.row = rows[-1]
+    def _renew(self, made: tables.Made) -> Unavailable | None:
+        """Build or load the graph of all rows, and take it over; why it could not be saved."""
+        with self._told():
+            loaded, failed = graphs.build(self._folder, made, self._closed)
+        with self._lock:
+            if self._view.made == made:
+                self._view.take(loaded)
+        return failed
 
     def _hits(self, rows: Rows, vector: npt.NDArray[np.float32], count: int) -> list[Hit]:
         """The best of these rows by the cosine of the query, unrounded, and the vector as it is kept."""
         found = tables.vectors_of(self._db, rows)
         if not found:
             return []
-        kept = _matrix(list(found.values()), self._kept()).astype(np.float32)
+        kept = graphs.matrix(list(found.values()), self._kept()).astype(np.float32)
         cosines = kept @ vector / np.linalg.norm(kept, axis=1)
         order = np.argsort(-cosines, kind="stable")[:count]
         numbers = np.fromiter(found, np.uint64)[order]
@@ -217,12 +222,6 @@ class Embedded:
             raise Unavailable(
                 f"the index at {self._folder} cannot be used: {error}", code="index_failed"
             ) from None
-
-
-def _matrix(data: Sequence[bytes], layout: Layout) -> npt.NDArray[Any]:
-    return np.frombuffer(b"".join(data), np.dtype(layout.dtype).newbyteorder("<")).reshape(
-        len(data), layout.dimensions
-    )
 
 
 def _exclusive(folder: Path) -> int:

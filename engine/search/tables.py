@@ -21,7 +21,8 @@ FILE = "items.sqlite"
 APPLICATION = 0x71766C31  # "qvl1": the file's kind and the version of its tables
 
 # A row's number is never used again, so that whoever has seen row n has only to read on from there; `gone`
-# tells it what was taken away behind it. Vectors have a table of their own, to be read without the items.
+# tells it what was taken away behind it, the last KEPT. Vectors have a table of their own, to be read without
+# the items.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS made (name TEXT NOT NULL, layout TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS entries (
@@ -39,6 +40,8 @@ CREATE INDEX IF NOT EXISTS facets_of ON facets (row);
 CREATE TABLE IF NOT EXISTS gone (change INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL);
 """
 TABLES = ("made", "entries", "vectors", "facets", "gone")
+KEPT = 10_000
+"""Rows taken away that are remembered; who has missed more of them compares all that there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ def remove(db: sqlite3.Connection, id: str) -> bool:
         return False
     for table in ("entries", "vectors", "facets"):
         db.execute(f"DELETE FROM {table} WHERE row = ?", old)
-    db.execute("INSERT INTO gone (row) VALUES (?)", old)
+    change = db.execute("INSERT INTO gone (row) VALUES (?)", old).lastrowid
+    db.execute("DELETE FROM gone WHERE change <= ? - ?", (change, KEPT))
     return True
 
 
@@ -125,10 +129,27 @@ def clear(db: sqlite3.Connection) -> None:
         db.execute(f"DELETE FROM {table}")
 
 
-def gone(db: sqlite3.Connection, after: int) -> tuple[int, Rows]:
-    """The last change, and the rows taken away since."""
-    found = db.execute("SELECT change, row FROM gone WHERE change > ? ORDER BY change", (after,)).fetchall()
-    return (found[-1][0] if found else after), np.asarray([row for _, row in found], np.uint64)
+def change(db: sqlite3.Connection) -> int:
+    """The last one that took a row away."""
+    found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'gone'").fetchone()
+    return int(found[0]) if found else 0
+
+
+def gone(db: sqlite3.Connection, after: int) -> Rows | None:
+    """The rows taken away since that change; None: longer ago than is remembered."""
+    found = db.execute("SELECT row FROM gone WHERE change > ?", (after,)).fetchall()
+    complete = len(found) == change(db) - after
+    return np.asarray([row for (row,) in found], np.uint64) if complete else None
+
+
+def last(db: sqlite3.Connection) -> int:
+    """The highest row, 0 without any."""
+    [(row,)] = db.execute("SELECT max(row) FROM entries")
+    return row or 0
+
+
+def rows(db: sqlite3.Connection) -> Rows:
+    return np.fromiter((row for (row,) in db.execute("SELECT row FROM entries")), np.uint64)
 
 
 def vectors_after(db: sqlite3.Connection, row: int, most: int) -> tuple[list[int], list[bytes]]:

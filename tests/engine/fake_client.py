@@ -18,6 +18,9 @@ class FakeClient:
         self.aborted: list[list[str]] = []
         """What each message named."""
         self.outputs: asyncio.Queue[Any] = asyncio.Queue()
+        self.between_steps = asyncio.Event()
+        """Set: questions are answered."""
+        self.between_steps.set()
 
     async def get_supported_tasks_async(self) -> tuple[str, ...]:
         return ("embed",)
@@ -34,6 +37,10 @@ class FakeClient:
 
     async def abort_requests_async(self, ids: list[str]) -> None:
         self.aborted.append(ids)
+
+    async def is_sleeping_async(self) -> bool:
+        await self.between_steps.wait()
+        return False
 
     async def get_output_async(self) -> Any:
         given = await self.outputs.get()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qvl.engine import cli, options
+from qvl.engine.api.auth import load_keys
+from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.demo import bundled
+from qvl.engine.errors import ConfigError
 from tests.engine.conftest import Served, mistake
 
 
@@ -28,6 +32,42 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     monkeypatch.setenv("QVL_CONFIG", str(file))
     monkeypatch.setenv("QVL_API_KEY", "from-the-environment")
     assert served().api_key == ("from-the-environment",)
+
+
+def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QVL_API_KEY", "KEY name=N rpm=600")
+    monkeypatch.setenv("QVL_FILE_ROOTS", "/data/my pictures\n /more \n\n")
+    config = served("--port", "9")
+    assert config.api_key == ("KEY name=N rpm=600",)
+    assert config.engine.media.file_roots == ("/data/my pictures", "/more")
+
+
+def test_a_blank_variable_opens_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QVL_API_KEY", "")
+    monkeypatch.setenv("QVL_API_KEY_FILE", "")
+    config = served()
+    assert (config.api_key, config.api_key_file) == (("",), "")
+    with pytest.raises(ConfigError, match="an API key is empty"):
+        load_keys(replace(config, api_key_file=None))
+    with pytest.raises(ConfigError, match="cannot read api_key_file"):
+        load_keys(replace(config, api_key=()))
+    monkeypatch.setenv("QVL_FILE_ROOTS", "")
+    capsys.readouterr()
+    assert "file_roots is empty" in mistake(capsys, "serve")
+
+
+def test_what_kubernetes_says_of_a_service_is_no_port(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "qvl.toml"
+    file.write_text("port = 7\n")
+    links = {"PORT": "tcp://10.0.0.1:8080", "PORT_8080_TCP": "tcp://10.0.0.1:8080", "SERVICE_PORT": "8080"}
+    for name, value in links.items():
+        monkeypatch.setenv(f"QVL_{name}", value)
+    assert served().port == ServerConfig(engine=EngineConfig(embedder="x")).port
+    assert served("--config", str(file)).port == 7
 
 
 def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(

@@ -27,7 +27,8 @@ from qvl.engine.errors import (
 )
 
 QUICK = Policy(backoff=0.001, longest_wait=0.002)
-BODY = {"error": {"message": "later", "type": "overloaded_error", "code": "overloaded", "param": None}}
+ERROR = {"message": "later", "type": "overloaded_error", "code": "overloaded", "param": None}
+BODY = {"error": ERROR, "detail": "later"}
 
 Start = Callable[..., Any]
 

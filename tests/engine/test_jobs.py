@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from qvl.engine.admission import Admission, cost
+from qvl.engine.config import Limits
+from qvl.engine.errors import Overloaded
+from qvl.engine.jobs import answers
+from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.pipeline import run
+from qvl.engine.jobs.settings import JobConfig
+from qvl.engine.jobs.tasks import Embedding
+from qvl.engine.jobs.work import Work
+from qvl.engine.protocol import EmbedRequest, EmbedResult, Usage
 from tests.engine.conftest import Run, Start, lines_of, vectors_of, write
 
 
@@ -70,6 +82,13 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     assert errors[1]["error"]["message"] == "line 4.text is bad"
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('"a"\n"b"\n', encoding="utf-8-sig")
+    qvl("embed", source, "-o", out, "--url", fake().url)
+    assert [row["index"] for row in lines_of(out)] == [0, 1]
+
+
 def test_a_bad_line_can_stop_the_job_and_be_mended(qvl: Run, fake: Start, tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", ["a", "b", "BAD"]), tmp_path / "out.jsonl"
     options = ("-o", out, "--url", fake().url, "--batch", 1, "--in-flight", 1)
@@ -97,7 +116,11 @@ def test_lines_too_large_together_are_sent_alone(qvl: Run, fake: Start, source: 
 def test_no_rows_are_a_valid_file(qvl: Run, fake: Start, tmp_path: Path, content: str, suffix: str) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
     source.write_text(content)
-    assert "0 rows" in qvl("embed", source, "-o", out, "--url", fake().url)
+    command = ("embed", source, "-o", out, "--url", fake().url)
+    for _ in range(2):  # made, and found finished
+        said = qvl(*command, code=1 if content.strip() else 0)
+        assert "0 rows" in said
+        assert ("no line is good" in said) is bool(content.strip())
     match suffix:
         case "jsonl":
             assert out.read_text() == ""
@@ -143,6 +166,37 @@ def test_mistakes_are_one_line(qvl: Run, fake: Start, source: Path, tmp_path: Pa
         said = qvl("embed", *arguments, code=2)
         assert message in said
         assert said.count("\n") == 1
+
+
+class Full:
+    """An engine that answers nothing before it has refused what is too much at once."""
+
+    def __init__(self) -> None:
+        self.admission, self.refused = Admission(Limits().queue_tokens), asyncio.Event()
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        try:
+            with self.admission.admit(cost(request), request.priority):
+                await self.refused.wait()
+        except Overloaded:
+            self.refused.set()
+            raise
+        rows = np.zeros((len(request.input), 4), np.float32)
+        return EmbedResult(model="m", vectors=rows, usage=Usage(), errors={})
+
+
+def test_what_is_too_much_at_once_for_its_own_engine_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_LOOK_SECONDS", 0.01)
+    engine: Any = Full()
+    data = [json.dumps({"video": f"https://h/{i}.mp4"}).encode() for i in range(1000)]
+    lines = [Line(i, each, 0) for i, each in enumerate(data)]
+    with Work(tmp_path / "out.jsonl", Embedding.files) as work:
+        work.begin({})
+        task = Embedding(answers.FromEngine(engine))
+        asyncio.run(run(task, lines, work, JobConfig(), lambda _: None))
+        assert work.mark.rows == len(lines)
 
 
 @pytest.mark.engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import corpus as corpora
 from qvl.engine.jobs.corpus import Corpus, survey
 from qvl.engine.jobs.settings import JobError
@@ -67,6 +69,62 @@ def test_row_groups_of_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"label": [1]}), path)
     with pytest.raises(JobError, match="none of the columns"):
         survey(path, 4)
+
+
+def test_bytes_are_media_or_utf8_and_a_row_that_is_neither_is_a_bad_one(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    texts = pa.array([b"a red bicycle", b"\xff\xfe", "ü".encode()])
+    pq.write_table(pa.table({"id": [b"r0", b"r1", b"r2"], "text": texts, "image": [b"a"] * 3}), path)
+    good, bad, last = (line for block in survey(path, 5).blocks for line in block.lines())
+    assert good.json() == {"id": "r0", "text": "a red bicycle", "image": "YQ=="}
+    assert last.json()["text"] == "ü"
+    with pytest.raises(BadRequest, match="text is not UTF-8"):
+        parse(bad)
+    pq.write_table(pa.table({"text": pa.Array.from_buffers(pa.string(), 3, texts.buffers())}), path)
+    good, bad, _ = survey(path, 5).blocks[0].lines()
+    assert good.json() == {"text": "a red bicycle"}
+    with pytest.raises(BadRequest, match="text is not UTF-8"):
+        parse(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("id", pa.array([Decimal(1)])),
+        ("id", pa.array([1.0])),
+        ("id", pa.array([[1]])),
+        ("text", pa.array([1])),
+        ("text", pa.array([{"bytes": b"a"}])),
+        ("image", pa.array([[1]])),
+        ("instruction", pa.array([["a"]])),
+        ("fps", pa.array([Decimal(1)])),
+        ("max_frames", pa.array([8.0])),
+    ],
+)
+def test_a_column_of_a_type_that_no_item_has_is_refused_at_the_start(
+    tmp_path: Path, name: str, values: Any
+) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"video": ["x"], name: values}), path)
+    with pytest.raises(JobError, match=rf"the column {name} is of .* and must be of .*: cast it"):
+        survey(path, 5)
+
+
+def test_columns_of_every_type_that_an_item_has(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    columns = {
+        "id": pa.array([7], pa.uint16()),
+        "text": pa.array(["a"]).dictionary_encode(),
+        "image": pa.array([["a"]], pa.large_list(pa.large_string())),
+        "video": pa.array([None]),
+        "fps": pa.array([2], pa.int8()),
+        "max_frames": pa.array([8], pa.int64()),
+    }
+    pq.write_table(pa.table(columns), path)
+    assert items(survey(path, 5)) == [{"id": 7, "text": "a", "image": ["a"], "fps": 2, "max_frames": 8}]
+    path.write_text("text")
+    with pytest.raises(JobError, match="is not parquet"):
+        survey(path, 5)
 
 
 def test_a_folder_of_everything(tmp_path: Path, lines: Path) -> None:

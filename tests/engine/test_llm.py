@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,14 +82,16 @@ async def answered(client: FakeClient, count: int) -> None:
 
 def test_rows_are_in_the_order_of_the_items() -> None:
     async def work(model: LLM, client: FakeClient) -> None:
-        inputs = [text(1), image(2), text(3), image(4, tokens=3), image(5)]
+        def inputs() -> list[Ready]:
+            return [text(1), image(2), text(3), image(4, tokens=3), image(5)]
+
         answering = asyncio.ensure_future(answered(client, 4))
-        rows = await model.run(inputs)
+        rows = await model.run(inputs())
         await answering
         assert [each.prompt_token_ids[0] for each in client.asked] == [1, PAD, 3, PAD]
         assert isinstance(rows[3], TooLarge)
         assert [float(row[0]) for row in rows if isinstance(row, np.ndarray)] == [0, 1, 2, 3]
-        again = await model.run(inputs)  # all are known
+        again = await model.run(inputs())  # all are known
         assert [float(row[0]) for row in again if isinstance(row, np.ndarray)] == [0, 1, 2, 3]
         assert len(client.asked) == 4
 
@@ -109,6 +112,20 @@ def test_pixels_are_let_go_as_they_are_answered() -> None:
     with_model(work)
 
 
+def test_pixels_that_are_sent_count_as_waited_for_no_more() -> None:
+    """Nor do those of an answered one, while the rest of its request runs."""
+
+    async def work(model: LLM, client: FakeClient) -> None:
+        inputs = [image(1), image(2)]
+        pixels = [weakref.ref(each.visuals[0]) for each in inputs]
+        running = asyncio.ensure_future(model.run(inputs))
+        await asked(client, 2)
+        assert [each() for each in pixels] == [None, None]
+        running.cancel()
+
+    with_model(work)
+
+
 def test_one_that_fails_ends_the_others_in_one_message() -> None:
     async def work(model: LLM, client: FakeClient) -> None:
         running = asyncio.ensure_future(model.run([text(number) for number in range(4)]))
@@ -122,10 +139,11 @@ def test_one_that_fails_ends_the_others_in_one_message() -> None:
 
 
 @pytest.mark.parametrize("room", [2, 8])
-def test_who_leaves_ends_the_work_and_its_pixels_stay_for_a_while(room: int) -> None:
+def test_pixels_of_who_leaves_stay_until_no_step_reads_them(room: int) -> None:
     """With little room it leaves while it waits for more."""
 
     async def work(model: LLM, client: FakeClient) -> None:
+        client.between_steps.clear()
         running = asyncio.ensure_future(model.run([image(number) for number in range(4)]))
         await asked(client, sent := min(room, 4))
         await asyncio.sleep(0)
@@ -137,6 +155,8 @@ def test_who_leaves_ends_the_work_and_its_pixels_stay_for_a_while(room: int) -> 
         await asked(client, room)
         await asyncio.sleep(0.05)
         assert len(client.asked) == room  # the engine may be reading the others' still
+        client.between_steps.set()
+        await asyncio.wait_for(asked(client, sent + room), 10)
         others.cancel()
 
     with_model(work, blocks=room)

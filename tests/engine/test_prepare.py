@@ -29,27 +29,49 @@ def made(folder: Path) -> TextSide:
     return TextSide(Template("", "", ""), build(folder, reranker=True), 0, 1)
 
 
-@pytest.mark.parametrize("words", [10, 100_000])
-def test_documents_are_cut_where_they_hold_up_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: int
+@pytest.mark.parametrize(
+    ("words", "loop"), [("a b " * 10, True), ("a b " * 100_000, False), ("é" * 6000, False)]
+)
+@pytest.mark.parametrize("step", ["clip", "encode", "prompt"])
+def test_long_texts_are_read_and_cut_where_they_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, words: str, loop: bool
 ) -> None:
     on_the_loop: list[bool] = []
-    clip = PromptTokenizer.clip
+    real = getattr(PromptTokenizer, step)
 
-    def noted(self: PromptTokenizer, text: str, tokens: int) -> str:
+    def noted(self: PromptTokenizer, *args: Any, **settings: Any) -> Any:
         on_the_loop.append(threading.current_thread() is threading.main_thread())
-        return clip(self, text, tokens)
+        return real(self, *args, **settings)
 
-    monkeypatch.setattr(PromptTokenizer, "clip", noted)
+    monkeypatch.setattr(PromptTokenizer, step, noted)
     side = made(tmp_path)
     request = RerankRequest(
-        query=Content(texts=("a",)),
-        documents=(Content(texts=("a b " * words, "c")), Content()),
+        query=Content(texts=(words,)),
+        documents=(Content(texts=(words, "c")), Content()),
         max_tokens_per_document=3,
     )
     outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).rerank(request, side))
     assert all(isinstance(each, Ready) for each in outcomes)
-    assert on_the_loop == [words == 10] * 2
+    assert on_the_loop
+    assert set(on_the_loop) == {loop}
+
+
+def test_ids_of_many_long_texts_are_not_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most: list[int] = []
+    encode = PromptTokenizer.encode
+
+    def noted(self: PromptTokenizer, texts: Sequence[str]) -> list[list[int]]:
+        most.append(len(texts))
+        return encode(self, texts)
+
+    monkeypatch.setattr(PromptTokenizer, "encode", noted)
+    request = EmbedRequest(input=tuple(Content(texts=("a b",) * (1 + i % 3)) for i in range(200)))
+    outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).embed(request, made(tmp_path)))
+    lengths = [len(each.prompt.ids) for each in outcomes if isinstance(each, Ready)]
+    assert lengths == (lengths[:3] * 67)[:200]
+    assert lengths[0] < lengths[1] < lengths[2]
+    assert max(most) <= 64
+    assert sum(most) == 200
 
 
 LONG = "a" * (MOST_CHARACTERS // 1000)

@@ -87,7 +87,7 @@ def test_workers_and_the_command_are_killed_and_every_row_comes_once(
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive
     kept = {path: path.stat().st_mtime_ns for path in parts(out)}
-    assert not (out / "manifest.json").exists()
+    assert not (out / "_manifest.json").exists()
 
     said = qvl(*command(source, out, server.url)[3:])
     assert "of 16 blocks were done before" in said
@@ -95,7 +95,7 @@ def test_workers_and_the_command_are_killed_and_every_row_comes_once(
     assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
     table = pa.concat_tables([pq.read_table(path) for path in parts(out)])
     assert table["index"].to_pylist() == [i for i in range(ITEMS) if i % 50]
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "_manifest.json").read_text())
     assert sum(each["rows"] for each in manifest["parts"]) == manifest["rows"] == 298
     assert {path.name for path in parts(out)} == {each["file"] for each in manifest["parts"]}
     counts = asked(server)

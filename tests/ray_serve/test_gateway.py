@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from qvl.engine.api import create_app
 from qvl.engine.api.cors import shared
+from qvl.engine.api.information import READY_PATHS
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.protocol import Health
 from qvl.ray_serve.config import PREFIXES
@@ -22,7 +24,7 @@ from qvl.ray_serve.gateway import Gateway, pool
 from qvl.ray_serve.ingress import Mounted
 from tests import web
 from tests.conftest import free_port
-from tests.engine.http.fake import FakeEngine
+from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
 
 Pool = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -103,6 +105,7 @@ def test_answers_come_back_as_they_are(client: TestClient, pools: tuple[Pools, s
     straight = web.post(f"{pools[1]}/v1/embeddings/v2/embed", json=body, headers=KEY)
     assert through.status_code == 200
     assert through.json()["embeddings"] == straight.json()["embeddings"]
+    assert len(client.post("/", json={"inputs": ["a"]}).json()[0]) == 64
     scored = client.post("/score?x=1", json={"queries": "a b", "documents": ["a b", "c"]}).json()
     assert scored["data"][0]["score"] > scored["data"][1]["score"]
 
@@ -128,10 +131,15 @@ def test_what_both_know_is_joined(client: TestClient, pools: tuple[Pools, str]) 
     assert [each["role"] for each in client.get("/v1/models").json()["data"]] == ["embedder", "reranker"]
     assert client.get("/v1/models", headers={"authorization": "Bearer no"}).status_code == 401
     assert client.get("/health/live").status_code == 200
-    assert client.get("/health/ready").json() == {"status": "ready"}
+    for path in READY_PATHS:
+        assert client.get(path).json() == {"status": "ready"}
+    for model, status in ((EMBEDDER, 200), (RERANKER, 200), ("another", 404), ("a?b", 404)):
+        assert client.get(f"/v1/models/{quote(model)}").status_code == status
+    assert client.get(f"/v1/models/{RERANKER}").json()["id"] == RERANKER
+    assert client.get("/version").json()["version"]
     pools[0].engines[1].ready = Health(ready=False, reason="draining")
     try:
-        assert client.get("/health/ready").status_code == 503
+        assert {client.get(path).status_code for path in READY_PATHS} == {503}
     finally:
         pools[0].engines[1].ready = Health(ready=True)
 

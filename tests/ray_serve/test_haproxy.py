@@ -23,7 +23,7 @@ from qvl.engine.api.openapi import ROUTES
 from qvl.engine.api.operations import OPERATIONS
 from qvl.engine.client import wire
 from qvl.engine.config import EngineConfig, ServerConfig
-from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, adapt
+from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, ROOT, adapt
 from tests import web
 from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
@@ -68,7 +68,7 @@ def test_ray_still_writes_what_is_changed(place: str) -> None:
 
 def test_every_route_that_embeds_or_ranks_is_one_pools() -> None:
     routes = {path for operation in OPERATIONS for path in operation.paths}
-    assert routes == {EMBEDDERS, RERANKERS, *OTHERS[EMBEDDERS], *OTHERS[RERANKERS]}
+    assert routes == {"/", EMBEDDERS, RERANKERS, *OTHERS[EMBEDDERS], *OTHERS[RERANKERS]}
     assert routes < ROUTES
 
 
@@ -82,6 +82,7 @@ def test_pages_without_a_key_stay_on_their_host() -> None:
 def test_routes_are_changed_for_separate_pools_only() -> None:
     assert "set-path /v1/rerank%[path] if { path -m str /v2/rerank /v2/rerank/" in adapt(written(), "h")
     assert "set-path" not in adapt(written(acl=""), "h")
+    assert f"set-path {ROOT} if {{ path -m str / }}\n" in adapt(written(), "h")
 
 
 @contextmanager
@@ -162,6 +163,7 @@ def test_a_page_reads_haproxys_own_errors_where_it_was_named(
         for origin in ("https://a.example", "https://elsewhere.example"):
             answer = web.get(f"http://127.0.0.1:{port}/", headers={"origin": origin}, timeout=60)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")
+            assert answer.json()["detail"] == answer.json()["error"]["message"]
             named = origin if origin in origins or "*" in origins else None
             assert answer.headers.get("access-control-allow-origin") == named
             told = answer.headers.get("vary"), answer.headers.get("access-control-expose-headers")

@@ -36,6 +36,7 @@ def test_every_route_reaches_its_pool(cluster: Cluster) -> None:
     assert cluster.post("/v1/embeddings", input="a")["model"] == "tiny-embedder"
     assert cluster.post("/v1/rerank", query="a", documents=["a"])["model"] == "tiny-reranker"
     assert cluster.post("/v2/embed", texts=["a"])["embeddings"]
+    assert len(cluster.post("/", inputs=["a", "b"])) == 2
     assert cluster.post("/score", queries="a", documents=["a"])["model"] == "tiny-reranker"
     models = web.get(f"{cluster.url}/v1/models", headers=KEYED, timeout=10).json()["data"]
     assert [model["role"] for model in models] == ["embedder", "reranker"]

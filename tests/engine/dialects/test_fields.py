@@ -28,7 +28,7 @@ def refusal(body: Any, kind: Any = openai.EmbeddingsBody) -> BadRequest:
         (
             {"input": [{"zzz": 1}]},
             "input[0].zzz",
-            "unknown field `zzz`; known fields: content, fps, image, instruction, max_frames, text, video",
+            "known fields: bytes, content, fps, image, instruction, max_frames, text, url, video",
         ),
         (
             {"input": ["a", {"content": [{"type": "text", "txt": 1}]}]},
@@ -112,7 +112,9 @@ def test_long_names_are_not_repeated_in_full() -> None:
     assert len(refusal({"x" * 100_000: 1}).message) < 1500
 
 
-@pytest.mark.parametrize("module", ["items", "messages", "openai", "rerank", "cohere", "vllm", "voyage"])
+@pytest.mark.parametrize(
+    "module", ["items", "messages", "openai", "rerank", "cohere", "vllm", "voyage", "tei"]
+)
 def test_dialects_load_nothing_heavy(module: str) -> None:
     code = f"import sys, qvl.engine.dialects.{module}; print([m for m in {HEAVY} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

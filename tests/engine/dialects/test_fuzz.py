@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvl.engine.dialects import cohere, openai, rerank, vllm, voyage
+from qvl.engine.dialects import cohere, openai, rerank, tei, vllm, voyage
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import EmbedRequest, RerankRequest
@@ -23,6 +23,7 @@ DIALECTS: list[tuple[type[Body], Callable[[Any], Any]]] = [
     (vllm.RerankBody, vllm.parse_rerank),
     (vllm.ScoreBody, vllm.parse_score),
     (voyage.EmbedBody, voyage.parse),
+    (tei.EmbedBody, tei.parse_embed),
 ]
 WORDS = [
     "text",

@@ -79,6 +79,11 @@ def test_parts_fold_into_the_reference_order() -> None:
     )
 
 
+def test_vllms_name_for_a_medium_changes_nothing() -> None:
+    part = {"type": "image_url", "image_url": {"url": "x"}, "uuid": "u"}
+    assert one({"content": [part]}).images == ("x",)
+
+
 def test_content_as_a_string() -> None:
     assert one({"content": "a"}).texts == ("a",)
 

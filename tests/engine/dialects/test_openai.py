@@ -48,6 +48,26 @@ def test_truncation_to_tokens(value: int | None, expected: int | None) -> None:
     assert parse(truncate_prompt_tokens=value).max_tokens == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "cut"),
+    [
+        ({"truncate": True}, True),
+        ({"truncate": "END"}, True),
+        ({"truncate": "NONE"}, False),
+        ({"truncation": True}, True),
+        ({"truncation": False}, False),
+        ({"truncate": True, "truncation": False}, False),
+    ],
+)
+def test_what_is_cut(fields: dict[str, Any], cut: bool) -> None:
+    assert parse(**fields).truncate is cut
+
+
+def test_the_start_is_never_cut() -> None:
+    with pytest.raises(BadRequest, match="use END or NONE"):
+        parse(truncate="START")
+
+
 @pytest.mark.parametrize("field", ["task", "input_type", "prompt_name"])
 @pytest.mark.parametrize("task", get_args(tasks.Task))
 def test_tasks(field: str, task: tasks.Task) -> None:
@@ -77,13 +97,18 @@ def test_fields_that_change_nothing() -> None:
             user="u",
             priority=-3,
             request_id="r",
+            rid="r",
+            metadata={"trace": "t"},
+            drop_params=True,
             cache_salt="s",
             add_special_tokens=False,
             add_generation_prompt=True,
             continue_final_message=False,
             chat_template=None,
-            mm_processor_kwargs=None,
+            mm_processor_kwargs={},
+            media_io_kwargs={},
             late_chunking=False,
+            return_multivector=False,
             normalize=True,
             normalized=True,
             use_activation=True,
@@ -93,6 +118,12 @@ def test_fields_that_change_nothing() -> None:
         )
         == parse()
     )
+
+
+@pytest.mark.parametrize("field", ["late_chunking", "return_multivector"])
+def test_one_vector_for_each_item(field: str) -> None:
+    with pytest.raises(BadRequest, match=f"`{field}` is not supported: each item has one vector"):
+        parse(**{field: True})
 
 
 @pytest.mark.parametrize(
@@ -140,5 +171,5 @@ def test_failed_items_keep_their_place() -> None:
     failed = Unprocessable("no", param="input[0].image", code="undecodable_media")
     result = EmbedResult(model="m", vectors=ROWS, usage=Usage(), errors={0: failed})
     data = openai.render(body(), result, partial(encode, ROWS))["data"]
-    assert data[0] == {"object": "error", "index": 0, "error": failed.body()["error"]}
+    assert data[0] == {"object": "error", "index": 0, "error": failed.entry()}
     assert data[1]["object"] == "embedding"

@@ -122,7 +122,7 @@ def test_failed_documents_follow(dialect: str) -> None:
         other = decode(vllm.RerankBody, fields)
         answer = vllm.render_rerank(other, vllm.parse_rerank(other), result)
     assert [entry["index"] for entry in answer["results"]] == [0, 1]
-    assert answer["results"][1] == {"index": 1, "error": wrong.body()["error"]}
+    assert answer["results"][1] == {"index": 1, "error": wrong.entry()}
 
 
 class TestScore:
@@ -168,5 +168,5 @@ class TestScore:
         answer = vllm.render_score(body, [RESULT, failed])
         assert [entry["index"] for entry in answer["data"]] == list(range(6))
         assert answer["data"][0]["score"] == pytest.approx(0.26894142)
-        assert answer["data"][5] == {"index": 5, "object": "error", "error": wrong.body()["error"]}
+        assert answer["data"][5] == {"index": 5, "object": "error", "error": wrong.entry()}
         assert answer["usage"]["total_tokens"] == 9

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
 
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.metrics import Metrics
-from qvl.engine.replicas.supervisor import supervise
+from qvl.engine.replicas import supervisor
+from qvl.engine.replicas.placement import VISIBLE
 from tests.engine.http.serve_fake import Mortal
+
+STALL_SECONDS = 10.0
 
 
 async def start(config: EngineConfig, metrics: Metrics) -> Mortal:
@@ -24,23 +31,39 @@ async def crash(config: EngineConfig, metrics: Metrics) -> Mortal:
     os._exit(9)
 
 
+def crashes() -> int:
+    return len(list(Path(tempfile.gettempdir()).glob("crash-*")))
+
+
+async def one_bad(config: EngineConfig, metrics: Metrics) -> Mortal:
+    """The one on GPU 1 always crashes, the other is ready after that one has crashed four times."""
+    if os.environ[VISIBLE] == "1":
+        Path(tempfile.gettempdir(), f"crash-{os.getpid()}").touch()
+        os._exit(9)
+    while crashes() < 4:  # noqa: ASYNC110 - in another process
+        await asyncio.sleep(0.05)
+    return Mortal(metrics, stopping=0)
+
+
 async def linger(config: EngineConfig, metrics: Metrics) -> Mortal:
     return Mortal(metrics, stopping=3600)
 
 
-BEHAVIOURS = {each.__name__: each for each in (start, refuse, crash, linger)}
+BEHAVIOURS = {each.__name__: each for each in (start, refuse, crash, one_bad, linger)}
 
 
 def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
     config = ServerConfig(
-        engine=EngineConfig(embedder="x"),
+        engine=EngineConfig(embedder="x", stall_seconds=STALL_SECONDS),
         port=int(port),
         replicas=int(replicas),
         drain_seconds=2,
         tls_cert=tls or None,
     )
     try:
-        return supervise(config, BEHAVIOURS[behaviour])
+        gpus = ["0", "1"] if behaviour == "one_bad" else []
+        with patch.object(supervisor, "gpus_here", lambda: gpus):
+            return supervisor.supervise(config, BEHAVIOURS[behaviour])
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -32,7 +32,8 @@ def check(bad: Bad, answer: httpx.Response) -> None:
 
 def told(answer: httpx.Response) -> dict[str, Any]:
     body = answer.json()
-    assert list(body) == ["error"]
+    assert list(body) == ["error", "detail"]
+    assert body["detail"] == body["error"]["message"]
     assert list(body["error"]) == ["message", "type", "code", "param"]
     assert len(body["error"]["message"]) < 1000
     return body["error"]

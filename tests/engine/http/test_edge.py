@@ -56,11 +56,24 @@ class TestKeys:
         headers = {} if value is None else {"authorization": value}
         assert code(keyed.post(E, json=GOOD, headers=headers)) == (401, "missing_api_key")
 
-    @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/openapi.json", "/docs", "/nowhere", "/"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/v1/models",
+            "/v1/models/a",
+            "/info",
+            "/version",
+            "/metrics",
+            "/openapi.json",
+            "/docs",
+            "/nowhere",
+            "/",
+        ],
+    )
     def test_everything_else_is_closed(self, keyed: Client, path: str) -> None:
         assert keyed.get(path).status_code == 401
 
-    @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+    @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health", "/ping"])
     def test_health_is_open(self, keyed: Client, path: str) -> None:
         assert keyed.get(path).status_code == 200
 

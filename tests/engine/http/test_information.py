@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from qvl.engine.api.information import READY_PATHS
 from qvl.engine.api.operations import OPERATIONS
 from qvl.engine.protocol import Health
 from tests.engine.http.conftest import Client
@@ -25,12 +27,31 @@ def test_models(client: Client) -> None:
     assert body["data"][0]["dimensions"] == WIDTH
 
 
+def test_one_model(client: Client) -> None:
+    for listed in client.get("/v1/models").json()["data"]:
+        assert client.get(f"/v1/models/{listed['id']}").json() == listed
+    answer = client.get("/v1/models/Qwen/another")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    metrics = client.get("/metrics").text
+    assert 'route="/v1/models/{id}",status="404"} 1.0' in metrics
+    assert "another" not in metrics
+
+
+def test_the_words_of_vllm_and_tei(client: Client) -> None:
+    assert client.get("/version").json() == {"version": version("qvl")}
+    info = client.get("/info").json()
+    assert (info["model_id"], info["max_input_length"], info["version"]) == (EMBEDDER, 8192, version("qvl"))
+    assert "embedding" in info["model_type"]
+
+
 def test_health(client: Client, engine: FakeEngine) -> None:
     assert client.get("/health/live").json() == {"status": "live"}
-    assert client.get("/health/ready").json() == {"status": "ready"}
+    for path in READY_PATHS:
+        assert client.get(path).json() == {"status": "ready"}
     engine.ready = Health(ready=False, reason="the engine of x has died")
-    answer = client.get("/health/ready")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_died")
+    for path in READY_PATHS:
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_died")
     assert client.get("/health/live").status_code == 200
 
 

@@ -100,7 +100,10 @@ def test_a_rate_comes_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    ["k name=", "k name=a/b", "k rpm=0", "k rpm=-1", "k rpm=x", "k limit=3", "k word", "k rpm=1 rpm=2"],
+    [
+        *("k name=", "k name=a/b", "k rpm=0", "k rpm=-1", "k rpm=x", "k limit=3", "k word", "k rpm=1 rpm=2"),
+        *("name=secret", "rpm=600", "name=a rpm=6"),
+    ],
 )
 def test_bad_entries_do_not_show_the_key(entry: str) -> None:
     with pytest.raises(ConfigError) as caught:

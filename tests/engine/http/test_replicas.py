@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from qvl.engine import cli
-from qvl.engine.config import EngineConfig, ServerConfig
-from qvl.engine.replicas.channel import Orders
-from qvl.engine.replicas.child import Child
 from tests.conftest import free_port
 from tests.engine.http.test_server import ROOT, E, Running, in_flight, probe, until
 from tests.replicas import CLIENTS, connections, gone, load, metric, replicas
@@ -26,15 +22,15 @@ from tests.replicas import CLIENTS, connections, gone, load, metric, replicas
 Start = Callable[..., Running]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+@contextmanager
+def starting(folder: Path) -> Iterator[Start]:
     """`start(behaviour, tls="")`: two replicas; all is killed at the end."""
     with ExitStack() as stack:
 
         def run(behaviour: str = "start", port: int | None = None, tls: str = "") -> Running:
             port = port or free_port()
             command = [sys.executable, "-m", "tests.engine.http.fake_replica", str(port), "2", behaviour, tls]
-            environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+            environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
             process = stack.enter_context(
                 subprocess.Popen(
                     command,
@@ -48,6 +44,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stack.callback(process.kill)
             return Running(process, f"http://127.0.0.1:{port}")
 
+        yield run
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as run:
         yield run
 
 
@@ -199,38 +201,11 @@ def test_a_killed_supervisor_leaves_nothing(start: Start, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("qvl-metrics-*"))
 
 
-def test_what_no_replica_can_be_is_told_at_once(start: Start) -> None:
-    server = start("refuse")
-    assert server.wait(60) == 2
-    out, err = server.process.communicate()
-    assert (out, err) == ("", "x is not a checkpoint\n")
-
-
-def test_replicas_that_never_get_ready_end_the_server(start: Start, tmp_path: Path) -> None:
-    server = start("crash")
-    assert server.wait(60) == 3
-    assert "ended 3 times before it was ready (status 9)" in server.process.communicate()[1]
-    assert not list(tmp_path.glob("qvl-metrics-*"))
-
-
 def test_a_port_in_use_is_told_before_anything_is_started(start: Start) -> None:
     server = ready(start())
     second = start(port=int(server.url.rpartition(":")[2]))
     assert second.wait(60) == 2
     assert "is in use" in second.process.communicate()[1]
-
-
-def test_a_process_that_cannot_be_had_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """For want of memory, say: it is tried again after a pause, and the others go on."""
-    config = ServerConfig(engine=EngineConfig(embedder="x"))
-
-    async def started() -> tuple[bool, bool, str | None]:
-        child = Child((), Orders(0, config, tmp_path, None))
-        child.start()
-        return child.alive, await child.settled(), child.error
-
-    monkeypatch.setattr("sys.executable", "/no/such")
-    assert asyncio.run(started()) == (False, False, "cannot start a process: No such file or directory")
 
 
 def test_the_command_line_takes_a_supervisor_for_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from langchain_openai import OpenAIEmbeddings
 
 from tests.engine.http.bad_requests import jpeg, url
@@ -80,6 +82,14 @@ class TestOpenAI:
             (told,) = client.embeddings.create(model=at.embedder, input="a", extra_body=extra).data
         assert len(plain.embedding) == len(told.embedding)
 
+    def test_what_ragflow_adds(self, at: Endpoint) -> None:
+        """Its `VLLM` and `OpenAI-API-Compatible` providers, `rag/llm/embedding_model.py`."""
+        with openai.OpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
+            answer = client.embeddings.create(
+                model=at.embedder, input=["a"], encoding_format="float", extra_body={"drop_params": True}
+            )
+        assert answer.usage.total_tokens > 0
+
     def test_async(self, at: Endpoint) -> None:
         async def ask() -> list[int]:
             async with openai.AsyncOpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
@@ -91,6 +101,9 @@ class TestOpenAI:
     def test_models(self, at: Endpoint) -> None:
         with openai.OpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
             assert {each.id for each in client.models.list()} == {at.embedder, at.reranker}
+            assert client.models.retrieve(at.reranker).id == at.reranker
+            with pytest.raises(openai.NotFoundError, match="no model"):
+                client.models.retrieve("Qwen/another")
 
     def test_errors(self, at: Endpoint) -> None:
         with openai.OpenAI(base_url=f"{at.url}/v1", api_key=KEY, max_retries=0) as client:
@@ -136,6 +149,23 @@ class TestCohere:
         )
         assert np.shape(images.embeddings.float_) == np.shape(mixed.embeddings.float_)
 
+    # What the SDK does with pydantic when it joins answers.
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_embed_of_the_first_version(self, at: Endpoint, http: httpx.Client) -> None:
+        """As LangChain's and LlamaIndex's CohereEmbeddings ask; it sends 96 texts at a time."""
+        client = cohere.Client(base_url=at.url, api_key=KEY, httpx_client=http)
+        options = {"model": at.embedder, "input_type": "search_query", "truncate": "END"}
+        floats = client.embed(texts=[str(i) for i in range(100)], **options)
+        assert (floats.response_type, np.shape(floats.embeddings)[0]) == ("embeddings_floats", 100)
+        np.testing.assert_allclose(lengths(floats.embeddings), 1, atol=1e-5)
+        assert floats.texts[99] == "99"
+        typed = client.embed(texts=["0"], embedding_types=["float", "int8"], **options)
+        np.testing.assert_allclose(typed.embeddings.float_[0], floats.embeddings[0], atol=1e-5)
+        assert len(typed.embeddings.int8[0]) == len(typed.embeddings.float_[0])
+        assert typed.meta.api_version.version == "1"
+        (image,) = client.embed(images=[IMAGE], model=at.embedder, input_type="image").embeddings
+        assert len(image) == len(floats.embeddings[0])
+
     def test_rerank(self, at: Endpoint, http: httpx.Client) -> None:
         client = cohere.ClientV2(base_url=at.url, api_key=KEY, httpx_client=http)
         answer = client.rerank(model=at.reranker, query="red bicycle", documents=DOCUMENTS, top_n=2)
@@ -155,6 +185,23 @@ class TestCohere:
         client = cohere.ClientV2(base_url=at.url, api_key=KEY, httpx_client=http)
         with pytest.raises(cohere.NotFoundError, match="model_not_found"):
             client.rerank(model="rerank-v4.0", query="a", documents=["b"])
+
+
+class TestHuggingFace:
+    """TEI's client, on which LangChain's HuggingFaceEndpointEmbeddings and Haystack's API embedders stand."""
+
+    def test_embed(self, at: Endpoint) -> None:
+        with InferenceClient(at.url, token=KEY) as client:
+            vectors = client.feature_extraction(TEXTS)
+            one = client.feature_extraction(TEXTS[0], normalize=True, truncate=True, prompt_name="document")
+        assert vectors.shape[0] == 3
+        np.testing.assert_allclose(lengths(vectors), 1, atol=1e-5)
+        np.testing.assert_allclose(one, vectors[:1], atol=1e-5)
+
+    def test_errors(self, at: Endpoint) -> None:
+        refused = pytest.raises(HfHubHTTPError, match="vectors always have length 1")
+        with InferenceClient(at.url, token=KEY) as client, refused:
+            client.feature_extraction("a", normalize=False)
 
 
 def test_langchain(at: Endpoint, http: httpx.Client) -> None:

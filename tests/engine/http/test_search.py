@@ -19,7 +19,7 @@ from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
 from qvl.engine.protocol import ModelCard
-from qvl.engine.search import embedded, searcher
+from qvl.engine.search import graphs, searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
 from qvl.engine.search.near import Graph
@@ -74,8 +74,8 @@ def test_the_index_is_in_memory_before_anybody_searches(
 
 
 def test_who_ends_does_not_wait_for_a_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Embedded, "_many", lambda self: True)
-    monkeypatch.setattr(embedded, "CHUNK", 1)
+    monkeypatch.setitem(Embedded.__init__.__kwdefaults__, "exact_rows", 2)
+    monkeypatch.setattr(graphs, "CHUNK", 1)
     begun, added, add = threading.Event(), [], Graph.add
 
     def slow(graph: Graph, rows: np.ndarray, codes: np.ndarray) -> None:

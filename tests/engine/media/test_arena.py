@@ -16,9 +16,10 @@ from qvl.engine.errors import ConfigError, TooLarge
 from qvl.engine.media import Visual
 from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import HEADER
+from qvl.engine.media.landing import Landing
 from qvl.engine.model import pixels
 from qvl.engine.model.pixels import SharedPixels
-from tests.engine.media.arenas import BLOCK, CPU, held, image, read
+from tests.engine.media.arenas import BLOCK, CPU, FRAME, held, image, read
 
 
 @pytest.fixture
@@ -121,16 +122,78 @@ def test_more_than_all_of_it_is_refused_at_once(arena: Arena) -> None:
     asyncio.run(go())
 
 
-def test_an_aborted_request_keeps_its_pixels_for_a_while(arena: Arena) -> None:
+def test_what_was_given_away_is_never_read_again(arena: Arena) -> None:
+    """Its old place lies within the pixels of another, which spell nothing but its own old numbers."""
+
     async def go() -> None:
-        (aborted,) = await arena.pin((image(1),))
-        arena.unpin([aborted], read=False)
-        for seed in range(2, 8):
-            async with held(arena, image(seed)):
-                pass
-        assert read(arena, aborted.place) == ([image(1).pixels.tobytes()], [])
+        async with held(arena, image(1)), held(arena, image(2)) as (old,):
+            pass
+        landing = Landing(arena)
+        flat = landing.room(4 * BLOCK - HEADER)
+        assert read(arena, old) == ([image(2).pixels.tobytes()], [0])
+        flat[:] = 0
+        assert read(arena, old)[1] == [0]
 
     asyncio.run(go())
+
+
+def test_nothing_makes_way_in_vain(arena: Arena) -> None:
+    """For what has no room beside what an engine reads, or none at all."""
+    kept = ("image-1-1", "image-3-1", "image-4-1")
+
+    async def go() -> None:
+        for seed in (1, 2, 3, 4):
+            async with held(arena, image(seed)):
+                pass
+        async with held(arena, image(2)):
+            assert arena.room(3 * FRAME) is None
+            waiting = asyncio.create_task(arena.pin((image(9, count=3),)))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            assert arena.room(arena.size) is None
+            assert all(arena.find(digest) for digest in kept)
+        async with asyncio.timeout(10):
+            arena.unpin(await waiting)
+
+    asyncio.run(go())
+
+
+def test_only_as_much_goes_as_is_needed(arena: Arena) -> None:
+    async def go() -> None:
+        for seed in (1, 2, 3, 4, 1):
+            async with held(arena, image(seed)):
+                pass
+        wide = Visual("image", np.zeros((1, 32, 64, 3), np.uint8), (), "wide")
+        async with held(arena, wide) as (place,):
+            assert place.offset == BLOCK
+            assert [arena.find(f"image-{seed}-1") is not None for seed in (1, 2, 3, 4)] == [
+                True,
+                False,
+                False,
+                True,
+            ]
+
+    asyncio.run(go())
+
+
+def test_large_ones_are_copied_beside_the_loop() -> None:
+    """Whoever is given up meanwhile leaves nothing behind."""
+    made = Arena(8 << 20)
+    large = Visual("image", np.full((1, 1024, 2048, 3), 7, np.uint8), (), "large")
+
+    async def go() -> None:
+        asking = asyncio.create_task(made.pin((large, large)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        async with asyncio.timeout(10), held(made, large, large) as (place, same):
+            assert place == same
+            assert read(made, place) == ([large.pixels.tobytes()], [])
+        async with asyncio.timeout(10), held(made, Visual("image", large.pixels + 1, (), "other")):
+            pass
+
+    asyncio.run(go())
+    made.close()
 
 
 def test_no_room_on_disk_is_a_setting_to_change() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from qvl.engine.errors import QvlError, Unprocessable
 from qvl.engine.media import MediaLoader, Visual
 from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import HEADER
-from qvl.engine.media.cache import VisualCache
+from qvl.engine.media.cache import VisualCache, by_anyone
 from qvl.engine.media.decoders import GivenUp
 from qvl.engine.protocol import Content
 
@@ -89,7 +88,7 @@ def test_pixels_are_decoded_to_where_the_engines_read_them(forks, encoded, pictu
 
     visuals, bad = asyncio.run(main())
     assert isinstance(bad, QvlError)
-    assert all(np.shares_memory(visual.pixels, arena._bytes) for visual in visuals)
+    assert all(np.shares_memory(visual.pixels, arena._memory._data) for visual in visuals)
     del visuals
     assert arena.room(arena.size - HEADER) is not None  # nothing is left behind
 
@@ -128,50 +127,48 @@ def test_what_is_being_decoded_is_waited_for(forks, encoded, picture):
     assert all(other[0] is first[0] for (other,) in others)
 
 
-def several(first, second, count=2):
-    """What each of `count` threads gets for the same bytes; the others come while the first is at it."""
+def while_decoding(outcome):
+    """What a second thread finds of bytes that a first is decoding, once that has ended in `outcome`."""
     arena, entered, may_go = Arena(1 << 20), threading.Event(), threading.Event()
     cache = VisualCache(arena, lambda hit: None)
 
     def decode(data, digest):
         entered.set()
         assert may_go.wait(10)
-        return first(arena, digest)
+        if isinstance(outcome, Exception):
+            raise outcome
+        block = arena.room(32 * 32 * 3)
+        return arena.keep(block, Visual("image", arena.flat(block).reshape(1, 32, 32, 3), (), digest))
 
-    with ThreadPoolExecutor(count) as threads:
+    with ThreadPoolExecutor(1) as threads:
         one = threads.submit(cache.decoded, b"x", (), decode)
         assert entered.wait(10)
-        others = [
-            threads.submit(cache.decoded, b"x", (), lambda data, digest: second(arena, digest))
-            for _ in range(count - 1)
-        ]
-        time.sleep(0.1)
+        two = cache.decoded(b"x", (), decode)
+        assert isinstance(two, Future) and not two.done()
         may_go.set()
-        return one, *others
+        return one, two
 
 
-def visual(arena, digest):
-    block = arena.room(32 * 32 * 3)
-    return arena.keep(block, Visual("image", arena.flat(block).reshape(1, 32, 32, 3), (), digest))
-
-
-def failing(error):
-    def decode(arena, digest):
-        raise error
-
-    return decode
+def test_nobody_waits_in_a_thread_for_another():
+    one, two = while_decoding(None)
+    assert two.result(10) is one.result()
 
 
 def test_those_who_wait_get_the_error_too():
-    one, two = several(failing(Unprocessable("broken")), visual)
+    one, two = while_decoding(Unprocessable("broken"))
     assert isinstance(one.exception(), Unprocessable)
-    assert two.exception() is one.exception()
+    assert two.exception(10) is one.exception()
 
 
 def test_what_was_given_up_is_decoded_by_one_of_those_who_wait():
-    one, two, three = several(failing(GivenUp("left")), visual, count=3)
-    assert isinstance(one.exception(), GivenUp)
-    assert two.result() is three.result()
+    _, given_up = while_decoding(GivenUp("left"))
+    _, decoded = while_decoding(None)
+    answers = [given_up, decoded.result(10)]
+
+    async def load():
+        return answers.pop(0)
+
+    assert asyncio.run(by_anyone(load)) is decoded.result()
 
 
 def test_the_pixels_of_one_request_are_bounded(load, encoded, picture):

@@ -6,6 +6,8 @@ import asyncio
 import io
 import os
 import resource
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,8 @@ from PIL import Image
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError, Unavailable
 from qvl.engine.media import MediaLoader
-from qvl.engine.media.decoders import ForkServer
+from qvl.engine.media.decoders import ForkServer, Worker
+from qvl.engine.media.wire import Job, heap
 from qvl.engine.protocol import Content
 
 ONE = MediaConfig(workers=1)
@@ -124,6 +127,18 @@ def test_a_decoder_that_takes_too_long_is_replaced(forks, film, encoded, picture
     assert (first[0].status, first[0].code) == (422, "decode_timeout")
     # A busy machine may be slow with a picture too, though hardly with five.
     assert any(not isinstance(outcome, QvlError) for (outcome,) in others)
+
+
+def test_one_that_stops_in_the_middle_of_an_answer_is_given_up() -> None:
+    """It has sent how long its answer is, and reads nothing that it is asked."""
+    ours, theirs = socket.socketpair()
+    with theirs, subprocess.Popen(["sleep", "60"]) as process:
+        theirs.sendall(b"\x10\0\0\0" + b"\0" * 8)
+        worker, job = Worker(ours, process.pid), Job("image", Limits(decode_seconds=0.3))
+        for body in (b"small", b"large" * 1_000_000):
+            with pytest.raises(OSError, match="timed out"):
+                worker.ask(job, body, lambda: False, heap)
+        worker.kill()
 
 
 def test_memory_is_bounded(own, encoded, picture) -> None:  # type: ignore[no-untyped-def]

@@ -39,7 +39,7 @@ def test_what_has_come_is_found_and_not_written_again(arena: Arena) -> None:
     del first
     again = arena.find("image-1-1")
     assert again is not None and again == image(1) and np.array_equal(again.pixels, image(1).pixels)
-    assert np.shares_memory(again.pixels, arena._bytes)
+    assert np.shares_memory(again.pixels, arena._memory._data)
     assert arena.find("image-2-1") is None
 
     async def go() -> None:
@@ -52,13 +52,18 @@ def test_what_has_come_is_found_and_not_written_again(arena: Arena) -> None:
 def test_what_somebody_waits_for_makes_way_for_a_prompt_only(arena: Arena) -> None:
     waiting = [come(arena, seed) for seed in range(4)]
     late = come(arena, 9)
-    assert not np.shares_memory(late.pixels, arena._bytes)
+    assert not np.shares_memory(late.pixels, arena._memory._data)
 
     async def go() -> None:
         async with held(arena, late) as places:
             assert read(arena, *places) == ([image(9).pixels.tobytes()], [])
-            assert np.shares_memory(late.pixels, arena._bytes)
-        assert [np.shares_memory(each.pixels, arena._bytes) for each in waiting] == [False, True, True, True]
+            assert np.shares_memory(late.pixels, arena._memory._data)
+        assert [np.shares_memory(each.pixels, arena._memory._data) for each in waiting] == [
+            False,
+            True,
+            True,
+            True,
+        ]
         for seed, each in enumerate(waiting):
             async with held(arena, each) as places:
                 assert read(arena, *places) == ([image(seed).pixels.tobytes()], [])

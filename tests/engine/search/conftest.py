@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
+from qvl.engine.protocol import Condition
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Index, Layout
 from qvl.engine.search.qdrant import Qdrant
 
 WIDTH = 32
+Open = Callable[..., Embedded]
 
 
 def layout(**other: object) -> Layout:
@@ -28,6 +30,25 @@ def entry(number: int, /, **metadata: object) -> Entry:
 def unit_rows(count: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def found(index: Embedded, query: np.ndarray, count: int = 10, *where: Condition) -> list[int]:
+    return [int(hit.id[1:]) for hit in index.find(query, count, where)]
+
+
+def built(index: Embedded) -> Embedded:
+    """Once nothing is being built beside, and what was is taken over."""
+    if index._builder is not None:
+        index._builder.join(60)
+        assert not index._builder.is_alive()
+        index.load()
+    return index
+
+
+def graphed(index: Embedded) -> list[int]:
+    """Rows of the graph that searches walk."""
+    near = index._view._near
+    return sorted(near.graph.rows.tolist()) if near is not None and near.graph else []
 
 
 class Local(QdrantClient):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from PIL import Image
 
 from qvl.engine.cli import main
 from qvl.engine.errors import ConfigError, Unavailable
-from qvl.engine.search import ingest
+from qvl.engine.search import commands, ingest
 from qvl.engine.search.embedded import Embedded
 from tests.engine.conftest import QVL, Run, Start, lines_of, write
 from tests.engine.fake_server import vector
@@ -91,6 +93,8 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
         (9, "metadata"),
     ]
     assert {"text": "x"} in [item for item, *_ in held(tmp_path / "index").values()]
+    source.write_text("7")
+    assert "no line is good" in qvl(*command, code=1)
     source.write_text('"fine"')
     qvl(*command)
     assert not (tmp_path / "in.jsonl.errors.jsonl").exists()
@@ -105,6 +109,26 @@ def test_what_is_told_of_bad_lines_has_a_limit(
     assert main(command) == 0
     assert "5 bad lines left out; what was wrong with the first 3: " in capsys.readouterr().err
     assert len(lines_of(tmp_path / "in.jsonl.errors.jsonl")) == 3
+
+
+def test_a_run_that_is_stopped_or_fails_settles_what_it_put(
+    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever serves the index would have to, each at its start."""
+    settled: list[Embedded] = []
+    monkeypatch.setattr(Embedded, "settle", lambda index: settled.append(index))
+    source = write(tmp_path / "in.jsonl", ["fine"])
+    command = ["search", "add", str(source), "--index", str(tmp_path / "index"), "--url", fake().url]
+    for stop, status in ((asyncio.CancelledError(), 143), (Unavailable("gone", code="x"), 1)):
+
+        async def stopped(*_: object, stop: BaseException = stop) -> None:
+            raise stop
+
+        monkeypatch.setattr(commands, "_filled", stopped)
+        settled.clear()
+        with suppress(Unavailable):
+            assert main(command) == status
+        assert len(settled) == 1
 
 
 def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""Replicas that cannot start, or hang: what the supervisor makes of it, and when it gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.replicas.channel import BEAT_SECONDS, Orders
+from qvl.engine.replicas.child import LATE_SECONDS, Child
+from tests.engine.http.fake_replica import STALL_SECONDS
+from tests.engine.http.test_replicas import Start, ready, starting
+from tests.engine.http.test_server import probe, until
+from tests.replicas import metric, replicas
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as run:
+        yield run
+
+
+def test_what_no_replica_can_be_is_told_at_once(start: Start) -> None:
+    server = start("refuse")
+    assert server.wait(60) == 2
+    out, err = server.process.communicate()
+    assert (out, err) == ("", "x is not a checkpoint\n")
+
+
+def test_replicas_that_never_get_ready_end_the_server(start: Start, tmp_path: Path) -> None:
+    server = start("crash")
+    assert server.wait(60) == 3
+    assert "ended 3 times before it was ready (status 9)" in server.process.communicate()[1]
+    assert not list(tmp_path.glob("qvl-metrics-*"))
+
+
+def test_a_replica_that_never_gets_ready_does_not_end_the_others(start: Start, tmp_path: Path) -> None:
+    """A bad GPU, say; though it has failed often before another was ready."""
+    server = start("one_bad")
+    until(lambda: probe(f"{server.url}/health/ready") == 200)
+    assert server.process.stdout
+    assert server.process.stdout.readline().endswith("; 1 of 2 replicas\n")
+    crashes = len(list(tmp_path.glob("crash-*")))
+    until(lambda: len(list(tmp_path.glob("crash-*"))) > crashes)
+    assert server.post("a").status_code == 200
+    assert metric(server, "qvl_ready_replicas") == 1
+    server.signal()
+    assert server.wait() == 0
+    assert "replica 1 has ended (status 9); it starts again in" in server.process.communicate()[1]
+
+
+def test_a_replica_that_hangs_gets_no_more_and_is_replaced(start: Start) -> None:
+    server = ready(start())
+    first, second = replicas(server)
+    first.suspend()
+    time.sleep(LATE_SECONDS + BEAT_SECONDS)  # until then one may still be handed to it
+    for _ in range(10):
+        assert server.post("a").status_code == 200
+    until(lambda: not first.is_running())
+    until(lambda: metric(server, "qvl_ready_replicas") == 2)
+    assert second.is_running()
+    server.signal()
+    assert server.wait() == 0
+    assert f" has been silent for {STALL_SECONDS:g} s" in server.process.communicate()[1]
+
+
+def test_a_process_that_cannot_be_had_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For want of memory, say: it is tried again after a pause, and the others go on."""
+    config = ServerConfig(engine=EngineConfig(embedder="x"))
+
+    async def started() -> tuple[bool, bool, str | None]:
+        child = Child((), Orders(0, config, tmp_path, None))
+        child.start()
+        return child.alive, await child.settled(), child.error
+
+    monkeypatch.setattr("sys.executable", "/no/such")
+    assert asyncio.run(started()) == (False, False, "cannot start a process: No such file or directory")
