@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import deque
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -70,7 +71,7 @@ def check(body: Body, counted: Counted, limits: Limits) -> None:
                 code=f"too_many_{counted}",
             )
         for i, each in enumerate(value):
-            if not isinstance(each, str):
+            if _holds(each):
                 parts.count(each, f"{name}[{i}]")
 
 
@@ -81,29 +82,38 @@ class _Parts:
         self._left = MOST_PARTS
 
     def count(self, value: Any, where: str) -> None:
-        if isinstance(value, msgspec.Struct):
-            for name in _listing(type(value)):
-                self.count(getattr(value, name), f"{where}.{name}")
-        elif isinstance(value, list):
-            if _are_ids(value):
+        # Any JSON may stand in a record, nested as deep as the stack.
+        ahead = deque([(value, where)])
+        while ahead:
+            value, where = ahead.popleft()
+            if isinstance(value, msgspec.Struct):
+                ahead += [(getattr(value, name), f"{where}.{name}") for name in _listing(type(value))]
+            elif isinstance(value, dict):
+                self._take(len(value), where)
+                ahead += [(each, f"{where}.{name[:80]}") for name, each in value.items() if _holds(each)]
+            elif isinstance(value, list) and _are_ids(value):
                 _check_ids(len(value), where)
-                return
-            self._left -= len(value)
-            if self._left < 0:
-                raise TooLarge(
-                    f"over {MOST_PARTS} texts, images, videos and frames in one request; "
-                    "send several requests",
-                    param=where,
-                    code="too_many_parts",
-                )
-            for i, each in enumerate(value):
-                if not isinstance(each, str):
-                    self.count(each, f"{where}[{i}]")
+            elif isinstance(value, list):
+                self._take(len(value), where)
+                ahead += [(each, f"{where}[{i}]") for i, each in enumerate(value) if _holds(each)]
+
+    def _take(self, count: int, where: str) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise TooLarge(
+                f"over {MOST_PARTS} texts, images, videos and frames in one request; send several requests",
+                param=where,
+                code="too_many_parts",
+            )
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, list | dict | msgspec.Struct)
 
 
 @functools.cache
 def _listing(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields that may hold a list, however deep."""
+    """The fields that may hold a list or a record, however deep."""
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     return tuple(each.name for each in info.fields if _may_list(each.type))
@@ -111,7 +121,7 @@ def _listing(kind: type[msgspec.Struct]) -> tuple[str, ...]:
 
 def _may_list(info: inspect.Type) -> bool:
     return any(
-        isinstance(kind, inspect.ListType)
+        isinstance(kind, inspect.ListType | inspect.DictType)
         or (isinstance(kind, inspect.StructType) and bool(_listing(kind.cls)))
         for kind in alternatives(info)
     )
@@ -119,7 +129,7 @@ def _may_list(info: inspect.Type) -> bool:
 
 def _are_ids(values: list[Any]) -> bool:
     """Of a mixture, which is refused, this is as good a guess."""
-    return bool(values) and isinstance(values[0], int)
+    return bool(values) and isinstance(values[0], int | float)
 
 
 def _check_ids(count: int, where: str) -> None:

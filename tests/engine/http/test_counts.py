@@ -9,7 +9,7 @@ import pytest
 
 from qvl.engine.api import counts
 from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, items, messages
+from qvl.engine.dialects import cohere, items, messages, rerank
 from tests.engine.http.conftest import Client
 
 E, R, S = "/v1/embeddings", "/v1/rerank", "/score"
@@ -25,7 +25,7 @@ def client(make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch) -> Clie
     def made(**_: object) -> None:
         raise AssertionError("an item was made")
 
-    for dialect in (cohere, items, messages):
+    for dialect in (cohere, items, messages, rerank):
         monkeypatch.setattr(dialect, "Content", made)
     monkeypatch.setattr(counts, "MOST_PARTS", 8)
     monkeypatch.setattr(counts, "MOST_IDS", 8)
@@ -48,6 +48,8 @@ def refused(client: Client, route: str, body: dict[str, Any]) -> tuple[int, str,
         ("/v2/embed", "texts", "a"),
         ("/v2/embed", "images", "a"),
         ("/v2/embed", "inputs", {}),
+        ("/v1/embed", "texts", "a"),
+        ("/embed", "inputs", "a"),
         ("/v1/multimodalembeddings", "inputs", {}),
     ],
 )
@@ -87,8 +89,27 @@ def test_parts(client: Client, item: dict[str, Any], where: str) -> None:
     assert refused(client, E, {"input": item}) == (*over, f"input{where}")
     assert refused(client, E, {"input": ["a", item]}) == (*over, f"input[1]{where}")
     assert refused(client, R, {"query": item, "documents": ["a"]}) == (*over, f"query{where}")
-    assert refused(client, R, {"query": "a", "documents": item}) == (*over, f"documents{where}")
+    assert refused(client, "/v2/rerank", {"query": "a", "documents": item}) == (*over, f"documents{where}")
     assert refused(client, "/v1/search", {"query": item}) == (*over, f"query{where}")
+
+
+@pytest.mark.parametrize(
+    ("record", "where"),
+    [
+        ({f"key {i}": 1 for i in range(9)}, ""),
+        ({"text": "a", "more": ["a"] * 9}, ".more"),
+        ({"text": "a", "more": [{"deep": ["a"] * 8}]}, ".more[0].deep"),
+    ],
+)
+def test_records(client: Client, record: dict[str, Any], where: str) -> None:
+    body = {"query": "a", "documents": ["a", record]}
+    assert refused(client, R, body) == (413, "too_many_parts", f"documents[1]{where}")
+
+
+def test_a_record_may_be_deep(make: Callable[..., Client]) -> None:
+    deep = b'{"text": "a", "more": ' + b"[" * 800 + b"]" * 800 + b"}"
+    answer = make().post(R, content=b'{"query": "a", "documents": [' + deep + b"]}")
+    assert answer.status_code == 200
 
 
 def test_parts_of_all_items_together(client: Client) -> None:
