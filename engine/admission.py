@@ -7,7 +7,7 @@ comes in, however large, so that nothing can be refused for ever.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import singledispatch
@@ -25,6 +25,8 @@ LEAST_IMAGE_TOKENS = 4
 TOKEN_SIDE = 32
 """Pixels a side of what becomes one token."""
 VIDEO_TOKENS = 4096
+MOST_HEADERS = 512
+"""Of images that are read for an estimate; where there are more, these stand for the others."""
 _SMOOTHING = 0.2
 """Weight of the newest request in the running rate."""
 _MOST_SECONDS = 30.0
@@ -39,15 +41,13 @@ CALLER: ContextVar[str] = ContextVar("caller", default="")
 
 @singledispatch
 def cost(asked: object) -> int:
-    """Estimated tokens of a request or an item."""
+    """Estimated tokens of a request, of an item, or of pairs."""
     raise TypeError(type(asked).__name__)
 
 
 @cost.register
 def _(asked: Content) -> int:
-    text = sum(map(_utf8_bytes, asked.texts)) + _utf8_bytes(asked.instruction or "")
-    media = sum(map(_image_tokens, asked.images)) + VIDEO_TOKENS * len(asked.videos)
-    return TEMPLATE_TOKENS + text // BYTES_PER_TOKEN + media
+    return _of([asked])
 
 
 @cost.register
@@ -57,13 +57,33 @@ def _(asked: Tokens) -> int:
 
 @cost.register
 def _(asked: EmbedRequest) -> int:
-    return sum(map(cost, asked.input))
+    ids = sum(len(item.ids) for item in asked.input if isinstance(item, Tokens))
+    return ids + _of([item for item in asked.input if isinstance(item, Content)])
 
 
 @cost.register
 def _(asked: RerankRequest) -> int:
     """The query counts once: its documents share it."""
-    return cost(asked.query) + sum(map(cost, asked.documents))
+    return _of([asked.query, *asked.documents])
+
+
+@cost.register
+def _(asked: tuple) -> int:  # type: ignore[type-arg]  # of RerankRequest
+    """Pairs share nothing."""
+    return _of([item for each in asked for item in (each.query, *each.documents)])
+
+
+def _of(items: Sequence[Content]) -> int:
+    images = [image for item in items for image in item.images]
+    read = images[:: max(1, -(-len(images) // MOST_HEADERS))]
+    pictures = sum(map(_image_tokens, read)) * len(images) // max(1, len(read))
+    return sum(map(_other_tokens, items)) + pictures
+
+
+def _other_tokens(item: Content) -> int:
+    """All but its images'."""
+    text = sum(map(_utf8_bytes, item.texts)) + _utf8_bytes(item.instruction or "")
+    return TEMPLATE_TOKENS + text // BYTES_PER_TOKEN + VIDEO_TOKENS * len(item.videos)
 
 
 def _utf8_bytes(text: str) -> int:

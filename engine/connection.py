@@ -1,17 +1,27 @@
 """uvicorn's HTTP/1.1 connection, with an end to the patience that it lacks: for a head, for a body that
-nobody reads any more, and for an answer that the client does not take. A body that is being read has the
-request's deadline."""
+nobody reads any more, and for an answer that the client does not take; and with bounds on what it keeps: of
+a head, and of requests that come before the answers of others. A body that is being read has the request's
+deadline."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from qvl.engine.errors import BadRequest, HeadTooLarge, QvlError
+from qvl.engine.response import dump
 
 DAWDLE_SECONDS = 10.0
 """For a request's head from its first byte, for the rest of a body after its answer, and for each
 LEAST_BYTES of an answer to leave."""
 LEAST_BYTES = 1 << 16
+HEAD_BYTES = 1 << 16
+"""Of a request's head; as much may follow its body or stand between two pieces of it."""
+MOST_WAITING = 16
+"""Requests on one connection that wait for the answers of those before them."""
 
 
 class Connection(HttpToolsProtocol):
@@ -22,6 +32,10 @@ class Connection(HttpToolsProtocol):
     _whole = True
     _timer: asyncio.TimerHandle | None = None
     _leaving: asyncio.TimerHandle | None = None
+    _loose = 0
+    """Bytes that came since the last head, or piece of a body, was complete."""
+    _refusal: QvlError | None = None
+    """Why nothing is read any more."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         super().connection_made(transport)
@@ -35,31 +49,91 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        if self._refusal:
+            return
+        self._unset_keepalive_if_required()
+        self._loose += len(data)
+        try:
+            while data:
+                data = self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or BadRequest("this is not HTTP/1.1", code="invalid_http"))
+        if self._loose > HEAD_BYTES:
+            self._refuse(_too_large())
         if self._owed and not self._whole:
             self._wait(DAWDLE_SECONDS)
 
+    def _feed(self, data: bytes) -> bytes:
+        """What is left of `data`: the parser stops at a head that asks for another protocol, as a JDK's
+        client does with `Upgrade: h2c`. That may be ignored: the head is read once more, without it."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as found:
+            version = self.parser.get_http_version().encode()
+            asked = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+            kept = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+            # This one may be done: it takes nothing after `Connection: close`.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            return b"\r\n".join([*asked, *kept, b"", b""]) + data[found.args[0] :]
+        return b""
+
+    def _should_upgrade(self) -> bool:
+        """uvicorn leaves such a head, and what follows it, to another protocol's parser: here, to ours."""
+        return True
+
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MOST_WAITING:
+            raise OverflowError  # the parser stops, and so do we
         self._settle()
         self._owed, self._whole = True, False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._settle()
+        self._loose = 0
+        if self.parser.get_method() == b"CONNECT":
+            raise NotImplementedError  # a tunnel
+        if sum(map(len, chain.from_iterable(self.headers)), len(self.url)) > HEAD_BYTES:
+            self._refusal = _too_large()
+            raise self._refusal
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._loose = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._settle()
-        self._whole = True
+        self._whole, self._loose = True, 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if (left := self.transport.get_write_buffer_size()) and self._leaving is None:
             self._leaving = self.loop.call_later(DAWDLE_SECONDS, self._look, left)
-        if not self._whole and not self.transport.is_closing():
+        # The body of a request behind this one has that request's deadline.
+        if self.cycle.response_complete and not self._whole and not self.transport.is_closing():
             self._owed = True
             self._wait(DAWDLE_SECONDS)
+
+    def _refuse(self, error: QvlError) -> None:
+        """Read no more; requests that have come whole are answered first."""
+        self._refusal, self._loose = error.bare(), 0
+        self._settle()
+        if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
+            self.cycle.keep_alive = False
+            return
+        body = dump(error.body())
+        fields = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + body)
+        self.transport.close()
 
     def _wait(self, seconds: float) -> None:
         """More bytes do not begin the time anew."""
@@ -84,3 +158,9 @@ class Connection(HttpToolsProtocol):
     def _close(self) -> None:
         self._timer = None
         self.transport.close()
+
+
+def _too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"the request line and headers are over {HEAD_BYTES} bytes; send fewer or shorter ones"
+    )

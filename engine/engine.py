@@ -98,9 +98,24 @@ class Engine:
         """Raises QvlError; a query's error always, a document's unless `on_error="skip"`."""
         model = self._model("reranker", request.model)
         with self.admission.admit(cost(request), request.priority):
-            batch = await self._preparer.rerank(request, model.text)
-            read = usage(batch)
-            answers = await self._run(model, batch, request)
+            return await self._ranked(model, request)
+
+    async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
+        """Pairs that one caller asks for at once, of one model: they come in together or not at all. Raises
+        QvlError as `rerank` does; then none of them goes on."""
+        model = self._model("reranker", requests[0].model)
+        with self.admission.admit(cost(requests), requests[0].priority):
+            tasks = [asyncio.ensure_future(self._ranked(model, request)) for request in requests]
+            try:
+                return await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def _ranked(self, model: LLM, request: RerankRequest) -> RerankResult:
+        batch = await self._preparer.rerank(request, model.text)
+        read = usage(batch)
+        answers = await self._run(model, batch, request)
         self.metrics.usage("reranker", len(batch), read)
         return RerankResult(
             model=model.called(request.model),

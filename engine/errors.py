@@ -8,6 +8,7 @@
     ├── UnsupportedMedia      415  not an image or video, or a format not accepted
     ├── Unprocessable         422  well formed, yet cannot be answered (undecodable, too long, refused URL)
     ├── Overloaded            429  carries `retry_after`
+    ├── HeadTooLarge          431  the request line and the headers
     ├── ClientClosed          499
     ├── Unavailable           503  starting, draining, or the engine died
     └── DeadlineExceeded      504
@@ -106,6 +107,11 @@ class Overloaded(QvlError):
     ) -> None:
         super().__init__(message, param=param, code=code)
         self.retry_after = retry_after
+
+
+class HeadTooLarge(RequestError):
+    status = 431
+    code = "head_too_large"
 
 
 class ClientClosed(QvlError):

@@ -67,6 +67,13 @@ def encode(vectors: npt.NDArray[np.float32], kind: Kind) -> list[Vector]:
     return cast("list[Vector]", list(rows))
 
 
+def encode_apart(vectors: npt.NDArray[np.float32], kind: Kind) -> list[Vector]:
+    """`encode` for a thread: rows are JSON already, each made by itself, and the event loop has its turns
+    between them. The JSON writer gives none before it is done."""
+    rows = encode(vectors, kind)
+    return rows if kind.base64 else cast("list[Vector]", [orjson.Fragment(dump(row)) for row in rows])
+
+
 def dump(payload: object) -> bytes:
     """JSON, with numpy rows written straight from their memory."""
     return orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -31,6 +31,10 @@ class Metered:
         with self._counted(request):
             return await self._service.rerank(request)
 
+    async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
+        with self._counted(requests):
+            return await self._service.score(requests)
+
     async def health(self) -> Health:
         return await self._service.health()
 
@@ -38,7 +42,7 @@ class Metered:
         return self._service.models()
 
     @contextmanager
-    def _counted(self, request: EmbedRequest | RerankRequest) -> Iterator[None]:
+    def _counted(self, request: EmbedRequest | RerankRequest | tuple[RerankRequest, ...]) -> Iterator[None]:
         tokens = cost(request)
         self.tokens += tokens
         try:

@@ -89,6 +89,9 @@ class Split:
             raise failures.exceptions[0] from None
         return _merged([task.result() for task in tasks])
 
+    async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
+        return await self._service.score(requests)
+
     async def health(self) -> Health:
         return await self._service.health()
 

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from qvl.engine.api import counts
 from qvl.engine.api.service import Service
 from qvl.engine.config import Limits
 from qvl.engine.dialects import cohere, openai, rerank, search, tei, vectors, vllm, voyage
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import NotFound, TooLarge
 from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
-from qvl.engine.response import dump, encode
+from qvl.engine.response import dump, encode, encode_apart
 from qvl.engine.search.index import Index
 from qvl.engine.search.searcher import Searcher
 
 B = TypeVar("B", bound=Body)
+INLINE_NUMBERS = 1 << 18
+"""An answer of more vectors' components is written beside the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,14 @@ def embed(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = decode(body_type, raw)
+            body = await _decoded(backend, body_type, raw, "items")
             request = parse(body)
-        _within(backend.limits.items, "items", len(request.input), request.input[0].where)
         result = await service.embed(request)
         with service.metrics.stage("render"):
-            return dump(render(body, result, partial(encode, result.vectors)))
+            if result.vectors.size <= INLINE_NUMBERS:
+                return dump(render(body, result, partial(encode, result.vectors)))
+            written = partial(encode_apart, result.vectors)
+            return await asyncio.to_thread(lambda: dump(render(body, result, written)))
 
     return answer
 
@@ -74,9 +79,8 @@ def rank(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = decode(body_type, raw)
+            body = await _decoded(backend, body_type, raw, "documents")
             request = parse(body)
-        _within(backend.limits.documents, "documents", len(request.documents), request.documents[0].where)
         result = await service.rerank(request)
         with service.metrics.stage("render"):
             return dump(render(body, request, result))
@@ -92,17 +96,10 @@ def score(
     async def answer(backend: Backend, raw: bytes) -> bytes:
         service = backend.service
         with service.metrics.stage("parse"):
-            body = decode(body_type, raw)
+            body = await _decoded(backend, body_type, raw, "documents")
             requests = parse(body)
-        pairs = sum(len(request.documents) for request in requests)
-        _within(backend.limits.documents, "documents", pairs, requests[0].documents[0].where)
-        tasks = [asyncio.ensure_future(service.rerank(request)) for request in requests]
-        try:
-            results = await asyncio.gather(*tasks)
-        finally:
-            # The first pair that fails fails the request: its siblings must not run on.
-            for task in tasks:
-                task.cancel()
+        one = len(requests) == 1
+        results = [await service.rerank(requests[0])] if one else await service.score(requests)
         with service.metrics.stage("render"):
             return dump(render(body, results))
 
@@ -112,7 +109,7 @@ def score(
 async def find(backend: Backend, raw: bytes) -> bytes:
     service = backend.service
     with service.metrics.stage("parse"):
-        body = decode(search.SearchBody, raw)
+        body = await _decoded(backend, search.SearchBody, raw, "items")
         request = search.parse(body)
     if request.recall > (most := backend.limits.documents):
         raise TooLarge(
@@ -129,13 +126,12 @@ async def find(backend: Backend, raw: bytes) -> bytes:
         return dump(await asyncio.to_thread(search.render, body, result))
 
 
-def _within(limit: int, name: str, count: int, where: str) -> None:
-    if count > limit:
-        raise TooLarge(
-            f"{count} {name} in one request; at most {limit} (limits.{name}); send several requests",
-            param=where.partition("[")[0],
-            code=f"too_many_{name}",
-        )
+async def _decoded(backend: Backend, body_type: type[B], raw: bytes, counted: counts.Counted) -> B:
+    """The body, once its lists are known to be no longer than the limits."""
+    await counts.check_raw(raw)
+    body = decode(body_type, raw)
+    counts.check(body, counted, backend.limits)
+    return body
 
 
 OPERATIONS = (

@@ -60,6 +60,9 @@ class Replica:
     def rerank(self, request: RerankRequest) -> Coroutine[Any, Any, RerankResult]:
         return self._run(lambda engine: engine.rerank(request))
 
+    def score(self, requests: tuple[RerankRequest, ...]) -> Coroutine[Any, Any, list[RerankResult]]:
+        return self._run(lambda engine: engine.score(requests))
+
     async def health(self) -> Health:
         if self._refusing is not None or self._engine is None:
             return Health(ready=False, reason=self._refusing or "starting")

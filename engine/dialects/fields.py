@@ -51,6 +51,8 @@ _MISSING = re.compile(r"Object missing required field `(.*)`")
 _INVALID = re.compile(r"Invalid (?:enum )?value '?(.*?)'?", re.DOTALL)
 _AT = re.compile(r"(.*?) - at `\$(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(?:\d+|\.\.\.)\]")
+_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])")
+"""The first half of a surrogate pair without the second."""
 _SHOWN = 80
 """Characters of a caller's own text that an error repeats."""
 
@@ -72,8 +74,23 @@ def decode(body: type[B], raw: bytes) -> B:
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8; JSON must be", code="invalid_json") from None
     except msgspec.DecodeError as error:
-        reason = "the body is empty" if not raw else f"the body is not valid JSON: {_short(str(error))}"
-        raise BadRequest(reason, code="invalid_json") from None
+        raise BadRequest(_malformed(raw, str(error)), code="invalid_json") from None
+
+
+def _malformed(raw: bytes, message: str) -> str:
+    if not raw:
+        return "the body is empty"
+    # msgspec looks six bytes ahead, and takes the end of the body for the end of the pair.
+    if "surrogate" in message or ("truncated" in message and _HALF.search(raw[-12:])):
+        message = "a string holds half of a surrogate pair (\\ud800 to \\udfff): cut texts between characters"
+        return f"the body is not valid JSON: {message}"
+    return f"the body is not valid JSON: {_short(message)}"
+
+
+@functools.cache
+def _info(body: type[Body]) -> inspect.Type:
+    """Takes milliseconds to make."""
+    return inspect.type_info(body)
 
 
 def convert(kind: type[B], value: object, where: str) -> B:
@@ -84,6 +101,7 @@ def convert(kind: type[B], value: object, where: str) -> B:
         raise _explain(kind, str(error), where) from None
 
 
+@functools.lru_cache(1024)
 def near(name: str, kind: type[Body]) -> bool:
     """Whether a name is likely to be a misspelt field."""
     return bool(_near(name, kind.__struct_fields__))
@@ -92,7 +110,7 @@ def near(name: str, kind: type[Body]) -> bool:
 def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
     found = _AT.fullmatch(message)
     text, path = found.groups() if found else (message, "")
-    types = list(_at(inspect.type_info(body), path))
+    types = list(_at(_info(body), path))
     param = (where + path).lstrip(".") or None
     if param in REFUSED:
         return BadRequest(
@@ -121,7 +139,7 @@ def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
 
 def _at(info: inspect.Type, path: str) -> Iterator[inspect.Type]:
     """The types that a JSON path may have, through unions, structs and lists."""
-    level = list(_alternatives(info))
+    level = list(alternatives(info))
     for step in _STEP.finditer(path):
         if step[1] is None:
             items = [kind.item_type for kind in level if isinstance(kind, inspect.ListType)]
@@ -130,16 +148,17 @@ def _at(info: inspect.Type, path: str) -> Iterator[inspect.Type]:
             items = [field.type for kind in structs for field in kind.fields if field.encode_name == step[1]]
             if not items and any(kind.tag_field == step[1] for kind in structs):
                 items = [inspect.LiteralType(tuple(kind.tag for kind in structs))]
-        level = [kind for item in items for kind in _alternatives(item)]
+        level = [kind for item in items for kind in alternatives(item)]
     return iter(level)
 
 
-def _alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
+def alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
+    """The types that a type is a union of."""
     if isinstance(info, inspect.UnionType):
         for kind in info.types:
-            yield from _alternatives(kind)
+            yield from alternatives(kind)
     elif isinstance(info, inspect.Metadata):
-        yield from _alternatives(info.type)
+        yield from alternatives(info.type)
     else:
         yield info
 

@@ -22,6 +22,8 @@ from qvl.engine.protocol import Content, RerankRequest, RerankResult
 Flag: TypeAlias = bool | Literal["true", "false"]
 """Xinference's clients write words."""
 
+MOST_MISSPELT = 8
+"""Keys of a record that are compared with an item's; one of more keys is a record."""
 _OF_ITEMS = frozenset(Document.__struct_fields__)
 _RECORD = {"description": "a `Document`; or a record of texts, of which `rank_fields` or `text` are read"}
 # Read as anything first: its keys are the caller's own.
@@ -125,4 +127,5 @@ def _is_item(record: Record, fields: list[str] | None) -> bool:
         return False
     foreign = record.keys() - _OF_ITEMS
     only_text = isinstance(record.get("text"), str) and len(record) - len(foreign) == 1
-    return not foreign or not only_text or any(near(name, Document) for name in foreign)
+    misspelt = len(foreign) <= MOST_MISSPELT and any(near(name, Document) for name in foreign)
+    return not foreign or not only_text or misspelt

@@ -43,9 +43,9 @@ class Bounds(Body):
 
 Rule: TypeAlias = Value | Annotated[list[Value], msgspec.Meta(min_length=1, max_length=500)] | Bounds
 Field: TypeAlias = Value | Annotated[list[Value], msgspec.Meta(max_length=MOST)] | None
-# Read as anything first, so that an error can name the field; the schema still says what is accepted.
+# Read one by one, so that an error can name the field; the schema still says what is accepted.
 _RULE = {"description": "a value, a list of accepted values, or bounds: gt, gte, lt, lte"}
-Filter: TypeAlias = dict[str, Annotated[Any, msgspec.Meta(extra_json_schema=_RULE)]]
+Filter: TypeAlias = dict[str, Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema=_RULE)]]
 
 
 class SearchBody(Body):
@@ -187,9 +187,12 @@ def _named(where: str, fields: dict[str, Any]) -> None:
 
 
 def _checked(value: Any, kind: Any, where: str) -> Any:
+    """`value` is JSON, or what was read of it."""
     try:
+        if isinstance(value, msgspec.Raw):
+            return msgspec.json.decode(value, type=kind)
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text, _, path = str(error).partition(" - at `$")
         where += path.rstrip("`")
         raise BadRequest(f"{where}: {text}", param=where) from None

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qvl.engine import admission as module
 from qvl.engine.admission import IMAGE_TOKENS, TEMPLATE_TOKENS, Admission, cost
 from qvl.engine.errors import Overloaded
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest, Tokens
@@ -23,6 +24,19 @@ def test_a_query_is_counted_once_for_all_its_documents() -> None:
     query, document = Content(images=("url",)), Content(texts=("d" * 40,))
     asked = RerankRequest(query=query, documents=(document,) * 10)
     assert cost(asked) == cost(query) + 10 * cost(document)
+
+
+def test_few_of_many_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def image_size(source: str) -> tuple[int, int]:
+        read.append(source)
+        return 320, 320
+
+    monkeypatch.setattr(module, "image_size", image_size)
+    items = (Content(images=("a",) * 32),) * 2048
+    assert cost(EmbedRequest(input=items)) == 2048 * (TEMPLATE_TOKENS + 32 * 100)
+    assert len(read) == module.MOST_HEADERS
 
 
 def test_over_the_limit_is_refused_with_a_time() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qvl.engine.dialects.vectors import Kind
-from qvl.engine.response import convert, dump, encode, int8_scale
+from qvl.engine.response import convert, dump, encode, encode_apart, int8_scale
 
 
 def unit(rows: int, width: int, seed: int = 0) -> np.ndarray:
@@ -57,7 +57,9 @@ def test_bits(width: int, seed: int) -> None:
 def test_lists_and_base64_say_the_same(dtype: str) -> None:
     rows = unit(3, 64)[:, :24]  # a cut is not contiguous
     listed = json.loads(dump(encode(rows, Kind(dtype))))  # type: ignore[arg-type]
+    assert dump(encode_apart(rows, Kind(dtype))) == dump(encode(rows, Kind(dtype)))  # type: ignore[arg-type]
     coded = encode(rows, Kind(dtype, True))  # type: ignore[arg-type]
+    assert encode_apart(rows, Kind(dtype, True)) == coded  # type: ignore[arg-type]
     numbers = {"float32": "<f4", "float16": "<f2", "binary": "i1", "ubinary": "u1"}.get(dtype, dtype)
     for some, other in zip(listed, coded, strict=True):
         np.testing.assert_array_equal(

@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 import pytest
+from msgspec import inspect
 
-from qvl.engine.dialects import openai, rerank
-from qvl.engine.dialects.fields import decode
+from qvl.engine.dialects import fields, openai, rerank, search
+from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import BadRequest
 from qvl.engine.response import dump
 
@@ -50,6 +51,56 @@ def test_messages(body: Any, param: str | None, message: str) -> None:
     error = refusal(body)
     assert error.param == param
     assert message in error.message
+
+
+@pytest.mark.parametrize(
+    "text", ["\\ud800", "\\uD800a", "\\udbff\\n", "\\udc00", "\\ud800\\ud800", "\\ud83d and more text"]
+)
+def test_half_a_character(text: str) -> None:
+    with pytest.raises(BadRequest, match="half of a surrogate pair") as caught:
+        decode(openai.EmbeddingsBody, b'{"input":"%b"}' % text.encode())
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"input":"a', b'{"input":"\\ud83d', b'{"input":"\\ud83d\\ude00', b'{"input":"a"']
+)
+def test_a_body_that_is_cut(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="Input data was truncated"):
+        decode(openai.EmbeddingsBody, body)
+
+
+@pytest.mark.parametrize(
+    ("rules", "param"),
+    [
+        (b'{"year": 1e999}', "filter.year"),
+        (b'{"kind": 1, "year": {"gte": 1e999}}', "filter.year.gte"),
+        (b'{"kind": 1, "year": [1, 1e999]}', "filter.year[1]"),
+        (b'{"kind": "\xff"}', "filter.kind"),
+    ],
+)
+def test_the_field_of_a_filter_is_named(rules: bytes, param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        search.parse(decode(search.SearchBody, b'{"query": "a", "filter": %b}' % rules))
+    assert caught.value.param == param
+
+
+def test_what_bodies_may_be_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes milliseconds, and a bad body is cheap to send."""
+
+    class Fresh(Body):
+        number: int
+
+    looked: list[type] = []
+
+    def type_info(kind: type) -> inspect.Type:
+        looked.append(kind)
+        return inspect.StructType(Fresh, ())
+
+    monkeypatch.setattr(fields.inspect, "type_info", type_info)
+    for _ in range(3):
+        refusal({"number": "1"}, Fresh)
+    assert looked == [Fresh]
 
 
 def test_a_missing_field_is_named() -> None:

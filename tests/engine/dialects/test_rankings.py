@@ -170,3 +170,13 @@ class TestScore:
         assert answer["data"][0]["score"] == pytest.approx(0.26894142)
         assert answer["data"][5] == {"index": 5, "object": "error", "error": wrong.entry()}
         assert answer["usage"]["total_tokens"] == 9
+
+
+def test_a_record_of_many_keys_is_no_misspelt_item() -> None:
+    """To compare each of them would take a server's time."""
+    few = {"text": "a", "texts": "b"}
+    with pytest.raises(BadRequest, match="did you mean `text`"):
+        rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [few]})))
+    many = few | {f"key {i}": i for i in range(rerank.MOST_MISSPELT)}
+    asked = rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [many]})))
+    assert asked.documents[0].texts == ("a",)

@@ -65,6 +65,9 @@ class FakeEngine:
         logits[list(errors)] = -np.inf
         return RerankResult(model=RERANKER, logits=logits, usage=Usage(text_tokens=7), errors=errors)
 
+    async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
+        return [await self.rerank(request) for request in requests]
+
     async def health(self) -> Health:
         return self.ready
 

@@ -110,6 +110,20 @@ def test_a_slow_body_within_the_deadline_is_served(live: str) -> None:
         assert b" 200 " in sock.recv(1000)
 
 
+def test_so_is_one_that_began_before_the_answer_of_another(live: str) -> None:
+    body = b'{"input": "a"}'
+    one = head(len(body), "authorization: Bearer k") + body
+    with connect(live) as sock:
+        sock.sendall(one + one[:-1])
+        time.sleep(2 * DAWDLE)
+        sock.sendall(one[-1:])
+        said = b""
+        while said.count(b'"usage"') < 2:
+            said += (got := sock.recv(1 << 16))
+            assert got
+        assert said.count(b" 200 OK") == 2
+
+
 def test_a_connection_is_used_again(live: str) -> None:
     with httpx.Client(base_url=live, headers={"authorization": "Bearer k"}) as client:
         for _ in range(3):

@@ -1,0 +1,183 @@
+"""HTTP/1.1 as clients bend it: heads without end, requests on top of each other, another protocol."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+
+import pytest
+
+from qvl.engine.connection import HEAD_BYTES, MOST_WAITING
+from tests.engine.http.test_edge import E, connect, head
+
+GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+BODY = b'{"input": "a"}'
+POST = head(len(BODY)) + BODY
+CHUNKED = f"POST {E} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n".encode()
+
+
+def rest(sock: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    return b"".join(iter(lambda: sock.recv(1 << 16), b""))
+
+
+def statuses(said: bytes) -> list[int]:
+    return [int(each) for each in re.findall(rb"HTTP/1.1 (\d+) ", said)]
+
+
+def answer(sock: socket.socket) -> tuple[int, bytes]:
+    """The next one on a connection that is kept."""
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += (got := sock.recv(1))
+        assert got, "closed"
+    length = int(re.search(rb"content-length: (\d+)", said)[1])
+    return statuses(said)[0], sock.recv(length, socket.MSG_WAITALL)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * HEAD_BYTES,
+        b"GET / HTTP/1.1\r\nx: " + b"a" * HEAD_BYTES,
+        b"GET / HTTP/1.1\r\nx: " + b"a" * HEAD_BYTES + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * (HEAD_BYTES // 6),
+    ],
+    ids=["target", "header", "whole", "headers"],
+)
+def test_a_head_has_a_bound(live: str, head: bytes) -> None:
+    with connect(live) as sock:
+        sock.sendall(head[:1000])
+        sock.sendall(head[1000:])
+        fields, _, body = rest(sock).partition(b"\r\n\r\n")
+    assert statuses(fields) == [431]
+    assert b"connection: close" in fields
+    assert json.loads(body)["error"]["code"] == "head_too_large"
+
+
+@pytest.mark.parametrize("start", [b"1\r\n{\r\n0\r\nx: ", b"1;"], ids=["trailer", "extension"])
+def test_so_has_what_stands_around_a_body(live: str, start: bytes) -> None:
+    with connect(live) as sock:
+        sock.sendall(CHUNKED + b"\r\n" + start)
+        with pytest.raises(OSError):
+            for _ in range(500):
+                sock.sendall(b"a" * HEAD_BYTES)
+
+
+def test_what_is_below_the_bound_is_served(live: str) -> None:
+    with connect(live) as sock:
+        for _ in range(2):
+            sock.sendall(head(len(BODY), "x: " + "a" * (HEAD_BYTES - 1000)) + BODY)
+            assert answer(sock)[0] == 200
+
+
+def test_a_body_of_many_small_chunks_is_served(live: str) -> None:
+    spaces = b"1\r\n \r\n" * HEAD_BYTES
+    with connect(live) as sock:
+        sock.sendall(CHUNKED + b"\r\n" + spaces + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
+        assert answer(sock)[0] == 200
+
+
+def test_requests_on_top_of_each_other(live: str) -> None:
+    with connect(live) as sock:
+        sock.sendall(POST + GET * MOST_WAITING)
+        assert [answer(sock)[0] for _ in range(1 + MOST_WAITING)] == [200] * (1 + MOST_WAITING)
+        sock.sendall(POST)
+        assert answer(sock)[0] == 200
+
+
+def test_too_many_of_them_are_not_kept(live: str) -> None:
+    """Those that came first are answered."""
+    with connect(live) as sock:
+        sock.sendall(POST + GET * 1000)
+        said = rest(sock)
+    assert statuses(said) == [200] * (1 + MOST_WAITING)
+    assert said.count(b"connection: close") == 1
+
+
+def test_what_comes_before_nonsense_is_answered(live: str) -> None:
+    with connect(live) as sock:
+        sock.sendall(POST + GET + b"nonsense\r\n\r\n")
+        assert statuses(rest(sock)) == [200, 200]
+
+
+def test_nonsense(live: str) -> None:
+    with connect(live) as sock:
+        sock.sendall(b"nonsense\r\n\r\n")
+        fields, _, body = rest(sock).partition(b"\r\n\r\n")
+    assert statuses(fields) == [400]
+    assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+H2C = (
+    "connection: Upgrade, HTTP2-Settings",
+    "upgrade: h2c",
+    "http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+PLAIN = "\r\n".join((f"POST {E} HTTP/1.1", "host: x", *H2C)).encode() + b"\r\n"
+LENGTH = PLAIN + b"content-length: %d\r\n" % len(BODY)
+PIECES = PLAIN + b"transfer-encoding: chunked\r\n"
+IN_PIECES = b"6\r\n" + BODY[:6] + b"\r\n%x\r\n" % len(BODY[6:]) + BODY[6:] + b"\r\n0\r\n\r\n"
+
+
+class TestAnotherProtocol:
+    """What the JDK's HttpClient sends over plain http, as LangChain4j and Spring AI do."""
+
+    @pytest.mark.parametrize(
+        ("head", "body"), [(LENGTH, BODY), (PIECES, IN_PIECES)], ids=["length", "chunked"]
+    )
+    @pytest.mark.parametrize("cuts", [(), (30,), (-1,), (-3, -1), (-len(IN_PIECES),)], ids=str)
+    def test_is_not_spoken(self, live: str, head: bytes, body: bytes, cuts: tuple[int, ...]) -> None:
+        whole = head + b"\r\n" + body
+        with connect(live) as sock:
+            for _ in range(3):
+                at = 0
+                for cut in (*cuts, len(whole)):
+                    cut %= len(whole) + 1
+                    sock.sendall(whole[at:cut])
+                    at = cut
+                    time.sleep(0.02)
+                assert answer(sock)[0] == 200
+            sock.sendall(POST)
+            assert answer(sock)[0] == 200
+
+    @pytest.mark.parametrize(
+        ("head", "body"), [(LENGTH, BODY), (PIECES, IN_PIECES)], ids=["length", "chunked"]
+    )
+    def test_after_the_server_has_said_to_go_on(self, live: str, head: bytes, body: bytes) -> None:
+        with connect(live) as sock:
+            for _ in range(2):
+                sock.sendall(head + b"expect: 100-continue\r\n\r\n")
+                assert sock.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                sock.sendall(body)
+                assert answer(sock)[0] == 200
+
+    def test_several_at_once(self, live: str) -> None:
+        one = LENGTH + b"\r\n" + BODY
+        with connect(live) as sock:
+            sock.sendall(one * 3 + POST)
+            assert [answer(sock)[0] for _ in range(4)] == [200] * 4
+
+    def test_many_at_once(self, live: str) -> None:
+        with connect(live) as sock:
+            sock.sendall((LENGTH + b"\r\n" + BODY) * 500)
+            assert statuses(rest(sock)) == [200] * (1 + MOST_WAITING)
+
+    def test_without_a_body(self, live: str) -> None:
+        with connect(live) as sock:
+            for _ in range(2):
+                sock.sendall(GET[:-2] + "\r\n".join((*H2C, "", "")).encode())
+                assert answer(sock)[0] == 200
+
+    def test_close_is_still_heard(self, live: str) -> None:
+        with connect(live) as sock:
+            sock.sendall(LENGTH.replace(b"Upgrade,", b"close, Upgrade,") + b"\r\n" + BODY)
+            assert statuses(rest(sock)) == [200]
+
+    @pytest.mark.parametrize("target", ["x:443", "/health/live", "http://x/health/live"])
+    def test_no_tunnel(self, live: str, target: str) -> None:
+        with connect(live) as sock:
+            sock.sendall(f"CONNECT {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            assert statuses(rest(sock)) == [400]

@@ -1,0 +1,100 @@
+"""Pairs of one request: admitted together, given back together, none of them left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from qvl.engine.admission import cost
+from qvl.engine.api import create_app
+from qvl.engine.config import EngineConfig, Limits, ServerConfig
+from qvl.engine.engine import Engine
+from qvl.engine.errors import Overloaded, QvlError, Unprocessable
+from qvl.engine.metrics import Metrics
+from qvl.engine.prepare import Outcome, Ready
+from qvl.engine.protocol import Content, RerankRequest
+from qvl.engine.tokens import Prompt
+
+WORDS = Content(texts=("word " * 40,))
+PAIRS = (RerankRequest(query=WORDS, documents=(WORDS,)),) * 30
+
+
+class Model:
+    """A reranker that answers once it may."""
+
+    checkpoint = SimpleNamespace(role="reranker", path="", dimensions=1)
+    text = None
+    names = ("it",)
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+        self.running = 0
+
+    def called(self, name: str | None) -> str:
+        return name or "it"
+
+    async def run(self, ready: list[Ready], priority: str, name: str | None) -> list[Any]:
+        self.running += 1
+        try:
+            await self.may.wait()
+            await asyncio.sleep(0)
+        finally:
+            self.running -= 1
+        return [np.ones(1, np.float32) for _ in ready]
+
+
+class Preparer:
+    async def rerank(self, request: RerankRequest, side: object) -> list[Outcome]:
+        if request.query.texts == ("!bad",):
+            raise Unprocessable("cannot be read")
+        return [Ready(Prompt([1, 2]), ()) for _ in request.documents]
+
+
+def serving() -> tuple[Engine, Model]:
+    """As much at once as three of the pairs."""
+    model = Model()
+    config = EngineConfig(reranker="it", limits=Limits(queue_tokens=3 * cost(PAIRS[0])))
+    return Engine(config, [model], Preparer(), Metrics()), model
+
+
+def test_many_come_in_where_nothing_else_is() -> None:
+    engine, model = serving()
+    model.may.set()
+    client = TestClient(create_app(engine, ServerConfig(engine=engine.config)))
+    answer = client.post("/score", json={"queries": ["word " * 40] * 30, "documents": ["word " * 40] * 30})
+    assert answer.status_code == 200
+    assert len(answer.json()["data"]) == 30
+
+
+def test_they_come_in_together() -> None:
+    async def run() -> None:
+        engine, model = serving()
+        asked = asyncio.create_task(engine.score(PAIRS))
+        await asyncio.sleep(0.01)
+        assert engine.admission.held == cost(PAIRS) == len(PAIRS) * cost(PAIRS[0])
+        assert model.running == len(PAIRS)
+        with pytest.raises(Overloaded):
+            await engine.score(PAIRS[:2])
+        model.may.set()
+        results = await asked
+        assert [result.logits.tolist() for result in results] == [[1.0]] * len(PAIRS)
+        assert engine.admission.held == 0
+
+    asyncio.run(run())
+
+
+def test_one_that_fails_ends_the_others() -> None:
+    async def run() -> None:
+        engine, model = serving()
+        bad = RerankRequest(query=Content(texts=("!bad",)), documents=(WORDS,))
+        with pytest.raises(QvlError, match="cannot be read"):
+            await engine.score((*PAIRS, bad))
+        await asyncio.sleep(0.01)
+        assert (engine.admission.held, model.running) == (0, 0)
+
+    asyncio.run(run())
