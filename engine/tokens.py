@@ -140,10 +140,10 @@ class PromptTokenizer:
         """Ids that a caller made: fed as they are. Raises BadRequest or Unprocessable."""
         if not ids:
             raise BadRequest("an empty list of token ids has no last token", param=where)
-        if max(ids) >= self.vocab_size or min(ids) < 0:
-            raise BadRequest(f"token ids must be from 0 to {self.vocab_size - 1}", param=where)
         if len(ids) > self.max_length:
             raise _too_long(len(ids), self.max_length, where)
+        if max(ids) >= self.vocab_size or min(ids) < 0:
+            raise BadRequest(f"token ids must be from 0 to {self.vocab_size - 1}", param=where)
         return Prompt(list(ids))
 
     def _widen(self, ids: list[int], visuals: Sequence[Shaped], where: str) -> list[int]:
