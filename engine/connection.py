@@ -9,7 +9,7 @@ import asyncio
 from itertools import chain
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from qvl.engine.errors import BadRequest, HeadTooLarge, QvlError
 from qvl.engine.response import dump
@@ -34,6 +34,8 @@ class Connection(HttpToolsProtocol):
     _leaving: asyncio.TimerHandle | None = None
     _loose = 0
     """Bytes that came since the last head, or piece of a body, was complete."""
+    _before: RequestResponseCycle | None = None
+    """The request before the newest one."""
     _refusal: QvlError | None = None
     """Why nothing is read any more."""
 
@@ -97,6 +99,7 @@ class Connection(HttpToolsProtocol):
         if sum(map(len, chain.from_iterable(self.headers)), len(self.url)) > HEAD_BYTES:
             self._refusal = _too_large()
             raise self._refusal
+        self._before = self.cycle
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -121,6 +124,9 @@ class Connection(HttpToolsProtocol):
         """Read no more; requests that have come whole are answered first."""
         self._refusal, self._loose = error.bare(), 0
         self._settle()
+        if self._before is not None and self.cycle.more_body and self.pipeline:
+            self.pipeline.popleft()  # it came behind others, and not whole
+            self.cycle = self._before
         if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
             self.cycle.keep_alive = False
             return

@@ -66,7 +66,9 @@ class Gateway:
         path = scope["path"]
         if path == "/health/live":
             await reply(send, 200, dump({"status": "live"}))
-        elif scope["method"] == "GET" and (path in READY_PATHS or (path + "/").startswith(_MODELS + "/")):
+        elif scope["method"] in ("GET", "HEAD") and (
+            path.rstrip("/") in READY_PATHS or (path + "/").startswith(_MODELS + "/")
+        ):
             await self._both(scope, send)
         else:
             await self._forward(scope, receive, send)

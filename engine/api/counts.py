@@ -17,20 +17,29 @@ from qvl.engine.errors import TooLarge
 
 MOST_PARTS = 1 << 17
 """Texts, images, videos and frames of all items of a request; twice the images that 2,048 items may have."""
+MOST_KEYS = 3 * MOST_PARTS
+"""Of all records among them."""
 MOST_IDS = 1 << 18
 """Token ids of one item: what the longest context of any Qwen3-VL holds."""
-
 MOST_VALUES = 1 << 21
-"""Of a body's JSON, numbers not counted: they are small, and a text's token ids are many."""
+"""Keys and values of a body's JSON, numbers not counted: they are small, and a text's token ids are many."""
 _BLOCK = 1 << 20
+_HOLDING = (list, dict, msgspec.Struct)
+_ITEMS = frozenset(
+    {
+        *("input", "inputs", "texts", "images", "items", "documents", "queries"),
+        *("text_1", "text_2", "data_1", "data_2"),
+    }
+)
+"""Fields that list items."""
 
 Counted: TypeAlias = Literal["items", "documents"]
 
 
 async def check_raw(raw: bytes) -> None:
     """Raises TooLarge for JSON that would take thirty times its bytes, and the event loop meanwhile."""
-    # A value and its comma have three bytes at least, and most large bodies have few commas.
-    if len(raw) <= 3 * MOST_VALUES or raw.count(b",") <= MOST_VALUES:
+    # A value and its comma have three bytes at least, and most large bodies are few long strings.
+    if len(raw) <= 3 * MOST_VALUES or raw.count(b",") + raw.count(b":") <= MOST_VALUES:
         return
     if await asyncio.to_thread(_values, raw) > MOST_VALUES:
         raise TooLarge(
@@ -39,15 +48,15 @@ async def check_raw(raw: bytes) -> None:
 
 
 def _values(raw: bytes) -> int:
-    """Commas outside strings that follow something else than a number; no more than tells enough."""
+    """Outside strings, colons and the commas that follow no number; no more than tells enough."""
     plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     found, within = 0, np.False_
     for start in range(0, len(plain), _BLOCK):
         block = np.frombuffer(plain[start : start + _BLOCK], np.uint8)
         inside = np.logical_xor.accumulate(block == ord('"')) ^ within
-        commas = (block == ord(",")) & ~inside
+        commas, colons = ((block == ord(sign)) & ~inside for sign in ",:")
         digits = block - np.uint8(ord("0")) < 10
-        found += int(np.count_nonzero(commas[1:] & ~digits[:-1]))
+        found += int(np.count_nonzero(colons)) + int(np.count_nonzero(commas[1:] & ~digits[:-1]))
         within = inside[-1]
         if found > MOST_VALUES:
             break
@@ -60,7 +69,9 @@ def check(body: Body, counted: Counted, limits: Limits) -> None:
     parts = _Parts()
     for name in _listing(type(body)):
         value = getattr(body, name)
-        if not isinstance(value, list) or _are_ids(value):
+        if not isinstance(value, _HOLDING):
+            continue
+        if not isinstance(value, list) or not _lists_items(name, value):
             parts.count(value, name)
             continue
         if len(value) > most:
@@ -71,15 +82,20 @@ def check(body: Body, counted: Counted, limits: Limits) -> None:
                 code=f"too_many_{counted}",
             )
         for i, each in enumerate(value):
-            if _holds(each):
+            if isinstance(each, _HOLDING):
                 parts.count(each, f"{name}[{i}]")
+
+
+def _lists_items(name: str, value: list[Any]) -> bool:
+    conversations = name == "messages" and bool(value) and isinstance(value[0], list)
+    return conversations or (name in _ITEMS and not _are_ids(value))
 
 
 class _Parts:
     """Of one request."""
 
     def __init__(self) -> None:
-        self._left = MOST_PARTS
+        self._parts = self._keys = 0
 
     def count(self, value: Any, where: str) -> None:
         # Any JSON may stand in a record, nested as deep as the stack.
@@ -87,28 +103,27 @@ class _Parts:
         while ahead:
             value, where = ahead.popleft()
             if isinstance(value, msgspec.Struct):
-                ahead += [(getattr(value, name), f"{where}.{name}") for name in _listing(type(value))]
+                fields = ((name, getattr(value, name)) for name in _listing(type(value)))
+                ahead += [(each, f"{where}.{name}") for name, each in fields if isinstance(each, _HOLDING)]
             elif isinstance(value, dict):
-                self._take(len(value), where)
-                ahead += [(each, f"{where}.{name[:80]}") for name, each in value.items() if _holds(each)]
-            elif isinstance(value, list) and _are_ids(value):
+                self._keys += len(value)
+                _bounded(self._keys, MOST_KEYS, "keys of records", where)
+                named = [(name[:80], each) for name, each in value.items() if isinstance(each, _HOLDING)]
+                ahead += [(each, f"{where}.{name}") for name, each in named]
+            elif _are_ids(value):
                 _check_ids(len(value), where)
-            elif isinstance(value, list):
-                self._take(len(value), where)
-                ahead += [(each, f"{where}[{i}]") for i, each in enumerate(value) if _holds(each)]
-
-    def _take(self, count: int, where: str) -> None:
-        self._left -= count
-        if self._left < 0:
-            raise TooLarge(
-                f"over {MOST_PARTS} texts, images, videos and frames in one request; send several requests",
-                param=where,
-                code="too_many_parts",
-            )
+            else:
+                self._parts += len(value)
+                _bounded(self._parts, MOST_PARTS, "texts, images, videos and frames", where)
+                held = [(i, each) for i, each in enumerate(value) if isinstance(each, _HOLDING)]
+                ahead += [(each, f"{where}[{i}]") for i, each in held]
 
 
-def _holds(value: Any) -> bool:
-    return isinstance(value, list | dict | msgspec.Struct)
+def _bounded(count: int, most: int, what: str, where: str) -> None:
+    if count > most:
+        raise TooLarge(
+            f"over {most} {what} in one request; send several requests", param=where, code="too_many_parts"
+        )
 
 
 @functools.cache

@@ -101,9 +101,13 @@ def convert(kind: type[B], value: object, where: str) -> B:
         raise _explain(kind, str(error), where) from None
 
 
-@functools.lru_cache(1024)
 def near(name: str, kind: type[Body]) -> bool:
     """Whether a name is likely to be a misspelt field."""
+    return len(name) <= _SHOWN and _is_near(name, kind)
+
+
+@functools.lru_cache(1024)
+def _is_near(name: str, kind: type[Body]) -> bool:
     return bool(_near(name, kind.__struct_fields__))
 
 

@@ -22,9 +22,9 @@ from qvl.engine.protocol import Content, RerankRequest, RerankResult
 Flag: TypeAlias = bool | Literal["true", "false"]
 """Xinference's clients write words."""
 
-MOST_MISSPELT = 8
+MOST_MISSPELT = 4
 """Keys of a record that are compared with an item's; one of more keys is a record."""
-_OF_ITEMS = frozenset(Document.__struct_fields__)
+_OF_ITEMS = frozenset((*Document.__struct_fields__, "instruction"))
 _RECORD = {"description": "a `Document`; or a record of texts, of which `rank_fields` or `text` are read"}
 # Read as anything first: its keys are the caller's own.
 Record: TypeAlias = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema=_RECORD)]

@@ -65,10 +65,12 @@ def render_embed(body: EmbedBody, result: EmbedResult, encode: vectors.Encode) -
     return encode(vectors.Kind())
 
 
-def render_rerank(result: RerankResult, *, raw: bool, echo: Sequence[Content] | None) -> RerankResponse:
+def render_rerank(
+    result: RerankResult, *, top_n: int | None, raw: bool, echo: Sequence[Content] | None
+) -> RerankResponse:
     """`echo`: the documents, of which the texts are shown."""
     answer: RerankResponse = []
-    for entry in ranking.ranked(result, raw=raw):
+    for entry in ranking.ranked(result, top_n=top_n, raw=raw):
         shown: Ranked = {"index": entry["index"], "score": entry["relevance_score"]}
         if echo is not None:
             shown["text"] = "".join(echo[entry["index"]].texts)

@@ -90,7 +90,7 @@ def render_rerank(
 ) -> RerankResponse | tei.RerankResponse:
     if body.texts is not None:
         shown = request.documents if body.return_text else None
-        return tei.render_rerank(result, raw=body.raw(), echo=shown)
+        return tei.render_rerank(result, top_n=body.top_n or None, raw=body.raw(), echo=shown)
     echo = None if body.return_documents is False else request.documents
     best = ranking.ranked(result, top_n=body.top_n or None, raw=body.raw(), echo=echo)
     return {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvl.engine.dialects import cohere, rerank, vllm
+from qvl.engine.dialects import cohere, fields, rerank, vllm
 from qvl.engine.dialects.fields import decode
 from qvl.engine.dialects.ranking import NOT_ECHOED
 from qvl.engine.errors import BadRequest, Unprocessable
@@ -180,3 +180,10 @@ def test_a_record_of_many_keys_is_no_misspelt_item() -> None:
     many = few | {f"key {i}": i for i in range(rerank.MOST_MISSPELT)}
     asked = rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [many]})))
     assert asked.documents[0].texts == ("a",)
+
+
+def test_a_callers_long_keys_are_not_kept() -> None:
+    before = fields._is_near.cache_info().currsize
+    long = {"text": "a", "k" * 1000: "v"}
+    rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [long]})))
+    assert fields._is_near.cache_info().currsize == before

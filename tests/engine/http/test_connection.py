@@ -103,6 +103,15 @@ def test_what_comes_before_nonsense_is_answered(live: str) -> None:
         assert statuses(rest(sock)) == [200, 200]
 
 
+@pytest.mark.parametrize("whole", [1, 3])
+def test_what_comes_before_half_a_request_is_answered(live: str, whole: int) -> None:
+    with connect(live) as sock:
+        sock.sendall(POST * whole + CHUNKED + b"\r\nnonsense\r\n")
+        said = rest(sock)
+    assert statuses(said) == [200] * whole
+    assert said.count(b'"usage"') == whole
+
+
 def test_nonsense(live: str) -> None:
     with connect(live) as sock:
         sock.sendall(b"nonsense\r\n\r\n")

@@ -28,6 +28,7 @@ def client(make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch) -> Clie
     for dialect in (cohere, items, messages, rerank):
         monkeypatch.setattr(dialect, "Content", made)
     monkeypatch.setattr(counts, "MOST_PARTS", 8)
+    monkeypatch.setattr(counts, "MOST_KEYS", 20)
     monkeypatch.setattr(counts, "MOST_IDS", 8)
     return make(limits=Limits(items=4, documents=4))
 
@@ -96,14 +97,25 @@ def test_parts(client: Client, item: dict[str, Any], where: str) -> None:
 @pytest.mark.parametrize(
     ("record", "where"),
     [
-        ({f"key {i}": 1 for i in range(9)}, ""),
+        ({f"key {i}": 1 for i in range(21)}, ""),
         ({"text": "a", "more": ["a"] * 9}, ".more"),
         ({"text": "a", "more": [{"deep": ["a"] * 8}]}, ".more[0].deep"),
+        ({"text": "a", "more": [{str(i): i for i in range(9)}] * 3}, ".more[2]"),
     ],
 )
 def test_records(client: Client, record: dict[str, Any], where: str) -> None:
     body = {"query": "a", "documents": ["a", record]}
     assert refused(client, R, body) == (413, "too_many_parts", f"documents[1]{where}")
+
+
+def test_lists_of_no_items_have_no_limit_of_theirs(make: Callable[..., Client]) -> None:
+    client = make(limits=Limits(items=1, documents=1))
+    for route, body in (
+        (E, {"messages": [{"role": "system", "content": "a"}, USER]}),
+        ("/v2/embed", {"texts": ["a"], "embedding_types": ["float", "int8"]}),
+        (R, {"query": "a", "documents": [{"title": "a", "body": "b"}], "rank_fields": ["title", "body"]}),
+    ):
+        assert client.post(route, json=body).status_code == 200, route
 
 
 def test_a_record_may_be_deep(make: Callable[..., Client]) -> None:
@@ -135,6 +147,13 @@ def test_token_ids(client: Client) -> None:
 def test_values(make: Callable[..., Client], value: bytes) -> None:
     """Refused before any of them is made."""
     body = b'{"input": [' + b",".join([value] * (MANY + 100)) + b"]}"
+    answer = make().post(E, content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_values")
+
+
+def test_keys(make: Callable[..., Client]) -> None:
+    """Of numbers, whose commas do not count."""
+    body = b'{"input": "a", "metadata": {' + b",".join(b'"%x": 1' % i for i in range(MANY)) + b"}}"
     answer = make().post(E, content=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_values")
 

@@ -134,6 +134,7 @@ class TestTEI:
         raw = ask(client, "/rerank", **body, raw_scores=True, return_text=True)
         assert [each["score"] for each in raw] == [1, 0, -1]
         assert [each["text"] for each in raw] == [DOCUMENTS[each["index"]] for each in raw]
+        assert [each["index"] for each in ask(client, "/rerank", **body, top_n=1)] == [1]
 
     def test_texts_or_documents(self, client: Client) -> None:
         for body in ({"query": "a"}, {"query": "a", "texts": ["b"], "documents": ["b"]}):
@@ -208,6 +209,7 @@ class TestCohereRecords:
             ({"image": "x", "title": "a"}, "documents[1].title"),
             ({"title": "a"}, "documents[1].title"),
             ({"text": 1}, "documents[1].text"),
+            ({"text": "a", "instruction": "x"}, "documents[1].instruction"),
         ],
     )
     def test_what_may_be_a_mistake_is_refused(
