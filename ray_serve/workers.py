@@ -157,7 +157,7 @@ class Crew:
                     raise _told(error) from None
                 # Out of reach it may write on, and without its engine it holds a GPU.
                 ray.kill(worker)
-                _lose(block, self._lost, self._waiting)
+                _lose(block, self._lost, self._waiting, error)
                 self._begin()
                 continue
             if self._waiting:
@@ -195,12 +195,14 @@ def room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
     return gpus, bulk.ray_workers or max(1, carried)
 
 
-def _lose(block: Block | None, lost: Counter[int], waiting: deque[Block]) -> None:
-    """The block is another's to begin again, unless it has cost too many workers."""
+def _lose(block: Block | None, lost: Counter[int], waiting: deque[Block], error: Any) -> None:
+    """The block is another's to begin again, unless it has cost too many workers. `error`: Ray's."""
     lost[block.number if block else -1] += 1
     if lost[-1] == ATTEMPTS:
+        reason = f" ({error.cause})" if isinstance(getattr(error, "cause", None), QvlError) else ""
         raise JobError(
-            f"{ATTEMPTS} workers ended before they were ready; their logs are in /tmp/ray/session_latest"
+            f"{ATTEMPTS} workers ended before they were ready{reason}; "
+            "their logs are in /tmp/ray/session_latest"
         )
     if block is None:
         return

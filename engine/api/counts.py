@@ -109,7 +109,8 @@ class _Parts:
                 named = [(name[:80], each) for name, each in value.items() if not isinstance(each, _PLAIN)]
                 ahead += [(each, f"{where}.{name}") for name, each in named]
             elif not isinstance(value, list):
-                fields = ((name, getattr(value, name)) for name in _listing(type(value)))
+                kind: type[msgspec.Struct] = type(value)
+                fields = ((name, getattr(value, name)) for name in _listing(kind))
                 ahead += [(each, f"{where}.{name}") for name, each in fields if not isinstance(each, _PLAIN)]
             elif _are_ids(value):
                 _check_ids(len(value), where)

@@ -76,7 +76,10 @@ def _row(batch: pa.RecordBatch, at: int) -> bytes | BadRequest:
             return BadRequest(f"{name} is not UTF-8: {error.reason}", param=name)
         if value is not None:
             item[name] = value
-    return orjson.dumps(item)
+    try:
+        return orjson.dumps(item)
+    except TypeError as error:  # of what a struct holds besides bytes and path
+        return BadRequest(f"a column holds what JSON does not: {error}")
 
 
 def _fits(name: str, kind: pa.DataType) -> bool:

@@ -110,13 +110,12 @@ class Child:
         """Of silence, after which it hangs."""
         return self._orders.config.engine.stall_seconds or float("inf")
 
-    @property
-    def silent_seconds(self) -> float:
-        """For how long a ready one has not said that it lives; what it has said by now is heard first."""
+    def heard(self) -> float:
+        """When a ready one last said that it lives, by the monotonic clock; what waits is heard first."""
         if not self.ready:
-            return 0.0
+            return time.monotonic()
         self._hear()
-        return time.monotonic() - self._heard
+        return self._heard
 
     def load(self) -> tuple[bool, bool, int, int]:
         """Whether it is silent, or full; open connections; where they are equal, those it has ever had."""

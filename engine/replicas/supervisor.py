@@ -166,11 +166,17 @@ class _Supervisor:
             await asyncio.sleep(pause)
 
     async def _watched(self, child: Child) -> None:
-        """Returns when it is gone; one that is silent for too long is made to go."""
+        """Returns when it is gone; one that is silent for too long is made to go.
+
+        Silence is counted in looks, not by a clock: after a sleep of the whole machine nothing hangs.
+        """
+        silent_seconds, heard = 0.0, child.heard()
         while child.alive:
             with suppress(TimeoutError):
                 await asyncio.wait_for(child.gone(), _WATCH_SECONDS)
-            if child.silent_seconds > child.stall_seconds:
+            silent_seconds = silent_seconds + _WATCH_SECONDS if child.heard() == heard else 0.0
+            heard = child.heard()
+            if silent_seconds > child.stall_seconds:
                 _log.error(
                     "replica %d has been silent for %g s (stall_seconds); it is killed",
                     child.number,

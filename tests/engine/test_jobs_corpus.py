@@ -87,6 +87,14 @@ def test_bytes_are_media_or_utf8_and_a_row_that_is_neither_is_a_bad_one(tmp_path
         parse(bad)
 
 
+def test_a_struct_of_something_else_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"image": pa.array([{"data": b"a"}])}), path)
+    (bad,) = survey(path, 5).blocks[0].lines()
+    with pytest.raises(BadRequest, match="what JSON does not"):
+        parse(bad)
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

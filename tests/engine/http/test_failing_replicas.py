@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qvl.engine.config import EngineConfig, ServerConfig
@@ -66,6 +67,24 @@ def test_a_replica_that_hangs_gets_no_more_and_is_replaced(start: Start) -> None
     server.signal()
     assert server.wait() == 0
     assert f" has been silent for {STALL_SECONDS:g} s" in server.process.communicate()[1]
+
+
+def test_a_pause_of_the_whole_machine_hangs_nothing(start: Start) -> None:
+    """The supervisor wakes first, and finds all others silent for long."""
+    server = ready(start())
+    both, supervisor = replicas(server), psutil.Process(server.process.pid)
+    for each in (supervisor, *both):
+        each.suspend()
+    time.sleep(STALL_SECONDS + 2 * BEAT_SECONDS)
+    supervisor.resume()
+    time.sleep(BEAT_SECONDS / 2)
+    for each in both:
+        each.resume()
+    time.sleep(STALL_SECONDS)
+    assert server.post("a").status_code == 200
+    assert replicas(server) == both
+    server.signal()
+    assert server.wait() == 0
 
 
 def test_a_process_that_cannot_be_had_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
