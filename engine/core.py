@@ -12,7 +12,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -150,17 +149,23 @@ class Core:
     async def _leave(self) -> None:
         """It takes aborts and questions in order, between two steps; one question is for all of a moment."""
         left, self._left = self._left, []
-        with suppress(Unavailable):
+        try:
             await self.told(self._client.is_sleeping_async())
             await asyncio.sleep(_UNDER_WAY_SECONDS)
-        for done in left:
-            done()
+        except Exception as error:  # noqa: BLE001 - the engine process names its own errors
+            _log.debug("no answer: %s", error)
+        finally:
+            for done in left:
+                done()
 
     def close(self) -> None:
         """Before the engine process is ended, or its end would be reported as a crash. Harmless twice."""
         for task in (self._reader, *self._leaving):
             if task:
                 task.cancel()
+        for done in self._left:  # a task that was cancelled before it began calls nobody
+            done()
+        self._left.clear()
         self._fail("the engine stopped before it answered")
 
     async def _read(self) -> None:

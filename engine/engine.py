@@ -34,6 +34,9 @@ from qvl.engine.protocol import (
     RerankResult,
 )
 
+_AT_ONCE = 8
+"""Pairs that are tokenised before other requests get a turn."""
+
 
 class Engine:
     """Built by `start`; every method may be called from many tasks at once."""
@@ -105,8 +108,12 @@ class Engine:
         QvlError as `rerank` does; then none of them goes on."""
         model = self._model("reranker", requests[0].model)
         with self.admission.admit(cost(requests), requests[0].priority):
-            tasks = [asyncio.ensure_future(self._ranked(model, request)) for request in requests]
+            tasks: list[asyncio.Future[RerankResult]] = []
             try:
+                for request in requests:
+                    tasks.append(asyncio.ensure_future(self._ranked(model, request)))
+                    if len(tasks) % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 return await asyncio.gather(*tasks)
             finally:
                 for task in tasks:

@@ -107,11 +107,37 @@ class Arena:
                 f"{self.size} (media_memory): send fewer or smaller ones",
                 code="media_too_large",
             )
-        async with self._turn:
+        await self._turn.acquire()
+        bringing: asyncio.Future[dict[str, Block] | None] | None = None
+        try:
             for digest in wanted:
                 self._lookup(digest in self._memory.blocks)
-            blocks = self._in_place(wanted) or await self._brought(wanted)
+            self._waiting = asyncio.get_running_loop()
+            blocks = self._in_place(wanted)
+            while blocks is None:
+                self._freed.clear()
+                # Hundreds of megabytes take tenths of a second to copy.
+                bringing = self._waiting.run_in_executor(None, self._bring, wanted)
+                if (blocks := await asyncio.shield(bringing)) is None:
+                    await self._freed.wait()
+        except BaseException:
+            if bringing is None:
+                self._end_turn()
+            else:
+                bringing.add_done_callback(self._unwanted)
+            raise
+        self._end_turn()
         return [blocks[visual.digest] for visual in visuals]
+
+    def _unwanted(self, bringing: asyncio.Future[dict[str, Block] | None]) -> None:
+        """Of a `pin` that was cancelled. Until here nobody else has a turn: two threads would read and write
+        each other's blocks."""
+        self._end_turn()
+        self.unpin((bringing.result() or {}).values())
+
+    def _end_turn(self) -> None:
+        self._waiting = None
+        self._turn.release()
 
     def unpin(self, blocks: Iterable[Block]) -> None:
         """What one `pin` gave, once no engine reads it any more."""
@@ -124,24 +150,6 @@ class Arena:
             found = {digest: self._memory.blocks.get(digest) for digest in wanted}
             blocks = {digest: block for digest, block in found.items() if block is not None}
             return self._memory.pin(blocks) if len(blocks) == len(found) else None
-
-    async def _brought(self, wanted: Mapping[str, Visual]) -> dict[str, Block]:
-        """From the heap, pinned; in a thread, where hundreds of megabytes take tenths of a second to copy."""
-        loop = self._waiting = asyncio.get_running_loop()
-        try:
-            while True:
-                self._freed.clear()
-                bringing = loop.run_in_executor(None, self._bring, wanted)
-                try:
-                    blocks = await asyncio.shield(bringing)
-                except asyncio.CancelledError:
-                    bringing.add_done_callback(lambda done: self.unpin((done.result() or {}).values()))
-                    raise
-                if blocks is not None:
-                    return blocks
-                await self._freed.wait()
-        finally:
-            self._waiting = None
 
     def _bring(self, wanted: Mapping[str, Visual]) -> dict[str, Block] | None:
         """None: `_freed` will tell when to try again."""
@@ -166,6 +174,7 @@ class Arena:
             self._given_back.popleft().pins -= 1
 
     def _wake(self) -> None:
-        if self._waiting is not None:
-            with suppress(RuntimeError):  # its loop is over
-                self._waiting.call_soon_threadsafe(self._freed.set)
+        loop = self._waiting  # which it may give up meanwhile
+        if loop is not None:
+            with suppress(RuntimeError):  # it is over
+                loop.call_soon_threadsafe(self._freed.set)

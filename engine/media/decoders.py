@@ -37,6 +37,7 @@ _POLL_MILLISECONDS = 50
 _PATIENCE_SECONDS = 0.5
 """For a job that nobody waits for: an image is done by then, and a new process costs more."""
 _START_SECONDS = 120.0
+_DAY_SECONDS = 86400.0
 _ANSWER = msgspec.msgpack.Decoder(Decoded | Failed)
 _OWN = "QVL_"
 """Variables of ours may hold API keys, which a decoder has no use for."""
@@ -200,7 +201,7 @@ class Worker:
     ) -> tuple[Decoded | Failed, Pixels]:
         """Raises Closed or OSError when the process has died, Unprocessable when it is to be killed."""
         # For one that stops in the middle of an answer, or does not read: an OSError, as if it had died.
-        self._sock.settimeout(job.limits.decode_seconds)
+        self._sock.settimeout(min(job.limits.decode_seconds, _DAY_SECONDS))
         wire.send(self._sock, job, data)
         started, given_up = time.monotonic(), 0.0
         answered = select.poll()  # select() knows no handle above 1023, and a busy server has more

@@ -211,3 +211,20 @@ def test_a_medium_that_would_never_be_encoded_is_refused() -> None:
         assert not engine.asked
 
     with_core(work)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_who_waits_for_the_engine_to_leave_is_told_at_the_end_too(begun: bool) -> None:
+    told: list[str] = []
+
+    async def work(core: Core, engine: FakeClient) -> None:
+        engine.between_steps.clear()
+        core.when_left(lambda: told.append("first"))
+        if begun:
+            await asyncio.sleep(0.01)
+        core.when_left(lambda: told.append("second"))
+        core.close()
+        await asyncio.sleep(0.01)
+        assert told == ["second", "first"] if begun else ["first", "second"]
+
+    with_core(work)

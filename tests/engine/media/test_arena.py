@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -15,8 +16,9 @@ import torch
 from qvl.engine.errors import ConfigError, TooLarge
 from qvl.engine.media import Visual
 from qvl.engine.media.arena import Arena
-from qvl.engine.media.block import HEADER
+from qvl.engine.media.block import HEADER, Block
 from qvl.engine.media.landing import Landing
+from qvl.engine.media.memory import Memory
 from qvl.engine.model import pixels
 from qvl.engine.model.pixels import SharedPixels
 from tests.engine.media.arenas import BLOCK, CPU, FRAME, held, image, read
@@ -191,6 +193,37 @@ def test_large_ones_are_copied_beside_the_loop() -> None:
             assert read(made, place) == ([large.pixels.tobytes()], [])
         async with asyncio.timeout(10), held(made, Visual("image", large.pixels + 1, (), "other")):
             pass
+
+    asyncio.run(go())
+    made.close()
+
+
+def test_one_that_was_cancelled_has_its_turn_until_its_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it copies would be moved and given away by the next one."""
+    made, may_go, begun = Arena(8 << 20), threading.Event(), []
+    settled = Memory.settled
+
+    def slow(self: Memory, block: Block, visual: Visual) -> Block:
+        begun.append(visual.digest)
+        assert may_go.wait(10)
+        return settled(self, block, visual)
+
+    monkeypatch.setattr(Memory, "settled", slow)
+
+    async def go() -> None:
+        first = asyncio.create_task(made.pin((image(1),)))
+        while not begun:  # noqa: ASYNC110 - a thread begins it
+            await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(made.pin((image(2),)))
+        await asyncio.sleep(0.1)
+        assert begun == ["image-1-1"]
+        may_go.set()
+        async with asyncio.timeout(10):
+            made.unpin(await second)
+        made._take_back()
+        assert [block.pins for block in made._memory.blocks.values()] == [0, 0]
 
     asyncio.run(go())
     made.close()
