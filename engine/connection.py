@@ -93,10 +93,11 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._settle()
-        self._loose = 0
+        come, self._loose = self._loose, 0
         if self.parser.get_method() == b"CONNECT":
             raise NotImplementedError  # a tunnel
-        if sum(map(len, chain.from_iterable(self.headers)), len(self.url)) > HEAD_BYTES:
+        # What has come may hold a body, too.
+        if come > HEAD_BYTES and sum(map(len, chain.from_iterable(self.headers)), len(self.url)) > HEAD_BYTES:
             self._refusal = _too_large()
             raise self._refusal
         self._before = self.cycle
