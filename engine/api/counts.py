@@ -24,7 +24,7 @@ MOST_IDS = 1 << 18
 MOST_VALUES = 1 << 21
 """Keys and values of a body's JSON, numbers not counted: they are small, and a text's token ids are many."""
 _BLOCK = 1 << 20
-_PLAIN = (str, int, float, type(None))
+_PLAIN = (str, int, float, type(None), msgspec.Raw)
 """What holds nothing; to ask whether something is a Struct takes ten times as long."""
 _ITEMS = frozenset(
     {
