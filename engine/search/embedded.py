@@ -1,7 +1,8 @@
 """The index in a folder: SQLite keeps everything, usearch the nearest.
 
     FOLDER/items.sqlite     entries, vectors, metadata; each `put` is one transaction
-    FOLDER/graph-*.usearch  derived from the vectors, and built beside the searches (`graphs.py`)
+    FOLDER/graph-*.usearch  derived from the vectors, replaced whole; built by a process beside the searches
+    FOLDER/graph.lock       held by who builds: the others wait for their turn, and find it built
 
 One process writes at a time; any number read meanwhile, and see at their next search what was put. The folder
 must be on a disk of this machine: SQLite's write-ahead log does not work over a network.
@@ -12,12 +13,11 @@ Not LanceDB: it searches no int8 vectors, its filters are SQL in a string, and i
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -28,16 +28,14 @@ import orjson
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition, Hit
 from qvl.engine.response import convert
-from qvl.engine.search import facets, graphs, tables
+from qvl.engine.search import facets, graphs, grow, tables
+from qvl.engine.search.builder import Builder
 from qvl.engine.search.index import Entry, Layout, Vectors, agreed
 from qvl.engine.search.near import EXACT_ROWS, Near, Rows
 from qvl.engine.search.view import View
 
 OVERSAMPLED = 4
 """Rounded or shortened vectors recall so many times the rows that are asked for; whole ones decide."""
-_CLOSING_SECONDS = 5.0
-"""For which who closes waits for a graph that is being saved."""
-_log = logging.getLogger("qvl.search")
 
 
 class Embedded:
@@ -55,7 +53,7 @@ class Embedded:
             raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._builder: threading.Thread | None = None
+        self._builder = Builder(folder, self._take)
         self._view = View(folder, exact_rows, self._closed)
         with self._told():
             self._db = tables.connect(folder, graphs.BUSY_SECONDS, make=make or writable)
@@ -121,8 +119,10 @@ class Embedded:
     def settle(self) -> None:
         with self._transaction("DEFERRED"):
             made = tables.made(self._db) if self._view.many(self._db) else None
-        if made is not None and (failed := self._renew(made)):
-            raise failed
+        if made is not None:
+            with self._told():
+                grow.build(self._folder, made, self._closed)
+            self._take()
 
     def clear(self) -> None:
         with self._transaction("IMMEDIATE"):
@@ -132,9 +132,9 @@ class Embedded:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Does not wait for a graph that is being built: what was saved of it counts."""
         self._closed.set()
-        if self._builder is not None:
-            self._builder.join(_CLOSING_SECONDS)
+        self._builder.close()
         with self._lock:
             self._db.close()
             if self._guard is not None:
@@ -149,40 +149,19 @@ class Embedded:
     def _caught_up(self) -> Near | None:
         """Every row of this moment; None: the index is empty."""
         near = self._view.caught_up(self._db)
-        if self._view.outgrown and self._view.made is not None:
-            self._renew_beside(self._view.made)
+        if self._view.outgrown:
+            self._builder.start()
         return near
 
-    def _renew_beside(self, made: tables.Made) -> None:
-        """Searches go on meanwhile: of what no graph holds all is compared."""
-        if self._builder is None or not self._builder.is_alive():
-            self._builder = threading.Thread(
-                target=self._renewed, args=(made,), name="qvl-index-graph", daemon=True
-            )
-            self._builder.start()
-
-    def _renewed(self, made: tables.Made) -> None:
-        # Of this thread and of those that usearch starts in it: whoever answers requests comes first.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        outgrown = True
-        while outgrown:
-            try:
-                failed = self._renew(made)
-            except Unavailable as error:
-                failed = error
-            if failed and not self._closed.is_set():
-                _log.warning("%s", failed)
-            with self._lock:
-                outgrown = not failed and self._view.outgrown
-
-    def _renew(self, made: tables.Made) -> Unavailable | None:
-        """Build or load the graph of all rows, and take it over; why it could not be saved."""
-        with self._told():
-            loaded, failed = graphs.build(self._folder, made, self._closed)
+    def _take(self) -> None:
+        """The graph that lies there now, in place of the one here."""
+        with self._told(), closing(tables.connect(self._folder, graphs.BUSY_SECONDS, make=False)) as db:
+            made = tables.made(db)
+            # Outside the lock, for it reads the numbers of all rows.
+            loaded = graphs.load(db, self._folder, made) if made else None
         with self._lock:
-            if self._view.made == made:
+            if loaded and self._view.made == made:
                 self._view.take(loaded)
-        return failed
 
     def _hits(self, rows: Rows, vector: npt.NDArray[np.float32], count: int) -> list[Hit]:
         """The best of these rows by the cosine of the query, unrounded, and the vector as it is kept."""

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from usearch.compiled import MetricKind
 from usearch.index import Index, search
 
-from qvl.engine.errors import Unavailable
 from qvl.engine.search.index import Dtype
 
 Rows: TypeAlias = npt.NDArray[np.uint64]
@@ -60,7 +59,7 @@ class Near:
         return np.concatenate([part.nearest(code, count, among) for part in self._parts()])
 
     def take(self, graph: Graph) -> None:
-        """A graph of more rows in place of this one."""
+        """A graph of more rows in place of this one, and of all in the scan up to its last."""
         self.graph = graph
         self.rest.remove(self.rest.rows[self.rest.rows <= graph.last])
 
@@ -103,34 +102,40 @@ class Scan:
 
 
 class Graph:
+    """One in a file, which is mapped: it is there in half a second a million rows, where to load it took ten
+    and held the interpreter as long, and all who read it share its pages.
+
+    It stays as it was when another file takes its place, and cannot be changed: rows that are taken out are
+    passed over.
+    """
+
     def __init__(self, width: int, dtype: Dtype, path: Path) -> None:
-        """The one in that file, or an empty one."""
-        self._path = path
-        self._graph = _empty(width, dtype)
+        """Without a file, and with one of another version of usearch, it is empty."""
+        self._graph = empty(width, dtype)
+        self._gone = np.empty(0, np.uint64)
         if path.exists():
             try:
-                self._graph.load(str(path))
-            except (ValueError, RuntimeError):  # from another version of usearch: it is built again
-                self._graph = _empty(width, dtype)
+                with path.open("rb") as file:  # or the first walks would wait for one page after the other
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+                self._graph.view(str(path))
+            except (ValueError, RuntimeError, FileNotFoundError):
+                self._graph = empty(width, dtype)
+        self._keys = np.asarray(self._graph.keys[:], np.uint64) if len(self._graph) else self._gone
 
     def __len__(self) -> int:
-        return len(self._graph)
+        return len(self._keys) - len(self._gone)
 
     @property
     def rows(self) -> Rows:
-        return np.asarray(self._graph.keys[:], np.uint64) if len(self) else np.empty(0, np.uint64)
+        return self._keys[~_among(self._keys, self._gone)]
 
     @property
     def last(self) -> int:
         """The highest row that it holds, 0 without any."""
         return int(self.rows.max(initial=0))
 
-    def add(self, rows: Rows, codes: Codes) -> None:
-        self._graph.add(rows, np.ascontiguousarray(codes))
-
     def remove(self, rows: Rows) -> None:
-        if len(held := self._held(rows)):
-            self._graph.remove(held)
+        self._gone = np.union1d(self._gone, self._held(rows))
 
     def nearest(self, code: Codes, count: int, among: Rows | None = None) -> Rows:
         """Without `among` by a walk; with it by a longer one that is sieved, or by comparing all that fit.
@@ -151,30 +156,22 @@ class Graph:
                 return kept[:count]
         return _compared(self._blocks(fitting), code, count)
 
-    def save(self) -> None:
-        """Raises Unavailable; without it nothing is lost but time."""
-        draft = self._path.with_name(f"{self._path.name}.new")
-        try:
-            self._graph.save(str(draft))
-            with draft.open("rb+") as file:
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-        except (RuntimeError, OSError) as error:
-            draft.unlink(missing_ok=True)
-            raise Unavailable(
-                f"all items are in the index, but not its graph {self._path}: {error}; make room, and the "
-                "same command puts it there",
-                code="index_failed",
-            ) from None
-
     def _walked(self, code: Codes, count: int) -> Rows:
-        if not len(self):
-            return np.empty(0, np.uint64)
-        found = self._graph.search(np.ascontiguousarray(code), min(count, len(self)))
-        return np.asarray(found.keys, np.uint64)
+        """The nearest that are not gone; more are asked for until there are enough."""
+        asked, kept = count, np.empty(0, np.uint64)
+        while len(kept) < min(count, len(self)):
+            found = self._graph.search(np.ascontiguousarray(code), min(asked, len(self._keys)))
+            rows = np.asarray(found.keys, np.uint64)
+            kept = rows[~_among(rows, self._gone)][:count]
+            if asked >= len(self._keys):
+                break
+            asked *= 2
+        return kept
 
     def _held(self, rows: Rows) -> Rows:
-        return rows[np.asarray(self._graph.contains(rows), np.bool_)] if len(rows) else rows
+        if not len(rows):
+            return rows
+        return rows[np.asarray(self._graph.contains(rows), np.bool_) & ~_among(rows, self._gone)]
 
     def _blocks(self, rows: Rows) -> Iterator[tuple[Rows, Codes]]:
         for start in range(0, len(rows), BLOCK):
@@ -182,8 +179,15 @@ class Graph:
             yield part, np.stack(cast("tuple[Codes, ...]", self._graph.get(part)))
 
 
-def _empty(width: int, dtype: Dtype) -> Index:
+def empty(width: int, dtype: Dtype) -> Index:
     return Index(ndim=width, metric=MetricKind.Cos, dtype=KINDS[dtype], expansion_search=EXPANSION)
+
+
+def _among(rows: Rows, ordered: Rows) -> npt.NDArray[np.bool_]:
+    """As np.isin, which would sort them both each time."""
+    if not len(ordered):
+        return np.zeros(len(rows), np.bool_)
+    return np.equal(ordered.take(np.searchsorted(ordered, rows), mode="clip"), rows)
 
 
 def _sieved(block: tuple[Rows, Codes], left: npt.NDArray[np.bool_]) -> tuple[Rows, Codes]:

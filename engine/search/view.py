@@ -18,6 +18,8 @@ class View:
         self._folder, self._exact_rows, self._closed = folder, exact_rows, closed
         self._near: Near | None = None
         self._seen = tables.Seen()
+        self._start = 0
+        """The scan is of all rows behind this one."""
         self._stamp: tuple[int, int] | None = None
 
     @property
@@ -41,7 +43,7 @@ class View:
         return self._near
 
     def restart(self, db: sqlite3.Connection, made: tables.Made | None) -> None:
-        self.made, self._near, self._seen = made, None, tables.Seen()
+        self.made, self._near, self._seen, self._start = made, None, tables.Seen(), 0
         if made is not None:
             self._near = Near(made.layout.prefix, made.layout.dtype)
             if self.many(db):
@@ -50,11 +52,15 @@ class View:
                 self._seen.change = tables.change(db)
 
     def take(self, loaded: graphs.Loaded) -> None:
-        """That graph in place of the one here, unless this one goes further."""
-        if self._near is None or (self._near.graph and self._near.graph.last > loaded.graph.last):
+        """That graph in place of the one here."""
+        if self._near is None:
             return
+        last = loaded.graph.last
+        if last < self._start:  # and what this one holds behind it is neither in that one nor in the scan
+            self._near.rest.remove(self._near.rest.rows)
+            self._seen.row = last
         self._near.take(loaded.graph)
-        self._seen.row = max(self._seen.row, loaded.graph.last)
+        self._start, self._seen.row = last, max(self._seen.row, last)
         # What it does not know of is taken out once more: that does the others no harm.
         self._seen.change, self._seen.version = loaded.change, -1
         self._stamp = loaded.stamp

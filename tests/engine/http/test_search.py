@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,16 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from starlette.testclient import TestClient
 
-from qvl.engine.api import create_app
 from qvl.engine.client import Client as OwnClient
 from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
 from qvl.engine.protocol import ModelCard
-from qvl.engine.search import graphs, searcher
+from qvl.engine.search import searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
-from qvl.engine.search.near import Graph
-from tests.engine.http.conftest import Client, on_a_port, settings
+from tests.engine.http.conftest import Client, on_a_port
 from tests.engine.http.fake import EMBEDDER, WIDTH, FakeEngine, vector
 
 TEXTS = ["a red boat", "a blue boat", "a red bike", "the sea", "!bad"]
@@ -71,23 +67,6 @@ def test_the_index_is_in_memory_before_anybody_searches(
     monkeypatch.setattr(Embedded, "load", noted)
     make(index=str(folder.with_name(name)))
     assert loaded.wait(30)
-
-
-def test_who_ends_does_not_wait_for_a_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(Embedded.__init__.__kwdefaults__, "exact_rows", 2)
-    monkeypatch.setattr(graphs, "CHUNK", 1)
-    begun, added, add = threading.Event(), [], Graph.add
-
-    def slow(graph: Graph, rows: np.ndarray, codes: np.ndarray) -> None:
-        begun.set()
-        time.sleep(0.3)
-        added.append(rows)
-        add(graph, rows, codes)
-
-    monkeypatch.setattr(Graph, "add", slow)
-    with TestClient(create_app(FakeEngine(), settings(index=str(folder)))):
-        assert begun.wait(30)
-    assert 0 < len(added) < len(TEXTS)
 
 
 def search(client: Client, status: int = 200, **body: Any) -> Any:

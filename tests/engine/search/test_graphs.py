@@ -1,46 +1,19 @@
-"""The graph of an index: built beside the searches by one process for all, and only ever a shortcut."""
+"""The graph of an index: only ever a shortcut."""
 
 from __future__ import annotations
 
+import os
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qvl.engine.errors import Unavailable
-from qvl.engine.search import graphs, tables
-from qvl.engine.search.embedded import Embedded
+from qvl.engine.search import graphs, grow, tables
+from qvl.engine.search.grow import Growing
 from qvl.engine.search.near import Graph
-from tests.engine.search.conftest import Open, built, entry, found, graphed, layout, unit_rows
-
-
-class Adding:
-    """Counts the rows put into graphs, by all indexes of this process; holds them up until released."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, held: bool = False) -> None:
-        self.rows = 0
-        self.begun, self.release = threading.Event(), threading.Event()
-        if not held:
-            self.release.set()
-        add = Graph.add
-
-        def counted(graph: Graph, *given: np.ndarray) -> None:
-            self.begun.set()
-            assert self.release.wait(60)
-            add(graph, *given)
-            self.rows += len(given[0])
-
-        monkeypatch.setattr(Graph, "add", counted)
-
-
-def filled(folder: Open, count: int, **metadata: object) -> tuple[Embedded, np.ndarray]:
-    writer, rows = folder(writable=True, exact_rows=100), unit_rows(count)
-    writer.prepare(layout())
-    writer.put([entry(i, **metadata) for i in range(count)], rows)
-    return writer, rows
+from tests.engine.search.conftest import Open, built, entry, filled, found, graphed, layout, unit_rows
 
 
 def test_what_is_loaded_is_not_read_again(folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,38 +26,7 @@ def test_what_is_loaded_is_not_read_again(folder: Open, monkeypatch: pytest.Monk
     assert found(reader, rows[7], 1) == [7]
 
 
-def test_searches_go_on_while_a_graph_is_built(folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer, rows = filled(folder, 300)
-    adding = Adding(monkeypatch, held=True)
-    reader = folder(exact_rows=100)
-    assert found(reader, rows[299], 1) == [299]
-    assert adding.begun.wait(10)
-    writer.remove(["d0", "d299"])
-    writer.put([entry(7)], unit_rows(1, seed=9))
-    assert 299 not in found(reader, rows[299], 300)
-    assert found(reader, unit_rows(1, seed=9)[0], 1) == [7]
-    adding.release.set()
-    built(reader)
-    assert graphed(reader) == [*range(2, 8), *range(9, 300), 301]
-    assert sorted(found(reader, rows[299], 300)) == list(range(1, 299))
-
-
-def test_one_builds_for_all_and_saves_it(folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, rows = filled(folder, 300)
-    adding = Adding(monkeypatch, held=True)
-    readers = [folder(exact_rows=100) for _ in range(3)]
-    for reader in readers:
-        assert found(reader, rows[0], 1) == [0]
-    adding.release.set()
-    for reader in [*readers, folder(exact_rows=100)]:
-        assert found(built(reader), rows[0], 1) == [0]
-        assert len(graphed(reader)) == 300
-    assert adding.rows == 300
-
-
-def test_a_reader_that_fell_behind_loads_what_the_writer_settled(
-    folder: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_fell_behind_loads_what_the_writer_settled(folder: Open) -> None:
     writer, _ = filled(folder, 300)
     writer.settle()
     reader = folder(exact_rows=100)
@@ -93,56 +35,57 @@ def test_a_reader_that_fell_behind_loads_what_the_writer_settled(
     later = unit_rows(900, seed=3)
     writer.put([entry(i) for i in range(300, 1200)], later)
     writer.settle()
-    adding = Adding(monkeypatch)
     assert found(reader, later[0], 1) == [300]
     assert len(graphed(reader)) == 1200
     writer.put([entry(i) for i in range(300, 350)], later[850:])
     assert set(found(reader, later[850], 2)) == {300, 1150}
-    assert len(graphed(built(reader))) == 1150
-    assert adding.rows == 0
+    assert len(graphed(reader)) == 1150
+    assert reader._builder._thread is None
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_who_forgets_everything_while_a_graph_is_saved(
+    folder: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    writer, _ = filled(folder, 300)
+    made, save = writer._view.made, Growing.save
+    if early:  # it takes the draft away
+        monkeypatch.setattr(os, "fsync", lambda _: writer.clear())
+    else:  # it looks for files before there is one
+
+        def late(graph: Growing) -> None:
+            writer.clear()
+            save(graph)
+
+        monkeypatch.setattr(Growing, "save", late)
+    assert made
+    with pytest.raises(graphs.MadeAgain):
+        grow.build(tmp_path / "index", made, threading.Event())
+    assert not list(tmp_path.glob("index/graph-*"))
 
 
 def test_a_graph_is_saved_while_it_grows(folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     writer, _ = filled(folder, 300)
-    monkeypatch.setattr(graphs, "CHUNK", 10)
-    monkeypatch.setattr(graphs, "SAVED_ROWS", 50)
-    saved, save = [], Graph.save
-    monkeypatch.setattr(Graph, "save", lambda graph: (saved.append(len(graph)), save(graph)))
+    monkeypatch.setattr(grow, "CHUNK", 10)
+    monkeypatch.setattr(grow, "SAVED_ROWS", 50)
+    saved, save = [], Growing.save
+    monkeypatch.setattr(Growing, "save", lambda graph: (saved.append(len(graph.rows)), save(graph)))
     writer.settle()
     assert saved == [50, 100, 150, 200, 250, 300]
 
 
-def test_a_graph_that_cannot_be_saved_serves_its_process(
-    folder: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_read_again_behind_a_shorter_graph(folder: Open, tmp_path: Path) -> None:
+    """Somebody took the file away, and it was begun again."""
     writer, rows = filled(folder, 300)
-
-    def full(_: Graph) -> None:
-        raise Unavailable("no room", code="index_failed")
-
-    monkeypatch.setattr(Graph, "save", full)
+    writer.settle()
+    [path] = tmp_path.glob("index/graph-*.usearch")
+    short = Growing(layout(), path)
+    short.keep(np.arange(1, 101, dtype=np.uint64))
     reader = folder(exact_rows=100)
-    assert found(reader, rows[7], 1) == [7]
-    assert len(graphed(built(reader))) == 300
-    assert "no room" in caplog.text
-    with pytest.raises(Unavailable, match="no room"):
-        writer.settle()
-
-
-def test_who_closes_does_not_wait_for_all_of_it(folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(folder, 300)
-    reader = folder(exact_rows=100)
-    monkeypatch.setattr(graphs, "CHUNK", 10)
-    adding = Adding(monkeypatch, held=True)
     reader.load()
-    assert adding.begun.wait(10)
-    with ThreadPoolExecutor(1) as thread:
-        closing = thread.submit(reader.close)
-        while not reader._closed.is_set():
-            time.sleep(0.01)
-        adding.release.set()
-        closing.result(10)
-    assert adding.rows == 10
+    short.save()
+    reader._take()
+    assert sorted(found(reader, rows[0], 300)) == list(range(300))
 
 
 def test_rows_that_are_gone_are_not_remembered_for_ever(
@@ -166,7 +109,7 @@ def test_rows_that_are_gone_are_not_remembered_for_ever(
 
 
 def test_a_graph_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
-    graph = Graph(8, "float32", tmp_path / "gone" / "graph")
+    graph = Growing(layout(dimensions=8, prefix=8), tmp_path / "gone" / "graph")
     graph.add(np.arange(4, dtype=np.uint64), unit_rows(4, width=8))
     with pytest.raises(Unavailable, match="all items are in the index, but not its graph"):
         graph.save()
@@ -178,18 +121,39 @@ def test_a_graph_that_cannot_be_read_is_built_again(folder: Open, tmp_path: Path
     [path] = tmp_path.glob("index/graph-*")
     path.write_bytes(path.read_bytes()[:-50])
     assert found(built(folder(exact_rows=100)), rows[299], 1) == [299]
-    path.unlink()
+    path.unlink(missing_ok=True)
     reader = folder(exact_rows=100)
     assert found(reader, rows[299], 1) == [299]
     assert len(graphed(built(reader))) == 300
 
 
+def test_rows_taken_out_of_a_graph_are_passed_over(tmp_path: Path) -> None:
+    growing, rows = Growing(layout(), tmp_path / "graph"), unit_rows(2000)
+    numbers = np.arange(1, 2001, dtype=np.uint64)
+    growing.add(numbers, rows)
+    growing.save()
+    graph = Graph(32, "float32", tmp_path / "graph")
+    (tmp_path / "graph").unlink()
+    nearest = numbers[np.argsort(-(rows @ rows[0]), kind="stable")]
+    for gone in (nearest[:300], nearest[250:350], np.asarray([5000], np.uint64)):
+        graph.remove(gone)
+    assert graph.nearest(rows[0], 10).tolist() == nearest[350:360].tolist()
+    assert graph.nearest(rows[0], 2, nearest[340:360]).tolist() == nearest[350:352].tolist()
+    assert set(graph.rows) == set(nearest[350:])
+    assert len(graph) == 1650
+    graph.remove(numbers)
+    assert graph.nearest(rows[0], 10).tolist() == []
+    assert (len(graph), graph.last) == (0, 0)
+
+
 def test_a_filter_far_from_the_query_walks_past_no_more_than_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph, rows = Graph(32, "float32", tmp_path / "graph"), unit_rows(3000)
+    growing, rows = Growing(layout(), tmp_path / "graph"), unit_rows(3000)
     numbers = np.arange(1, 3001, dtype=np.uint64)
-    graph.add(numbers, rows)
+    growing.add(numbers, rows)
+    growing.save()
+    graph = Graph(32, "float32", tmp_path / "graph")
     nearest = numbers[np.argsort(-(rows @ rows[0]), kind="stable")]
     walked, walk = [], Graph._walked
 
