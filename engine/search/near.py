@@ -102,8 +102,8 @@ class Scan:
 
 
 class Graph:
-    """One in a file, which is mapped: to load it would hold the interpreter as long as its bytes take, and all
-    who read it share its pages (200 000 rows of 16 numbers are there after 0.1 s).
+    """One in a file, which is mapped: to load it would hold the interpreter meanwhile, and all who read it
+    share its pages (200 000 rows of 16 numbers are there after 0.1 s).
 
     It stays as it was when another file takes its place, and cannot be changed: rows that are taken out are
     passed over.
