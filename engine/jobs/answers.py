@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -51,10 +51,13 @@ class FromServer:
 
 
 class FromEngine:
-    """What is too much at once for the engine waits: the job's own requests alone are in its way."""
+    """What is too much at once for the engine waits: the job's own requests alone are in its way.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Raises Unavailable once the engine has died, or hangs, as `died` says then.
+    """
+
+    def __init__(self, engine: Engine, died: asyncio.Future[str]) -> None:
+        self._engine, self._died = engine, died
 
     async def embed(self, items: list[Any], instruction: str | None, dimensions: int | None) -> EmbedResult:
         from qvl.engine.jobs.native import contents
@@ -63,7 +66,7 @@ class FromEngine:
         request = EmbedRequest(
             input=contents(items), instruction=instruction, dimensions=dimensions, on_error="skip"
         )
-        return await _admitted(self._engine.embed, request)
+        return await self._answered(self._engine.embed, request)
 
     async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult:
         from qvl.engine.jobs.native import pair
@@ -71,16 +74,21 @@ class FromEngine:
 
         parsed, candidates = pair(query, documents)
         request = RerankRequest(query=parsed, documents=candidates, instruction=instruction, on_error="skip")
-        return await _admitted(self._engine.rerank, request)
+        return await self._answered(self._engine.rerank, request)
 
-
-async def _admitted(ask: Callable[[Q], Awaitable[R]], request: Q) -> R:
-    while True:
-        try:
-            return await ask(request)
-        except Overloaded:
-            # Not its `retry_after`, which spares a server many callers: the engine must not run dry.
-            await asyncio.sleep(_LOOK_SECONDS)
+    async def _answered(self, ask: Callable[[Q], Coroutine[Any, Any, R]], request: Q) -> R:
+        while True:
+            asked = asyncio.ensure_future(ask(request))
+            try:
+                await asyncio.wait((asked, self._died), return_when=asyncio.FIRST_COMPLETED)
+                if not asked.done():
+                    raise Unavailable(self._died.result(), code="engine_dead")
+                return asked.result()
+            except Overloaded:
+                # Not its `retry_after`, which spares a server many callers: the engine must not run dry.
+                await asyncio.sleep(_LOOK_SECONDS)
+            finally:
+                asked.cancel()
 
 
 async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) -> dict[str, Any]:
@@ -135,4 +143,8 @@ async def answering(job: JobConfig, config: EngineConfig | None) -> AsyncIterato
     elif config is not None:
         say("loading the model")
         async with await start_engine(config) as engine:
-            yield FromEngine(engine)
+            died = asyncio.ensure_future(engine.died())
+            try:
+                yield FromEngine(engine, died)
+            finally:
+                died.cancel()

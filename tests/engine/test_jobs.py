@@ -13,7 +13,7 @@ import pytest
 
 from qvl.engine.admission import Admission, cost
 from qvl.engine.config import Limits
-from qvl.engine.errors import Overloaded
+from qvl.engine.errors import Overloaded, Unavailable
 from qvl.engine.jobs import answers
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.pipeline import run
@@ -194,9 +194,29 @@ def test_what_is_too_much_at_once_for_its_own_engine_waits(
     lines = [Line(i, each, 0) for i, each in enumerate(data)]
     with Work(tmp_path / "out.jsonl", Embedding.files) as work:
         work.begin({})
-        task = Embedding(answers.FromEngine(engine))
-        asyncio.run(run(task, lines, work, JobConfig(), lambda _: None))
+
+        async def go() -> None:
+            died = asyncio.get_running_loop().create_future()
+            task = Embedding(answers.FromEngine(engine, died))
+            await run(task, lines, work, JobConfig(), lambda _: None)
+
+        asyncio.run(go())
         assert work.mark.rows == len(lines)
+
+
+def test_an_engine_that_hangs_ends_the_job(tmp_path: Path) -> None:
+    """Its answers never come, and say nothing."""
+    engine: Any = Full()
+
+    async def go(work: Work) -> None:
+        died = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.1, died.set_result, "it hangs")
+        lines = [Line(0, b'{"text": "a"}', 0)]
+        await run(Embedding(answers.FromEngine(engine, died)), lines, work, JobConfig(), lambda _: None)
+
+    with Work(tmp_path / "out.jsonl", Embedding.files) as work, pytest.raises(Unavailable, match="it hangs"):
+        work.begin({})
+        asyncio.run(asyncio.wait_for(go(work), 10))
 
 
 @pytest.mark.engine
