@@ -80,3 +80,8 @@ def can_compile() -> bool:
     """Whether torch finds what it builds a CPU's kernels with."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+def foreign_environment() -> dict[str, str]:
+    """For a process of ours that needs no settings: without our variables, which may hold API keys."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("QVL_")}

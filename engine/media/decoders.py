@@ -25,6 +25,7 @@ import msgspec
 
 from qvl.engine.config import Limits
 from qvl.engine.errors import Unavailable, Unprocessable
+from qvl.engine.machine import foreign_environment
 from qvl.engine.media import wire
 from qvl.engine.media.visual import Pixels
 from qvl.engine.media.wire import Closed, Decoded, Failed, Job, Room, heap
@@ -39,8 +40,6 @@ _PATIENCE_SECONDS = 0.5
 _START_SECONDS = 120.0
 _DAY_SECONDS = 86400.0
 _ANSWER = msgspec.msgpack.Decoder(Decoded | Failed)
-_OWN = "QVL_"
-"""Variables of ours may hold API keys, which a decoder has no use for."""
 _ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     # glibc would give each picture's memory back, and the next one's page faults took 5 ms.
@@ -155,13 +154,12 @@ class ForkServer:
         self._control.settimeout(_START_SECONDS)
         # -P: whatever lies in the working folder is not ours to import.
         command = [sys.executable, "-P", "-m", "qvl.engine.media.worker", str(theirs.fileno())]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(self._memory)],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                env={**kept, **_ENVIRONMENT},
+                env={**foreign_environment(), **_ENVIRONMENT},
             )
 
     def _wait(self) -> None:

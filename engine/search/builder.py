@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -12,11 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qvl.engine.errors import QvlError
+from qvl.engine.machine import foreign_environment
 
 REST_SECONDS = 60.0
 """Between a build that failed and the next."""
-_OWN = "QVL_"
-"""Variables of ours may hold API keys, which it has no use for."""
 _log = logging.getLogger("qvl.search")
 
 
@@ -84,9 +82,14 @@ class Builder:
 def _started(folder: Path) -> subprocess.Popen[str]:
     # -P: whatever lies in the working folder is not ours to import.
     command = [sys.executable, "-P", "-m", "qvl.engine.search.grow", str(folder)]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
     # The pipe closes with this process, and the other ends.
-    pipe = subprocess.PIPE
+    pipe, env = subprocess.PIPE, foreign_environment()
     return subprocess.Popen(
-        command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, errors="replace", env=kept
+        command,
+        stdin=pipe,
+        stdout=subprocess.DEVNULL,
+        stderr=pipe,
+        text=True,
+        errors="replace",
+        env=env,
     )

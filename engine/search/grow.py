@@ -25,7 +25,7 @@ from qvl.engine.search.index import Layout
 from qvl.engine.search.near import Codes, Graph, Rows, empty
 
 CHUNK = 512
-"""Rows added at once: a second or two of one core, for which who closes the index may wait."""
+"""Rows added at once: a second or two of one core, for which `search add` may be waited for as it ends."""
 SAVED_ROWS = 50_000
 """Rows added between two savings; a process that is ended has built so many in vain at the most."""
 _TURN_SECONDS = 0.2
