@@ -162,7 +162,7 @@ def test_a_second_signal_cuts(start: Start) -> None:
 
 
 def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
-    server = ready(start())
+    server = ready(start(drain=1))
     with connect(server.url) as sock:
         sock.sendall(head(100) + b'{"input"')
         until(lambda: "qvl_requests_in_flight 2.0" in web.get(f"{server.url}/metrics").text)
@@ -174,7 +174,7 @@ def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
 
 
 def test_an_engine_that_does_not_stop_is_left(start: Start) -> None:
-    server = ready(start(stopping=60))
+    server = ready(start(stopping=60, drain=1))
     server.signal()
     assert server.wait(10) == 0
 
