@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 import httpx
 import psutil
+import pytest
 
 from tests import web
 
@@ -31,7 +33,8 @@ class Running(Protocol):
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {inspect.getsource(condition).strip()}")
         time.sleep(0.05)
 
 

@@ -21,6 +21,7 @@ from tests import web
 from tests.conftest import free_port
 from tests.engine.conftest import Run, lines_of
 from tests.engine.http.test_edge import connect, head
+from tests.replicas import until
 
 ROOT = Path(__file__).parents[3]
 E = "/v1/embeddings"
@@ -83,13 +84,6 @@ def probe(url: str) -> int | None:
         return web.get(url, timeout=5).status_code
     except httpx.TransportError:
         return None
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def ready(server: Running) -> Running:
