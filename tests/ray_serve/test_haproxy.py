@@ -42,9 +42,9 @@ def template() -> str:
 def written(acl: str = ACL, port: int = 8080, backend: str = "http-request return status 404") -> str:
     return (
         "defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout connect 5s\n"
-        "    timeout server 60s\n    option abortonclose\n    option splice-request\n    option splice-response\n"
-        "    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n    balance leastconn\n"
-        "frontend prometheus\n    bind :9101\n    mode http\n"
+        "    timeout server 60s\n    option abortonclose\n    option splice-request\n"
+        "    option splice-response\n    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n"
+        "    balance leastconn\nfrontend prometheus\n    bind :9101\n    mode http\n"
         f"frontend http_frontend\n    bind 127.0.0.1:{port}\n{acl}    default_backend b\n"
         f"backend b\n    {backend}\nlisten stats\n  bind *:8404\n  stats enable\n"
     )
