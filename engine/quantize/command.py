@@ -55,7 +55,7 @@ def quantize(
         instead = _searched(found, examples) if scheme == "awq" else {}
         with _progress("matrices", sum(f.stat().st_size for f in files.weight_files(found.path))) as report:
             count = files.write(found.path, part, scheme, vision=vision, instead=instead, report=report)
-        files.write_config(found.path, part, scheme, vision=vision)
+        files.write_config(found, part, scheme, vision=vision)
         told = None
         if check:
             before, after = quality.load(found.path), quality.load(part)

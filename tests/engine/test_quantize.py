@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qvl.engine import checkpoint
+from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import CheckpointError, ConfigError
@@ -61,11 +62,17 @@ def test_the_embedding_the_head_and_by_default_the_vision_tower_stay(tmp_path: P
     assert any("visual" in each for each in ignored) is not vision
 
 
-def test_the_role_is_told_whatever_the_folder_is_called(pair: Pair, tmp_path: Path) -> None:
-    source = Path(shutil.copytree(pair.reranker, tmp_path / "a-reranker"))
+@pytest.mark.parametrize(
+    ("called", "role"), [("models--me--a-reranker/snapshots/0e1f", None), ("weights", "reranker")]
+)
+def test_the_role_is_told_whatever_the_folder_is_called(
+    called: str, role: Role | None, pair: Pair, tmp_path: Path
+) -> None:
+    """The first as the hub's cache calls it."""
+    source = Path(shutil.copytree(pair.reranker, tmp_path / called))
     for file in source.iterdir():
         file.chmod(0o444)
-    quantize(str(source), tmp_path / "eight", "int8", check=False)
+    quantize(str(source), tmp_path / "eight", "int8", role=role, check=False)
     assert all(file.stat().st_mode & 0o200 for file in (tmp_path / "eight").iterdir())
     with pytest.raises(ConfigError, match="quantised already; start from the original"):
         quantize(str(tmp_path / "eight"), tmp_path / "four", "awq")
@@ -83,7 +90,7 @@ def test_weights_in_several_files_stay_in_several_files(pair: Pair, tmp_path: Pa
         save_file({name: whole[name] for name in names if places[name] == file}, source / file)
     (source / files.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     quantize(str(source), tmp_path / "out", "int8", check=False)
-    index = files.read_json(tmp_path / "out" / files.INDEX)["weight_map"]
+    index = json.loads((tmp_path / "out" / files.INDEX).read_text())["weight_map"]
     for file in ("model-0.safetensors", "model-1.safetensors"):
         assert set(load_file(tmp_path / "out" / file)) == {n for n, where in index.items() if where == file}
     one = write_checkpoint(tmp_path / "one-embedder")
