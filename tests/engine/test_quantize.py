@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvl.engine import checkpoint
+from qvl.engine import checkpoint, cli
 from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.demo.tiny import write_checkpoint
@@ -26,6 +29,10 @@ from tests.conftest import Pair
 # vLLM and compressed-tensors make torch build script methods on import, which are deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.:DeprecationWarning")
 SCHEMES: tuple[Scheme, ...] = ("fp8", "int8", "awq")
+
+
+def out_of_a_gpu_s_memory(_: Path) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -137,6 +144,48 @@ def test_the_command_reports_size_and_quality(qvl: Callable[..., str], pair: Pai
     said = qvl("quantize", pair.reranker, "--scheme", "int8", "-o", tmp_path / "out", "--calibration", lines)
     assert "28 matrices as int8, 2.9 MB before, 2.4 MB now" in said
     assert "they spread from 0." in said
+
+
+@pytest.mark.parametrize(
+    "failing", [lambda _: torch.empty(1 << 50), lambda _: np.empty(1 << 60, np.int8), out_of_a_gpu_s_memory]
+)
+def test_too_little_memory_for_the_report_leaves_the_checkpoint(
+    failing: Callable[[Path], Any],
+    pair: Pair,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(quality, "load", failing)
+    assert cli.main(["quantize", str(pair.embedder), "--scheme", "int8", "-o", str(out)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "matrices as int8" in said[-2]
+    assert re.search(r"out is complete, but was not compared: out of memory: .*--no-check", said[-1])
+    (found,) = checkpoint.find(EngineConfig(models=(str(out),)))
+    assert found.role == "embedder"
+    with pytest.raises(CheckpointError, match="out of memory: the whole model must fit"):
+        quantize(str(pair.embedder), tmp_path / "four", "awq", check=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert cli.main(["quantize", str(pair.embedder), "--scheme", "fp8", "-o", f"{out}8", "--no-check"]) == 0
+    assert "matrices as fp8" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_model_is_in_memory_at_a_time(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[Any]] = []
+    load = quality.load
+
+    def watched(folder: Path) -> Any:
+        assert [each() for each in loaded] == [None] * len(loaded)
+        model = load(folder)
+        loaded.extend(weakref.ref(each) for each in (model, model.lm_head.weight))
+        return model
+
+    monkeypatch.setattr(quality, "load", watched)
+    quantize(str(pair.reranker), tmp_path / "out", "awq")
+    assert len(loaded) == 6  # AWQ's search runs one too
 
 
 def test_refusals_leave_nothing_behind(pair: Pair, tmp_path: Path) -> None:
