@@ -94,7 +94,7 @@ class EngineConfig:
     """Weights and activations; auto is the checkpoint's own."""
     quantization: str | None = None
     """Of weights while they load: fp8 (a scale for each channel and token, or for each matrix on a GPU that
-    does not compute in FP8), or a name of vLLM's."""
+    does not compute in FP8), or vLLM's name of another that it does to linear layers as it loads them."""
     quantize_vision: bool = False
     """Those of the vision tower too."""
     lora: tuple[str, ...] = ()
@@ -125,6 +125,10 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.embedder is None and self.reranker is None and not self.models:
             raise ConfigError("no model: give --embedder and/or --reranker a checkpoint folder or name")
+        if self.quantize_vision and self.quantization is None:
+            raise ConfigError(
+                "quantize_vision needs quantization, as fp8; a quantised checkpoint says for itself of what"
+            )
         for name in ("embedder_memory", "reranker_memory"):
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:

@@ -27,7 +27,8 @@ def quantize(
     model
         Checkpoint folder or hub name, not quantised yet.
     scheme
-        fp8 and int8: weights and activations in 8 bits. awq: weights in 4, with scales found on examples.
+        fp8 and int8: weights and activations in 8 bits; vLLM runs int8 on no Blackwell GPU. awq: weights in
+        4, with scales found on examples.
     out
         The folder to make.
     role
