@@ -23,7 +23,7 @@ from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unavailable
 from qvl.engine.protocol import Content, RerankRequest
 from qvl.ray_serve.ingress import Metered, Mounted
-from qvl.ray_serve.split import Split, _written, divide
+from qvl.ray_serve.split import Split, _body, divide
 from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
 
@@ -69,7 +69,7 @@ def test_a_part_asks_what_was_asked() -> None:
         {"on_error": "skip", "priority": "batch"},
     ):
         request = RerankRequest(query=QUERY, documents=documents, **options)
-        body = decode(rerank.RerankBody, _written(request))
+        body = decode(rerank.RerankBody, _body(request))
         assert rerank.parse(body) == request
         assert body.raw_scores
 
