@@ -33,12 +33,12 @@ class Paced(FakeEngine):
     def __init__(self, config: EngineConfig, metrics: Metrics) -> None:
         super().__init__()
         self.metrics = metrics
-        self._admission = Admission(config.limits.queue_tokens)
+        self.admission = Admission(config.limits.queue_tokens)
         self._free = 0.0
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         tokens = cost(request)
-        with self._admission.admit(tokens, request.priority):
+        with self.admission.admit(tokens, request.priority):
             now = time.monotonic()
             self._free = max(now, self._free) + tokens / RATE
             await asyncio.sleep(self._free - now)

@@ -18,7 +18,7 @@ from benchmarks.plan import Options
 from benchmarks.rows import Row
 from benchmarks.scene import Scene
 from benchmarks.workloads import workloads
-from qvl.engine import EngineConfig, checkpoint
+from qvl.engine import checkpoint
 
 GPU_MEMORY = 0.88
 """Share of the GPU that the servers of one model divide among themselves."""
@@ -43,9 +43,8 @@ def prepared(options: Options, console: Console, role: Role, logs: Path, date: s
     folder = options.models[role]
     every = workloads(folder / "tokenizer.json", options.profile.sizes)
     servers = contestants(options.contestants, options.api_servers, options.replicas)
-    config = EngineConfig(embedder=str(folder)) if role == "embedder" else EngineConfig(reranker=str(folder))
     site = Site(
-        checkpoint=checkpoint.find(config)[0],
+        checkpoint=checkpoint.of_role(role, str(folder)),
         gpu=options.profile.gpu,
         dtype=options.profile.dtype,
         gpu_share=round(GPU_MEMORY / max(1, len(servers)), 3),

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import singledispatch
 
 from qvl.engine.errors import Overloaded
 from qvl.engine.headers import image_size
@@ -39,38 +38,18 @@ CALLER: ContextVar[str] = ContextVar("caller", default="")
 """Name of the API key that the request at hand came with."""
 
 
-@singledispatch
-def cost(asked: object) -> int:
-    """Estimated tokens of a request, of an item, or of pairs."""
-    raise TypeError(type(asked).__name__)
+def cost(asked: Content | EmbedRequest | RerankRequest | tuple[RerankRequest, ...]) -> int:
+    """Estimated tokens of an item, of a request, or of pairs.
 
-
-@cost.register
-def _(asked: Content) -> int:
-    return _of([asked])
-
-
-@cost.register
-def _(asked: Tokens) -> int:
-    return len(asked.ids)
-
-
-@cost.register
-def _(asked: EmbedRequest) -> int:
-    ids = sum(len(item.ids) for item in asked.input if isinstance(item, Tokens))
-    return ids + _of([item for item in asked.input if isinstance(item, Content)])
-
-
-@cost.register
-def _(asked: RerankRequest) -> int:
-    """The query counts once: its documents share it."""
-    return _of([asked.query, *asked.documents])
-
-
-@cost.register
-def _(asked: tuple) -> int:  # type: ignore[type-arg]  # of RerankRequest
-    """Pairs share nothing."""
-    return _of([item for each in asked for item in (each.query, *each.documents)])
+    A request's query counts once: its documents share it. Pairs share nothing.
+    """
+    if isinstance(asked, Content):
+        return _of([asked])
+    if isinstance(asked, EmbedRequest):
+        ids = sum(len(item.ids) for item in asked.input if isinstance(item, Tokens))
+        return ids + _of([item for item in asked.input if isinstance(item, Content)])
+    pairs = (asked,) if isinstance(asked, RerankRequest) else asked
+    return _of([item for each in pairs for item in (each.query, *each.documents)])
 
 
 def _of(items: Sequence[Content]) -> int:

@@ -86,7 +86,7 @@ def find(config: EngineConfig) -> list[Checkpoint]:
         if role in wanted:
             raise ConfigError(f"{model} is a second {role}; one replica serves at most one of each")
         wanted[role] = (model, config.embedder_name if role == "embedder" else config.reranker_name)
-    return [_open(*wanted[role], role) for role in ("embedder", "reranker") if role in wanted]
+    return [of_role(role, *wanted[role]) for role in ("embedder", "reranker") if role in wanted]
 
 
 def resolve(model: str) -> Path:
@@ -203,7 +203,7 @@ def _nests_videos(processor: Any) -> bool:
     return [int(i) for i in shown["input_ids"][0]].count(marker) == 2
 
 
-def _open(model: str, name: str | None, role: Role) -> Checkpoint:
+def of_role(role: Role, model: str, name: str | None = None) -> Checkpoint:
     folder = resolve(model)
     own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     return Checkpoint(folder, name or own.name, role, _read(folder))

@@ -46,7 +46,7 @@ class Engine:
     ) -> None:
         self.config = config
         self.metrics = metrics
-        self.admission = Admission(config.limits.queue_tokens)
+        self._admission = Admission(config.limits.queue_tokens)
         self._models: dict[Role, LLM] = {model.checkpoint.role: model for model in models}
         self._preparer = preparer
         self._stopped = False
@@ -85,7 +85,7 @@ class Engine:
         """Raises QvlError; with `on_error="skip"` an item's own error is in the result instead."""
         model = self._model("embedder", request.model)
         width = _width(request.dimensions, model)
-        with self.admission.admit(cost(request), request.priority):
+        with self._admission.admit(cost(request), request.priority):
             batch = await self._preparer.embed(request, model.text)
             read = usage(batch)
             answers = await self._run(model, batch, request)
@@ -100,14 +100,14 @@ class Engine:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises QvlError; a query's error always, a document's unless `on_error="skip"`."""
         model = self._model("reranker", request.model)
-        with self.admission.admit(cost(request), request.priority):
+        with self._admission.admit(cost(request), request.priority):
             return await self._ranked(model, request)
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         """Pairs that one caller asks for at once, of one model: they come in together or not at all. Raises
         QvlError as `rerank` does; then none of them goes on."""
         model = self._model("reranker", requests[0].model)
-        with self.admission.admit(cost(requests), requests[0].priority):
+        with self._admission.admit(cost(requests), requests[0].priority):
             tasks: list[asyncio.Future[RerankResult]] = []
             try:
                 for request in requests:
@@ -130,6 +130,11 @@ class Engine:
             usage=read,
             errors=_errors(answers),
         )
+
+    @property
+    def held(self) -> int:
+        """Estimated tokens in progress."""
+        return self._admission.held
 
     async def embed_ids(self, request: EmbedRequest) -> list[list[int]]:
         """The token ids of each item's prompt, media widened; failed items are empty."""

@@ -74,10 +74,8 @@ class NotFound(RequestError):
 class MethodNotAllowed(RequestError):
     status = 405
     code = "method_not_allowed"
-
-    def __init__(self, message: str, *, allowed: str) -> None:
-        super().__init__(message)
-        self.allowed = allowed
+    allowed = ""
+    """Methods that the route takes, as the `Allow` header has them."""
 
 
 class TooLarge(RequestError):

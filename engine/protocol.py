@@ -130,6 +130,12 @@ class RerankResult:
         """sigmoid(logits), in (0, 1); failed documents are 0."""
         return 1.0 / (1.0 + np.exp(-self.logits.astype(np.float64)))
 
+    def order(self, top_n: int | None = None) -> list[int]:
+        """Best first, ties in document order, failed ones left out. By logits: two of them above 37 share the
+        score 1.0."""
+        order: list[int] = np.argsort(-self.logits, kind="stable").tolist()
+        return [index for index in order if index not in self.errors][:top_n]
+
 
 Scalar: TypeAlias = str | int | float | bool
 """A value of an item's metadata."""

@@ -31,7 +31,7 @@ from qvl.ray_serve import environment
 from qvl.ray_serve.card import alone_on_the_card, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool, Replicas
 from qvl.ray_serve.gateway import Gateway
-from qvl.ray_serve.ingress import Metered, Mounted
+from qvl.ray_serve.ingress import Mounted
 from qvl.ray_serve.policy import QUEUED, QueuedTokens
 from qvl.ray_serve.split import Split
 
@@ -65,9 +65,8 @@ class EngineReplica:
     async def __serve_build_asgi_app__(self) -> Mounted:
         """Serve calls this before it lets requests in: the time to load the models."""
         self._replica = Replica(Metrics())
-        self._metered = Metered(self._replica)
         most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
-        self._split = Split(self._metered, front(self._server), tokens, most, self._seal)
+        self._split = Split(self._replica, front(self._server), tokens, most, self._seal)
         # Its mistakes are told before the models are loaded.
         app = create_app(self._split, self._server, seal=self._seal)
         async with alone_on_the_card(self._replicas.replica_gpus or 0):
@@ -84,7 +83,7 @@ class EngineReplica:
             raise RuntimeError(health.reason)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {QUEUED: float(self._metered.tokens)}
+        return {QUEUED: float(self._replica.held)}
 
     async def __del__(self) -> None:
         """Ray calls this once nothing is in flight, or the drain's time is up."""

@@ -1,54 +1,12 @@
-"""What stands between Ray Serve and a replica's app: the path it was mounted at, and the load it reports."""
+"""What stands between Ray Serve and a replica's app: the path it was mounted at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qvl.engine.admission import cost
-from qvl.engine.api import Service
-from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
 from qvl.ray_serve.split import HEADERS
-
-
-class Metered:
-    """A service that knows how many estimated tokens it has in progress."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self.metrics: Metrics = service.metrics
-        self.tokens = 0
-
-    async def embed(self, request: EmbedRequest) -> EmbedResult:
-        with self._counted(request):
-            return await self._service.embed(request)
-
-    async def rerank(self, request: RerankRequest) -> RerankResult:
-        with self._counted(request):
-            return await self._service.rerank(request)
-
-    async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
-        with self._counted(requests):
-            return await self._service.score(requests)
-
-    async def health(self) -> Health:
-        return await self._service.health()
-
-    def models(self) -> list[ModelCard]:
-        return self._service.models()
-
-    @contextmanager
-    def _counted(self, request: EmbedRequest | RerankRequest | tuple[RerankRequest, ...]) -> Iterator[None]:
-        tokens = cost(request)
-        self.tokens += tokens
-        try:
-            yield
-        finally:
-            self.tokens -= tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,25 +21,22 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
-import pybase64
 
 from qvl.engine.admission import cost
 from qvl.engine.api import Service
 from qvl.engine.api.edge import PART
+from qvl.engine.client.items import written
 from qvl.engine.client.retry import error_of, lost, retry_after
 from qvl.engine.client.wire import Reply, scores
 from qvl.engine.errors import Overloaded, QvlError
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import (
-    Content,
     EmbedRequest,
     EmbedResult,
     Health,
     ModelCard,
     RerankRequest,
     RerankResult,
-    Source,
-    Video,
 )
 
 HEADERS: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", default=())
@@ -103,7 +100,7 @@ class Split:
 
     async def _elsewhere(self, part: RerankRequest, headers: Sequence[tuple[bytes, bytes]]) -> RerankResult:
         """Sent once more when its replica is lost; a refused one waits, for its siblings are at work."""
-        body = await asyncio.to_thread(_written, part)
+        body = await asyncio.to_thread(_body, part)
         again = 1
         while True:
             try:
@@ -151,11 +148,11 @@ def _merged(parts: Sequence[RerankResult]) -> RerankResult:
     )
 
 
-def _written(part: RerankRequest) -> bytes:
+def _body(part: RerankRequest) -> bytes:
     """The body of `POST /v1/rerank` that asks for it."""
     asked: dict[str, Any] = {
-        "query": _item(part.query),
-        "documents": [_item(each) for each in part.documents],
+        "query": written(part.query),
+        "documents": [written(each) for each in part.documents],
         "model": part.model,
         "instruction": part.instruction,
         "truncate": part.truncate,
@@ -165,27 +162,6 @@ def _written(part: RerankRequest) -> bytes:
         "raw_scores": True,
     }
     return orjson.dumps({key: value for key, value in asked.items() if value is not None})
-
-
-def _item(content: Content) -> Any:
-    """In parts: the other shapes leave it open whether a list under `video` is one video or several."""
-    options = {"fps": content.fps, "max_frames": content.max_frames}
-    parts = [
-        *({"type": "video", "video": _sources(each)} for each in content.videos),
-        *({"type": "image", "image": _sources(each)} for each in content.images),
-        *({"type": "text", "text": each} for each in content.texts),
-    ]
-    return {"content": parts, **{key: value for key, value in options.items() if value is not None}}
-
-
-def _sources(given: Video) -> str | list[str]:
-    if isinstance(given, tuple):
-        return [_source(each) for each in given]
-    return _source(given)
-
-
-def _source(given: Source) -> str:
-    return given if isinstance(given, str) else pybase64.b64encode_as_string(given)
 
 
 def _renamed(result: RerankResult, part: RerankRequest) -> RerankResult:

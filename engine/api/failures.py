@@ -45,10 +45,9 @@ async def send_error(send: Send, error: QvlError) -> None:
 def _of_router(failure: HTTPException) -> QvlError:
     if failure.status_code == NotFound.status:
         return NotFound("there is no such route; /docs lists those there are", code="route_not_found")
-    allowed = (failure.headers or {}).get("Allow", "")
-    return MethodNotAllowed(
-        "this route does not take that method; /docs lists what it takes", allowed=allowed
-    )
+    error = MethodNotAllowed("this route does not take that method; /docs lists what it takes")
+    error.allowed = (failure.headers or {}).get("Allow", "")
+    return error
 
 
 def _headers(error: QvlError) -> list[tuple[bytes, bytes]]:

@@ -17,6 +17,11 @@ T = TypeVar("T")
 class Managed(Service, Protocol):
     """A service that can be stopped and can die; `Engine` is one."""
 
+    @property
+    def held(self) -> int:
+        """Estimated tokens in progress."""
+        ...
+
     async def stop(self) -> None: ...
 
     async def died(self) -> str: ...
@@ -49,6 +54,11 @@ class Replica:
         for work in self._running:
             if work.when() is None:  # not cut already
                 work.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def held(self) -> int:
+        """Estimated tokens in progress."""
+        return self._engine.held if self._engine else 0
 
     async def idle(self) -> None:
         """Returns when nothing is in flight."""

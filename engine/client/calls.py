@@ -149,11 +149,8 @@ def models(policy: Policy) -> Call[list[ModelCard]]:
 
 def ranking(result: RerankResult, top_n: int | None = None, raw_scores: bool = False) -> list[Ranked]:
     """Best first, ties in document order; documents that failed are left out."""
-    # Ordered by logit: far from 0.5 the sigmoid rounds different logits to the same score.
-    order = np.argsort(-result.logits, kind="stable")
-    values = result.logits if raw_scores else result.scores
-    kept = [int(index) for index in order if int(index) not in result.errors]
-    return [Ranked(index, float(values[index])) for index in kept[:top_n]]
+    values = (result.logits if raw_scores else result.scores).tolist()
+    return [Ranked(index, values[index]) for index in result.order(top_n)]
 
 
 def _listed(items: Items) -> Iterable[Item]:

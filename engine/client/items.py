@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from qvl.engine.errors import BadRequest, UnsupportedMedia
+from qvl.engine.protocol import Content
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,6 +74,15 @@ def native(item: Item, where: str = "input") -> Json:
     raise BadRequest(
         f"{where} is of type {type(item).__name__}, not a text, picture, file or dict", param=where
     )
+
+
+def written(content: Content) -> dict[str, Any]:
+    """The JSON of a query or document, in parts: in the other shapes a list under `video` may be one video or
+    several. Without an instruction, which neither of them has on the wire."""
+    given = (("video", content.videos), ("image", content.images), ("text", content.texts))
+    parts = [{"type": kind, kind: _media(each, content.where)} for kind, some in given for each in some]
+    options = {"fps": content.fps, "max_frames": content.max_frames}
+    return {"content": parts} | {key: value for key, value in options.items() if value is not None}
 
 
 def _media(value: Any, where: str) -> Any:

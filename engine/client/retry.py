@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 import httpx
 import orjson
@@ -112,15 +111,9 @@ def error_of(response: httpx.Response) -> QvlError:
     cls = BY_STATUS.get(status) or (
         Unavailable if status == 502 else BadRequest if status < 500 else QvlError
     )
-    error = rebuild(cls, message, body)
+    error = cls(message, param=body.get("param"), code=body.get("code"))
     if isinstance(error, Overloaded):
         error.retry_after = retry_after(response) or error.retry_after
-    return error
-
-
-def rebuild(cls: type[QvlError], message: str, body: dict[str, Any]) -> QvlError:
-    error = cls(message, param=body.get("param"))
-    error.code = body.get("code") or cls.code
     return error
 
 

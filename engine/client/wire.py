@@ -16,7 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from qvl.engine.client.items import Item, native
-from qvl.engine.client.retry import BY_CODE, Policy, rebuild
+from qvl.engine.client.retry import BY_CODE, Policy
 from qvl.engine.errors import QvlError, Unavailable, Unprocessable
 from qvl.engine.protocol import EmbedResult, ModelCard, RerankResult, Usage
 
@@ -240,7 +240,7 @@ def _entry_error(error: _Error | None, start: int) -> QvlError:
     if error is None:
         return Unprocessable("the server gave neither a result nor an error")
     cls = BY_CODE.get(error.code or "", Unprocessable)
-    return renumber(rebuild(cls, error.message, {"code": error.code, "param": error.param}), start)
+    return renumber(cls(error.message, param=error.param, code=error.code), start)
 
 
 def _usage(usage: dict[str, Any]) -> Usage:

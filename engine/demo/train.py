@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from qvl.engine.checkpoint import Role, find, load_text_side
-from qvl.engine.config import EngineConfig
+from qvl.engine.checkpoint import Role, load_text_side, of_role
 from qvl.engine.demo import judging, learner, sight, tasks
 from qvl.engine.demo.batches import Collator, last_hidden
 from qvl.engine.demo.codes import Code
@@ -38,8 +37,7 @@ MATRYOSHKA = {128: 1.0, 64: 0.5, 32: 0.25}
 
 
 def collator(folder: Path, role: Role) -> Collator:
-    named = EngineConfig(embedder=str(folder)) if role == "embedder" else EngineConfig(reranker=str(folder))
-    [checkpoint] = find(named)
+    checkpoint = of_role(role, str(folder))
     return Collator(load_text_side(checkpoint), checkpoint.config)
 
 

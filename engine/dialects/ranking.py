@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, NotRequired, TypeAlias, TypedDict
 
 import msgspec
-import numpy as np
 
 from qvl.engine.dialects import items
 from qvl.engine.dialects.items import Document
@@ -49,11 +48,8 @@ def ranked(
     echo: Sequence[Content] | None = None,
 ) -> list[Ranked]:
     """Best first; equal scores keep the request's order; failed documents are left out."""
-    # The order is that of the logits: two of them above 37 share the sigmoid 1.0.
-    order = np.argsort(-result.logits, kind="stable").tolist()
     values = (result.logits if raw else result.scores).tolist()
-    kept = [index for index in order if index not in result.errors][:top_n]
-    entries: list[Ranked] = [{"index": index, "relevance_score": values[index]} for index in kept]
+    entries: list[Ranked] = [{"index": i, "relevance_score": values[i]} for i in result.order(top_n)]
     if echo is not None:
         for entry in entries:
             entry["document"] = echoed(echo[entry["index"]])

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-import numpy as np
 import orjson
 
 from qvl.engine.errors import BadRequest, QvlError
@@ -125,6 +124,5 @@ def pair_of(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
 
 
 def _results(result: RerankResult, top_n: int | None) -> list[dict[str, Any]]:
-    scores = result.scores
-    order = [int(i) for i in np.argsort(-result.logits, kind="stable") if int(i) not in result.errors]
-    return [{"index": i, "score": float(scores[i])} for i in order[:top_n]]
+    scores = result.scores.tolist()
+    return [{"index": i, "score": scores[i]} for i in result.order(top_n)]

@@ -6,7 +6,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,11 +14,11 @@ from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unavailable
 from qvl.engine.machine import cores
 from qvl.engine.media.arena import Arena, Lookup
-from qvl.engine.media.cache import Key, VisualCache, by_anyone
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
 from qvl.engine.media.landing import Landing
+from qvl.engine.media.single_flight import Key, SingleFlight, by_anyone
 from qvl.engine.media.source import is_remote, read
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
@@ -52,7 +52,7 @@ class MediaLoader:
         self._config = config
         self._limits = limits
         self.arena = arena
-        self.cache = VisualCache(arena if config.media_cache else None, lookup)
+        self.flights = SingleFlight(arena if config.media_cache else None, lookup)
         self._forks, self._owned = forks or ForkServer(memory(limits)), forks is None
         self.decoders = Decoders(self._forks)
         self._pool = ThreadPoolExecutor(config.workers or cores(), thread_name_prefix="qvl-media")
@@ -91,7 +91,7 @@ class MediaLoader:
         if self._owned:
             self._forks.close()
 
-    async def decoded(self, source: Source, decode: Callable[[bytes], T], turn: asyncio.Semaphore) -> T:
+    async def fetched(self, source: Source, decode: Callable[[bytes], T], turn: asyncio.Semaphore) -> T:
         """The bytes of `source`, decoded in a worker; `turn` is that of its request to fetch."""
         if not is_remote(source):
             return await self.work(lambda: decode(read(source, self._config, self._limits)))
@@ -143,9 +143,13 @@ class _Batch:
         return self._file(video, ("video", fps, max_frames), job)
 
     def _file(self, source: Source, settings: Key, job: Job) -> Task[Visual]:
-        cached = partial(self._loader.cache.decoded, settings=settings, decode=partial(self._visual, job))
-        load = partial(self._loader.decoded, source, cached, self._turn)
-        return self._once((source, *settings), lambda: self._counted(by_anyone(load)))
+        def decode(data: bytes) -> Visual | Future[Visual]:
+            return self._loader.flights.visual(data, settings, partial(self._visual, job))
+
+        async def load() -> Visual:
+            return await self._counted(by_anyone(lambda: self._loader.fetched(source, decode, self._turn)))
+
+        return self._once((source, *settings), load)
 
     def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
         kind: Kind = "image" if job.kind == "image" else "video"
@@ -189,7 +193,7 @@ class _Batch:
             done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
             return Frame(pixels, done.rounded, fingerprint(data))
 
-        return self._once(("frame", frame, count), lambda: self._loader.decoded(frame, decode, self._turn))
+        return self._once(("frame", frame, count), lambda: self._loader.fetched(frame, decode, self._turn))
 
     def _once(self, key: Key, load: Callable[[], Coroutine[Any, Any, T]]) -> Task[T]:
         if key not in self._tasks:

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 
 from qvl.engine import checkpoint
 from qvl.engine.checkpoint import Checkpoint, Role, TextSide
-from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.jobs.progress import say
 from qvl.engine.prepare import Ready
@@ -65,10 +64,7 @@ def quantize(
 
 
 def _source(model: str, role: Role | None) -> Checkpoint:
-    folder = checkpoint.resolve(model)
-    role = role or checkpoint.tell_role(folder)
-    named = EngineConfig(embedder=model) if role == "embedder" else EngineConfig(reranker=model)
-    return checkpoint.find(named)[0]
+    return checkpoint.of_role(role or checkpoint.tell_role(checkpoint.resolve(model)), model)
 
 
 def _refuse(found: Checkpoint, out: Path, scheme: Scheme, vision: bool) -> None:

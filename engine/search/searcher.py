@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from qvl.engine.dialects.search import contents, query_instruction
 from qvl.engine.errors import NotFound, Unprocessable
 from qvl.engine.protocol import (
@@ -121,12 +119,7 @@ class Searcher:
             error.param = "rerank_model"
             raise
         scores = ranked.scores.tolist()
-        # By logits, which differ where scores are both 1.0; failed ones are -inf, so they come last.
-        order = np.argsort(-ranked.logits, kind="stable").tolist()[: request.top_n]
-        best = [
-            replace(hits[i], error=ranked.errors[i])
-            if i in ranked.errors
-            else replace(hits[i], score=scores[i])
-            for i in order
-        ]
-        return replace(recalled, hits=tuple(best), reranker=ranked.model, usage=recalled.usage + ranked.usage)
+        best = [replace(hits[i], score=scores[i]) for i in ranked.order()]
+        failed = [replace(hits[i], error=ranked.errors[i]) for i in sorted(ranked.errors)]
+        found = (*best, *failed)[: request.top_n]
+        return replace(recalled, hits=found, reranker=ranked.model, usage=recalled.usage + ranked.usage)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 from qvl.engine.client import AsyncClient
+from qvl.engine.client.items import written
 from qvl.engine.protocol import (
     Content,
     EmbedRequest,
@@ -12,7 +13,6 @@ from qvl.engine.protocol import (
     ModelCard,
     RerankRequest,
     RerankResult,
-    Tokens,
 )
 
 
@@ -21,8 +21,9 @@ class Served:
         self._client, self._cards = client, cards
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
+        queries = cast("tuple[Content, ...]", request.input)  # a search asks with no token ids
         return await self._client.embed_result(
-            [_native(item) for item in request.input],
+            [written(query) for query in queries],
             instruction=request.instruction,
             dimensions=request.dimensions,
             model=request.model,
@@ -30,8 +31,8 @@ class Served:
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         return await self._client.rerank_result(
-            _native(request.query),
-            [_native(document) for document in request.documents],
+            written(request.query),
+            [written(document) for document in request.documents],
             instruction=request.instruction,
             model=request.model,
             on_error=request.on_error,
@@ -39,17 +40,3 @@ class Served:
 
     def models(self) -> list[ModelCard]:
         return self._cards
-
-
-def _native(item: Content | Tokens) -> dict[str, Any]:
-    """The item as the wire has it; what came from JSON holds no bytes."""
-    assert isinstance(item, Content)
-    video = [list(each) if isinstance(each, tuple) else each for each in item.videos]
-    fields = {
-        "text": list(item.texts),
-        "image": list(item.images),
-        "video": video,
-        "fps": item.fps,
-        "max_frames": item.max_frames,
-    }
-    return {key: value for key, value in fields.items() if value} or {"text": ""}

@@ -7,14 +7,18 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from qvl.engine.client.items import native, sniff
+from qvl.engine.client.items import native, sniff, written
+from qvl.engine.dialects import items
 from qvl.engine.errors import BadRequest, UnsupportedMedia
+from qvl.engine.protocol import Content
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (5, 3)) -> Image.Image:
@@ -127,3 +131,20 @@ def test_any_bytes_under_a_media_key_arrive_whole(data: bytes) -> None:
     item = native({"video": [data]})
     assert isinstance(item, dict)
     assert decoded(item["video"][0]) == data
+
+
+source = st.sampled_from(["https://h/a.gif", "https://h/b.mp4", "data:image/png;base64,AAAA", ""]) | st.text()
+content = st.builds(
+    Content,
+    videos=st.lists(source | st.lists(source, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
+    images=st.lists(source, max_size=3).map(tuple),
+    texts=st.lists(st.text(), max_size=3).map(tuple),
+    fps=st.none() | st.floats(0.1, 1000),
+    max_frames=st.none() | st.integers(1, 64),
+)
+
+
+@given(content)
+def test_what_was_read_is_written_as_it_was(given: Content) -> None:
+    item = native(written(given))
+    assert items.content(msgspec.json.decode(orjson.dumps(item), type=items.Document), "input") == given

@@ -11,7 +11,7 @@ import pytest
 
 from qvl.engine.client import Client, wire
 from qvl.engine.client.clients import is_local
-from qvl.engine.client.retry import Attempts, Policy, retry_after
+from qvl.engine.client.retry import BY_STATUS, Attempts, Policy, error_of, retry_after
 from qvl.engine.client.wire import AFFINITY
 from qvl.engine.errors import BadRequest, DeadlineExceeded, Overloaded, Unavailable
 
@@ -64,6 +64,19 @@ def test_a_server_that_cannot_be_reached_is_told_of_at_once(caplog: pytest.LogCa
 )
 def test_retry_after_is_read_as_number_or_date(value: str, seconds: float) -> None:
     assert retry_after(httpx.Response(429, headers={"retry-after": value})) == seconds
+
+
+@pytest.mark.parametrize("status", BY_STATUS)
+def test_every_status_becomes_its_error(status: int) -> None:
+    body = {"error": {"message": "why", "code": "c", "param": "input[3]"}}
+    error = error_of(httpx.Response(status, json=body))
+    assert (type(error), error.message, error.code, error.param) == (
+        BY_STATUS[status],
+        "why",
+        "c",
+        "input[3]",
+    )
+    assert error_of(httpx.Response(status)).code == BY_STATUS[status].code
 
 
 def test_what_requests_share_is_named_until_one_fails() -> None:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from qvl.engine.admission import cost
 from qvl.engine.api import create_app
+from qvl.engine.api.replica import Replica
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.engine import Engine
 from qvl.engine.errors import Overloaded, QvlError, Unprocessable
@@ -76,14 +77,14 @@ def test_they_come_in_together() -> None:
         engine, model = serving()
         asked = asyncio.create_task(engine.score(PAIRS))
         await asyncio.sleep(0.01)
-        assert engine.admission.held == cost(PAIRS) == len(PAIRS) * cost(PAIRS[0])
+        assert engine.held == cost(PAIRS) == len(PAIRS) * cost(PAIRS[0])
         assert model.running == len(PAIRS)
         with pytest.raises(Overloaded):
             await engine.score(PAIRS[:2])
         model.may.set()
         results = await asked
         assert [result.logits.tolist() for result in results] == [[1.0]] * len(PAIRS)
-        assert engine.admission.held == 0
+        assert engine.held == 0
 
     asyncio.run(run())
 
@@ -95,6 +96,27 @@ def test_one_that_fails_ends_the_others() -> None:
         with pytest.raises(QvlError, match="cannot be read"):
             await engine.score((*PAIRS, bad))
         await asyncio.sleep(0.01)
-        assert (engine.admission.held, model.running) == (0, 0)
+        assert (engine.held, model.running) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_a_replica_holds_what_it_has_begun_until_the_end_however_it_comes() -> None:
+    async def run() -> None:
+        engine, model = serving()
+        replica = Replica(Metrics())
+        assert replica.held == 0
+        replica.serve(engine)
+        left, stays = (asyncio.create_task(replica.rerank(PAIRS[0])) for _ in range(2))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await replica.score(PAIRS[:2])
+        assert replica.held == 2 * cost(PAIRS[0])
+        left.cancel()
+        await asyncio.wait([left])
+        assert replica.held == cost(PAIRS[0])
+        model.may.set()
+        await stays
+        assert replica.held == 0
 
     asyncio.run(run())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from qvl.engine.admission import cost
 from qvl.engine.config import EngineConfig
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, ModelCard
@@ -29,9 +30,10 @@ class Napping(FakeEngine):
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         first = request.input[0]
-        if isinstance(first, Content) and first.texts[0].startswith("nap "):
-            await asyncio.sleep(float(first.texts[0].split()[1]))
-        return await super().embed(request)
+        with self.admission.admit(cost(request), request.priority):
+            if isinstance(first, Content) and first.texts[0].startswith("nap "):
+                await asyncio.sleep(float(first.texts[0].split()[1]))
+            return await super().embed(request)
 
 
 async def start(config: EngineConfig, metrics: Metrics) -> Napping:

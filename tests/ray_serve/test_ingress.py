@@ -1,8 +1,7 @@
-"""Around a replica's app: where it is mounted, what it reports, and that HAProxy mode is asked for."""
+"""Around a replica's app: where it is mounted, and that HAProxy mode is asked for."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 import tempfile
 from pathlib import Path
@@ -10,14 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from qvl.engine.admission import cost
 from qvl.engine.api import create_app
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.protocol import Content, EmbedRequest
 from qvl.ray_serve import environment
 from qvl.ray_serve.config import load
-from qvl.ray_serve.ingress import Metered, Mounted, inner
+from qvl.ray_serve.ingress import Mounted, inner
 from tests.engine.http.fake import FakeEngine
 
 CONFIG = load({"embedder": "a", "port": 1234, "request_seconds": 30.5})
@@ -46,22 +43,6 @@ def test_ray_tags_the_answer_so_the_app_does_not() -> None:
         assert answer.status_code == 200
         assert "x-request-id" not in answer.headers
         assert client.get("/v1/rerank/nothing").json()["error"]["code"] == "route_not_found"
-
-
-def test_tokens_in_progress_are_counted_until_the_end_however_it_comes() -> None:
-    request = EmbedRequest(input=(Content(texts=("!slow",)),))
-
-    async def run() -> None:
-        service = Metered(FakeEngine())
-        asked = [asyncio.create_task(service.embed(request)) for _ in range(3)]
-        await asyncio.sleep(0)
-        assert service.tokens == 3 * cost(request)
-        for each in asked:
-            each.cancel()
-        await asyncio.wait(asked)
-        assert service.tokens == 0
-
-    asyncio.run(run())
 
 
 def test_haproxy_is_asked_for_and_required() -> None:

@@ -22,8 +22,8 @@ from qvl.engine.dialects import rerank
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unavailable
 from qvl.engine.protocol import Content, RerankRequest
-from qvl.ray_serve.ingress import Metered, Mounted
-from qvl.ray_serve.split import Split, _written, divide
+from qvl.ray_serve.ingress import Mounted
+from qvl.ray_serve.split import Split, _body, divide
 from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
 
@@ -69,7 +69,7 @@ def test_a_part_asks_what_was_asked() -> None:
         {"on_error": "skip", "priority": "batch"},
     ):
         request = RerankRequest(query=QUERY, documents=documents, **options)
-        body = decode(rerank.RerankBody, _written(request))
+        body = decode(rerank.RerankBody, _body(request))
         assert rerank.parse(body) == request
         assert body.raw_scores
 
@@ -117,7 +117,7 @@ class Whole:
         self._port = port
 
     async def post(self, path: str, body: object, seconds: float = 10) -> httpx.Response:
-        split = Split(Metered(self.engine), f"http://127.0.0.1:{self._port}", 70, 4, SEAL)
+        split = Split(self.engine, f"http://127.0.0.1:{self._port}", 70, 4, SEAL)
         app = Mounted(create_app(split, CONFIG), "/v1/rerank")
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://r", headers=KEY) as client:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qvl.engine.admission import Admission
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unprocessable
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import (
@@ -42,6 +44,7 @@ class FakeEngine:
         self.requests: list[EmbedRequest | RerankRequest] = []
         self.cancelled = 0
         self.stopped = False
+        self.admission = Admission(sys.maxsize)
         self.death: asyncio.Future[str] | None = None
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
@@ -69,6 +72,10 @@ class FakeEngine:
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         return [await self.rerank(request) for request in requests]
+
+    @property
+    def held(self) -> int:
+        return self.admission.held
 
     async def health(self) -> Health:
         return self.ready

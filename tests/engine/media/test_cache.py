@@ -13,8 +13,8 @@ from qvl.engine.errors import QvlError, Unprocessable
 from qvl.engine.media import MediaLoader, Visual
 from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import HEADER
-from qvl.engine.media.cache import VisualCache, by_anyone
 from qvl.engine.media.decoders import GivenUp
+from qvl.engine.media.single_flight import SingleFlight, by_anyone
 from qvl.engine.protocol import Content
 
 ONE = 64 * 64 * 3 + HEADER
@@ -130,7 +130,7 @@ def test_what_is_being_decoded_is_waited_for(forks, encoded, picture):
 def while_decoding(outcome):
     """What a second thread finds of bytes that a first is decoding, once that has ended in `outcome`."""
     arena, entered, may_go = Arena(1 << 20), threading.Event(), threading.Event()
-    cache = VisualCache(arena, lambda hit: None)
+    flights = SingleFlight(arena, lambda hit: None)
 
     def decode(data, digest):
         entered.set()
@@ -141,9 +141,9 @@ def while_decoding(outcome):
         return arena.keep(block, Visual("image", arena.flat(block).reshape(1, 32, 32, 3), (), digest))
 
     with ThreadPoolExecutor(1) as threads:
-        one = threads.submit(cache.decoded, b"x", (), decode)
+        one = threads.submit(flights.visual, b"x", (), decode)
         assert entered.wait(10)
-        two = cache.decoded(b"x", (), decode)
+        two = flights.visual(b"x", (), decode)
         assert isinstance(two, Future) and not two.done()
         may_go.set()
         return one, two

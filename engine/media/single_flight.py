@@ -1,4 +1,4 @@
-"""Images and video files by the hash of their encoded bytes: what is decoded, and what is being decoded."""
+"""Images and video files by the hash of their encoded bytes: each is decoded once, by whoever comes first."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Key: TypeAlias = tuple[object, ...]
 Decode: TypeAlias = Callable[[bytes, str], Visual]
 
 
-class VisualCache:
-    """Used from the decoding threads."""
+class SingleFlight:
+    """Used from the decoding threads. The arena keeps what is decoded; here is what is being decoded."""
 
     def __init__(self, arena: Arena | None, lookup: Lookup) -> None:
-        """None: nothing is kept. `lookup` is told whether a medium was decoded before, or just then."""
+        """None: nothing is looked up. `lookup` is told whether a medium was decoded before, or just then."""
         self._arena = arena
         self._lookup = lookup
         self._begun: dict[str, Future[Visual]] = {}
         """What a thread is decoding now."""
         self._lock = threading.Lock()
 
-    def decoded(self, data: bytes, settings: Key, decode: Decode) -> Visual | Future[Visual]:
+    def visual(self, data: bytes, settings: Key, decode: Decode) -> Visual | Future[Visual]:
         """What `decode` makes of the bytes and their fingerprint, now or before, under the same settings; a
         future: another thread is at it, and none need wait for it. Raises what `decode` raises, to all."""
         digest = fingerprint(data, *settings)
