@@ -32,7 +32,8 @@ SHORT: dict[str, tuple[Role, ...]] = {
 }
 """Rows and whom they are run with here; an engine for each is most of the time."""
 
-COUNT = 48
+COUNT, TOP = 48, 5
+"""Queries, and how many documents of one are reranked: torch multiplies FP8 slowly on a CPU."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,9 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, list[rows.Row]
     )
     made = Grid(options, Console(file=io.StringIO()))
     path = tmp_path_factory.mktemp("quality") / "rows.jsonl"
-    code = show(made, made.console, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "TOP", TOP)
+        code = show(made, made.console, path)
     return made, [msgspec.json.decode(line, type=rows.Row) for line in path.read_bytes().splitlines()], code
 
 
