@@ -143,7 +143,7 @@ def _dtype(config: EngineConfig, checkpoint: Checkpoint) -> str:
     from vllm.platforms import current_platform
 
     name = "bfloat16" if "torch.bfloat16" in map(str, current_platform.supported_dtypes) else "float32"
-    _log.info("%s: its weights are float32 and served in %s; --dtype chooses", checkpoint.name, name)
+    _log.info("%s: its float32 weights are served in %s; --dtype says otherwise", checkpoint.name, name)
     return name
 
 

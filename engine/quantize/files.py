@@ -38,9 +38,14 @@ def write(
 ) -> int:
     """Fill the folder `out`; `instead` holds weights that take the place of the file's. Returns how many
     matrices were quantised. No more than one file of weights is in memory."""
-    for file in source.iterdir():
+    for file in [
+        *source.iterdir(),
+        *source.glob("[0-9]_*/config.json"),
+    ]:  # and sentence-transformers' modules
         if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX:
-            shutil.copyfile(file, out / file.name)  # not its mode: it may be read-only
+            copy = out / file.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)  # not its mode: it may be read-only
     places: dict[str, str] = {}
     done = size = 0
     for file in weight_files(source):

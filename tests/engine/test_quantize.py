@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvl.engine import checkpoint
+from qvl.engine import checkpoint, modules
 from qvl.engine.config import EngineConfig
 from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import CheckpointError, ConfigError
@@ -21,6 +21,7 @@ from qvl.engine.quantize import awq, files, quality
 from qvl.engine.quantize.command import quantize
 from qvl.engine.quantize.schemes import Scheme, compressed, is_quantised, rounded
 from tests.conftest import Pair
+from tests.published import LOGIT_SCORE, add_modules
 
 # vLLM and compressed-tensors make torch build script methods on import, which are deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.:DeprecationWarning")
@@ -90,6 +91,31 @@ def test_weights_in_several_files_stay_in_several_files(pair: Pair, tmp_path: Pa
     quantize(str(one), tmp_path / "single", "int8", check=False)
     for name, value in load_file(tmp_path / "single" / "model.safetensors").items():
         assert torch.equal(load_file(tmp_path / "out" / index[name])[name], value)
+
+
+def test_a_search_is_not_lost_on_what_sentence_transformers_saved(pair: Pair, tmp_path: Path) -> None:
+    """Hugging Face calls the same weights by longer names once they are loaded."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    add_modules(source, (LOGIT_SCORE, {"true_token_id": 1, "false_token_id": 2}))
+    weights = load_file(pair.embedder / "model.safetensors")
+    save_file(
+        {name.removeprefix("model."): each for name, each in weights.items()}, source / "model.safetensors"
+    )
+    found = {name: each * 2 for name, each in weights.items()}
+    files.write(source, out, "awq", vision=False, instead=found, report=lambda _: None)
+    assert modules.tokens(out, {}, {"1": 1, "0": 2}) == (1, 2)
+    made = load_file(out / "model.safetensors")
+    layer = "language_model.layers.0"
+    assert torch.equal(
+        made[f"{layer}.input_layernorm.weight"], found[f"model.{layer}.input_layernorm.weight"]
+    )
+    expected = compressed(found[f"model.{layer}.mlp.up_proj.weight"], "awq")
+    assert torch.equal(made[f"{layer}.mlp.up_proj.weight_scale"], expected["weight_scale"])
+    del found[f"model.{layer}.input_layernorm.weight"]
+    with pytest.raises(CheckpointError, match=r"layers\.0\.input_layernorm\.weight is not in the searched"):
+        files.write(source, out, "awq", vision=False, instead=found, report=lambda _: None)
 
 
 def test_scaling_alone_changes_no_answer(pair: Pair) -> None:
