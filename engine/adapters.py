@@ -18,7 +18,12 @@ import msgspec
 from qvl.engine.checkpoint import Checkpoint, Role
 from qvl.engine.errors import CheckpointError, ConfigError
 
-_WEIGHT = re.compile(r"\.([qkvo]|gate|up|down)_proj\.lora_[AB]\.weight$")
+_WEIGHT = re.compile(
+    r"(base_model\.model\.)?(model\.language_model\.|language_model\.model\.|language_model\.|model\.)?"
+    r"layers\.(?P<layer>\d+)\.(?P<part>self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.lora_(?P<side>[AB])\.weight"
+)
+"""Where the text layers are follows from what was trained: the whole model or, as by sentence-transformers, a
+part of it. `QvlQwen3VL.hf_to_vllm_mapper` knows the same places; vLLM silently leaves out all others."""
 _PLAIN_STARTS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 """Ways to begin a training that leave the base model as it is."""
 
@@ -76,10 +81,11 @@ def find(given: Sequence[str], checkpoints: Sequence[Checkpoint]) -> list[Adapte
         taken.add(name)
         path = Path(folder).expanduser()
         config = _read(path)
-        _check(path, config)
+        base = _base(name, config, checkpoints)
+        _check(path, config, base)
         rank = max((config.r, *(config.rank_pattern or {}).values()))
         uneven = bool(config.rank_pattern or config.alpha_pattern)
-        found.append(Adapter(name, path, _role(name, config, checkpoints), rank, uneven))
+        found.append(Adapter(name, path, base.role, rank, uneven))
     return found
 
 
@@ -95,7 +101,7 @@ def _read(path: Path) -> _Config:
     return config
 
 
-def _check(path: Path, config: _Config) -> None:
+def _check(path: Path, config: _Config, base: Checkpoint) -> None:
     """What vLLM would leave out, or refuse in its own process, is refused here."""
     from safetensors import SafetensorError, safe_open
 
@@ -103,25 +109,37 @@ def _check(path: Path, config: _Config) -> None:
         raise CheckpointError(f"{path}: adapters with {name} are not served; merge it into the model instead")
     try:
         with safe_open(path / "adapter_model.safetensors", framework="np") as file:
-            names = list(file.keys())
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise CheckpointError(f"{path}/adapter_model.safetensors: not readable ({error})") from None
-    for name in names:
-        if "visual" in name or not _WEIGHT.search(name):
-            raise CheckpointError(f"{path}: it changes {name}; vLLM adapts the text layers' projections only")
-    if not names:
+    for name, shape in shapes.items():
+        matched = _WEIGHT.fullmatch(name)
+        if not matched:
+            raise CheckpointError(
+                f"{path}: it changes {name}; vLLM adapts the text layers' projections only, by names like "
+                "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_A.weight: merge it instead"
+            )
+        reads_states = matched["side"] == "A" and matched["part"] not in ("self_attn.o", "mlp.down")
+        misfit = reads_states and shape[-1] != base.dimensions
+        if misfit or int(matched["layer"]) >= base.text["num_hidden_layers"]:
+            raise CheckpointError(f"{path}: {name} {tuple(shape)} is of another model than {base.name}")
+    if not shapes:
         raise CheckpointError(f"{path}: it has no weights")
 
 
-def _role(name: str, config: _Config, checkpoints: Sequence[Checkpoint]) -> Role:
-    if len(checkpoints) == 1:
-        return checkpoints[0].role
+def _base(name: str, config: _Config, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The one that its configuration names; where one alone is served that one, unless it names the other."""
     base = Path(config.base_model_name_or_path or "").name
     for each in checkpoints:
         if base and base in (each.name, each.path.name):
-            return each.role
-    if ("rerank" in base.lower()) != ("embed" in base.lower()):
-        return "reranker" if "rerank" in base.lower() else "embedder"
+            return each
+    reranks, embeds = "rerank" in base.lower(), "embed" in base.lower()
+    told: Role = "reranker" if reranks else "embedder"
+    for each in checkpoints:
+        if each.role == told if reranks != embeds else len(checkpoints) == 1:
+            return each
+    if reranks != embeds:
+        raise ConfigError(f"--lora {name}: it is for {base}, and no {told} is served")
     raise ConfigError(
         f"--lora {name}: for the embedder or the reranker? Name the model as base_model_name_or_path "
         "in its adapter_config.json"

@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
+from qvl.engine import modules
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, ConfigError
-from qvl.engine.prompt import END, FRAME, IMAGE, START, Template
+from qvl.engine.prompt import END, FRAME, IMAGE, PADS, START, Template
 from qvl.engine.tokens import PromptTokenizer, SpecialIds
 
 Role: TypeAlias = Literal["embedder", "reranker"]
@@ -21,6 +22,7 @@ ROLE = "qvl_role"
 _VISION = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3}
 """Other sizes follow the config; these are built into the pixel path."""
 _MEAN = 0.5
+_SAMPLE = "Any text."
 EMBED_LENGTH = 8192
 RERANK_LENGTH = 10240 + PromptTokenizer.SUFFIX
 """The reference cuts to 10240 before it puts the last five ids back."""
@@ -149,28 +151,38 @@ def load_text_side(checkpoint: Checkpoint) -> TextSide:
         video=checkpoint.config.get("video_token_id", processor.video_token_id),
         all=frozenset(slow.all_special_ids),
     )
-    vocabulary = slow.get_vocab()
-    missing = [word for word in ("yes", "no") if word not in vocabulary]
-    if missing and checkpoint.role == "reranker":
-        raise CheckpointError(f"{checkpoint.path}: its vocabulary has no {missing[0]!r}, so it cannot score")
+    # transformers makes an empty one where its files are missing.
+    known = [tokenizer.token_to_id(pad) for pad in PADS] == [special.image, special.video]
+    if not known or tokenizer.decode(tokenizer.encode(_SAMPLE, add_special_tokens=False).ids) != _SAMPLE:
+        raise CheckpointError(
+            f"{checkpoint.path}: its tokenizer is not its model's; copy tokenizer.json and "
+            "tokenizer_config.json from the base model"
+        )
     reranker = checkpoint.role == "reranker"
+    yes, no = modules.tokens(checkpoint.path, checkpoint.config, slow.get_vocab()) if reranker else (0, 0)
     return TextSide(
         template=_template(processor, checkpoint.path),
         tokenizer=PromptTokenizer(tokenizer, special, max_length=checkpoint.max_length, reranker=reranker),
-        yes=vocabulary.get("yes", 0),
-        no=vocabulary.get("no", 0),
+        yes=yes,
+        no=no,
     )
 
 
 def _template(processor: Any, path: Path) -> Template:
     """Cut the chat template at two markers, then prove on a conversation that the pieces rebuild it."""
+    from jinja2 import TemplateError
 
     def render(system: str, user: list[dict[str, str]]) -> str:
         talk = [
             {"role": "system", "content": [{"type": "text", "text": system}]},
             {"role": "user", "content": user},
         ]
-        return str(processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+        except (TemplateError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: its chat template fails ({error}); copy chat_template.jinja from the base model"
+            ) from error
 
     head, _, rest = render("\u27e6system\u27e7", [{"type": "text", "text": "\u27e6user\u27e7"}]).partition(
         "\u27e6system\u27e7"
@@ -206,7 +218,9 @@ def _nests_videos(processor: Any) -> bool:
 def of_role(role: Role, model: str, name: str | None = None) -> Checkpoint:
     folder = resolve(model)
     own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
-    return Checkpoint(folder, name or own.name, role, _read(folder))
+    config = _read(folder)
+    modules.check(folder, config)
+    return Checkpoint(folder, name or own.name, role, config)
 
 
 def _read(folder: Path) -> dict[str, Any]:

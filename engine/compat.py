@@ -89,13 +89,14 @@ def engine_args(
 
     from qvl.engine.model.pixels import PixelsFile
 
+    dtype = _dtype(config, checkpoint)
     settings: dict[str, Any] = {
         "model": str(checkpoint.path),
         "served_model_name": checkpoint.name,
         "runner": "pooling",
         "convert": "embed",
         "pooler_config": PoolerConfig(pooling_type="LAST"),
-        "dtype": config.dtype,
+        "dtype": dtype,
         # One more than a prompt may have: 0.26's scheduler keeps a place for a token to be sampled, and a
         # prompt that fills the length and is taken in chunks would wait for it for ever.
         "max_model_len": checkpoint.max_length + 1,
@@ -128,10 +129,21 @@ def engine_args(
         "scheduling_policy": "priority",
         "seed": 0,
     }
-    settings |= _cpu_settings(config, checkpoint) if on_cpu() else {"async_scheduling": True}
+    settings |= _cpu_settings(checkpoint, dtype) if on_cpu() else {"async_scheduling": True}
     settings |= quantization.settings(config, checkpoint) | _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
+
+
+def _dtype(config: EngineConfig, checkpoint: Checkpoint) -> str:
+    """vLLM's auto serves float32 in float16, whose range a fine-tune may leave."""
+    if config.dtype != "auto" or checkpoint.dtype != "float32":
+        return config.dtype
+    from vllm.platforms import current_platform
+
+    name = "bfloat16" if "torch.bfloat16" in map(str, current_platform.supported_dtypes) else "float32"
+    _log.info("%s: its float32 weights are served in %s; --dtype says otherwise", checkpoint.name, name)
+    return name
 
 
 async def shut_down(engine: Any) -> None:
@@ -195,8 +207,8 @@ def _media(config: EngineConfig) -> dict[str, Any]:
     return {"image": {"count": images, **_DUMMY}, "video": {"count": videos, "num_frames": 2, **_DUMMY}}
 
 
-def _cpu_settings(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
-    itemsize = _ITEMSIZE[checkpoint.dtype if config.dtype == "auto" else config.dtype]
+def _cpu_settings(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
+    itemsize = _ITEMSIZE[checkpoint.dtype if dtype == "auto" else dtype]
     longest = checkpoint.kv_bytes_per_token(itemsize) * checkpoint.max_length
     return {
         "kv_cache_memory_bytes": max(64 << 20, _CPU_SEQUENCES * longest),

@@ -116,7 +116,8 @@ class EngineConfig:
     reranker_name: str | None = None
     """Name that requests use (default: the checkpoint's last path part)."""
     dtype: Dtype = "auto"
-    """Weights and activations; auto is the checkpoint's own."""
+    """Weights and activations; auto is the checkpoint's own, except that float32 becomes bfloat16 where the
+    device has it."""
     quantization: str | None = None
     """Of weights while they load: fp8 (a scale for each channel and token, or for each matrix on a GPU that
     does not compute in FP8), or vLLM's name of another that it does to linear layers as it loads them."""

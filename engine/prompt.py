@@ -21,8 +21,8 @@ RERANK_SYSTEM = (
     'Note that the answer can only be "yes" or "no".'
 )
 START, END = "<|vision_start|>", "<|vision_end|>"
-IMAGE = f"{START}<|image_pad|>{END}"
-FRAME = f"{START}<|video_pad|>{END}"
+PADS = ("<|image_pad|>", "<|video_pad|>")
+IMAGE, FRAME = (f"{START}{pad}{END}" for pad in PADS)
 
 
 class Placed(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from vllm.config import VllmConfig
 from vllm.model_executor.models.qwen3_vl import Qwen3VLForConditionalGeneration
-from vllm.model_executor.models.utils import StageMissingLayer
+from vllm.model_executor.models.utils import StageMissingLayer, WeightsMapper
 from vllm.platforms import current_platform
 
 from qvl.engine.model.patch_embed import FoldingPatchEmbed
@@ -24,12 +24,23 @@ from qvl.kernels.patchify import FRAME_BYTES, TEMPORAL, patchify
 
 _PIXELS = {("pixel_values", "image_grid_thw"): 1, ("pixel_values_videos", "video_grid_thw"): TEMPORAL}
 """Under which names pixels and their grids come, and the frames of a patch."""
+_LAYERS = ("language_model.layers.", "model.layers.", "layers.")
+"""Where the text layers are when a part of the model was trained and saved."""
 _BEHIND_THE_SERVER = 5
 """Niceness of a model that computes on the server's own cores: refusals and probes waited for it."""
 
 
 class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM is untyped here
     """Reads of `hf_config`: `qvl_head`, "embed" or "score"; for a score head `qvl_yes` and `qvl_no`, ids."""
+
+    hf_to_vllm_mapper = Qwen3VLForConditionalGeneration.hf_to_vllm_mapper | WeightsMapper(
+        orig_to_new_prefix={
+            **dict.fromkeys(_LAYERS, "language_model.model.layers."),
+            "language_model.embed_tokens.": "language_model.model.embed_tokens.",
+            "language_model.norm.": "language_model.model.norm.",
+        }
+    )
+    """Of weights and of adapters: sentence-transformers trains and saves `Qwen3VLModel`, a part of this."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "model") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -117,6 +128,11 @@ class QvlQwen3VL(Qwen3VLForConditionalGeneration):  # type: ignore[misc]  # vLLM
         found = False
         for name, weight in weights:
             if name.endswith(source):
+                if weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+                    raise ValueError(
+                        f"{name} is quantised ({weight.dtype}), and the yes/no head is cut from it: "
+                        "quantise the model without it"
+                    )
                 yes, no = weight[self.config.qvl_yes], weight[self.config.qvl_no]
                 self.pooler.weight.data.copy_(yes.float() - no.float())
                 found = True

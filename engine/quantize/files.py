@@ -39,9 +39,14 @@ def write(
 ) -> int:
     """Fill the folder `out`; `instead` holds weights that take the place of the file's. Returns how many
     matrices were quantised. No more than one file of weights is in memory."""
-    for file in source.iterdir():
+    for file in [
+        *source.iterdir(),
+        *source.glob("[0-9]_*/config.json"),
+    ]:  # and sentence-transformers' modules
         if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX:
-            shutil.copyfile(file, out / file.name)  # not its mode: it may be read-only
+            copy = out / file.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)  # not its mode: it may be read-only
     places: dict[str, str] = {}
     done = size = 0
     for file in weight_files(source):
@@ -49,7 +54,7 @@ def write(
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - not a mapping
                 given = weights.get_tensor(name)
-                weight = instead.get(name, given).to(given.dtype)
+                weight = _searched(name, given, instead).to(given.dtype)
                 if is_quantised(name, weight, vision=vision):
                     stem = name.removesuffix("weight")
                     tensors |= {f"{stem}{part}": each for part, each in compressed(weight, scheme).items()}
@@ -65,6 +70,16 @@ def write(
     if len(set(places.values())) > 1:
         _write_json(out / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
     return done
+
+
+def _searched(name: str, given: torch.Tensor, instead: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """By the names of the whole model, where the file may have those of its `model`."""
+    found = instead.get(name, instead.get(f"model.{name}"))
+    if instead and found is None and "layers." in name:
+        raise CheckpointError(
+            f"{name} is not in the searched model, so its scales would be lost; use fp8 or int8"
+        )
+    return given if found is None else found
 
 
 def write_config(source: Checkpoint, out: Path, scheme: Scheme, *, vision: bool) -> None:

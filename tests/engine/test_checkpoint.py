@@ -102,6 +102,48 @@ def test_another_chat_template_is_refused(tmp_path: Path) -> None:
         checkpoint.load_text_side(found)
 
 
+@pytest.mark.parametrize(
+    ("template", "match"),
+    [
+        (None, "does not have a chat template"),
+        ("{% for m in", "unexpected 'end of template'"),
+        ("{{ raise_exception('no system message') }}", "no system message"),
+        ("{% for m in messages %}{{ m.role + m.content }}{% endfor %}", "can only concatenate str"),
+        ("{{ conversation.first }}", "is undefined"),
+    ],
+)
+def test_a_template_that_fails_is_refused_in_one_line(
+    template: str | None, match: str, tmp_path: Path
+) -> None:
+    path = write_checkpoint(tmp_path / "tiny-embedding")
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    del settings["chat_template"]
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    if template is None:
+        (path / "chat_template.jinja").unlink()
+    else:
+        (path / "chat_template.jinja").write_text(template)
+    (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
+    with pytest.raises(CheckpointError, match=f"{match}.*copy chat_template.jinja from the base model"):
+        checkpoint.load_text_side(found)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize("missing", [["tokenizer.json"], ["tokenizer.json", "tokenizer_config.json"]])
+def test_a_folder_without_its_tokenizer_is_refused(missing: list[str], ids: bool, tmp_path: Path) -> None:
+    """transformers makes an empty one, by which every text is the same."""
+    path = write_checkpoint(tmp_path / "tiny-embedding")
+    for name in missing:
+        (path / name).unlink()
+    config = json.loads((path / "config.json").read_text())
+    if not ids:
+        config = {name: each for name, each in config.items() if not name.endswith("_token_id")}
+    (path / "config.json").write_text(json.dumps(config))
+    (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
+    with pytest.raises(CheckpointError, match=r"copy tokenizer\.json and tokenizer_config\.json"):
+        checkpoint.load_text_side(found)
+
+
 def test_a_tiny_checkpoint_gives_its_sizes(pair: Pair) -> None:
     embedder, reranker = checkpoint.find(
         EngineConfig(embedder=str(pair.embedder), reranker=str(pair.reranker))

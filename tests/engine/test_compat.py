@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from qvl.engine import checkpoint, compat
-from qvl.engine.config import EngineConfig
+from qvl.engine.config import Dtype, EngineConfig
+from qvl.engine.demo.tiny import write_checkpoint
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
 
@@ -46,6 +48,29 @@ def test_a_model_over_several_gpus_stays_on_its_host(pair: Pair) -> None:
     side = checkpoint.load_text_side(found)
     args = compat.engine_args(config, found, side, pixels="/file", shared=False)
     assert (args.tensor_parallel_size, args.distributed_executor_backend) == (2, "mp")
+
+
+@pytest.mark.parametrize(
+    ("own", "chosen", "served"),
+    [
+        ("float32", "auto", "bfloat16"),
+        ("float32", "float16", "float16"),
+        ("bfloat16", "auto", "bfloat16"),
+        ("float16", "auto", "float16"),
+    ],
+)
+def test_a_float32_checkpoint_is_not_served_in_float16(
+    own: str, chosen: Dtype, served: str, tmp_path: Path
+) -> None:
+    path = write_checkpoint(tmp_path / "tiny-embedding")
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": own}))
+    config = EngineConfig(embedder=str(path), dtype=chosen)
+    (found,) = checkpoint.find(config)
+    side = checkpoint.load_text_side(found)
+    with vllm_warnings():
+        args = compat.engine_args(config, found, side, pixels="/file", shared=False)
+        assert str(args.create_engine_config().model_config.dtype) == f"torch.{served}"
 
 
 def test_what_vllm_compiled_is_found_again_though_the_pixels_lie_elsewhere(pair: Pair) -> None:

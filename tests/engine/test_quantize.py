@@ -21,7 +21,7 @@ from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import CheckpointError, ConfigError
-from qvl.engine.quantize import awq, files, quality
+from qvl.engine.quantize import files, quality
 from qvl.engine.quantize.command import quantize
 from qvl.engine.quantize.schemes import Scheme, compressed, is_quantised, rounded
 from tests.conftest import Pair
@@ -104,36 +104,6 @@ def test_weights_in_several_files_stay_in_several_files(pair: Pair, tmp_path: Pa
     quantize(str(one), tmp_path / "single", "int8", check=False)
     for name, value in load_file(tmp_path / "single" / "model.safetensors").items():
         assert torch.equal(load_file(tmp_path / "out" / index[name])[name], value)
-
-
-def test_scaling_alone_changes_no_answer(pair: Pair) -> None:
-    """Before any rounding, AWQ's model is the same function."""
-    ids = torch.randint(0, 500, (1, 40), generator=torch.Generator().manual_seed(1))
-    before, after = quality.load(pair.embedder), quality.load(pair.embedder)
-
-    def states(model: Any) -> torch.Tensor:
-        with torch.inference_mode():
-            hidden: torch.Tensor = model.model(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden
-
-    steps: list[int] = []
-    awq.scale(after, lambda: (states(after), None)[1], lambda: steps.append(1))
-    assert len(steps) == 3 * len(after.model.language_model.layers)
-    moved = after.model.language_model.layers[0].self_attn.q_proj.weight
-    assert not torch.equal(moved, before.model.language_model.layers[0].self_attn.q_proj.weight)
-    torch.testing.assert_close(states(after), states(before), atol=2e-4, rtol=2e-4)
-
-
-def test_scales_are_better_than_none() -> None:
-    """A channel that is large in use keeps more of its bits."""
-    generator = torch.Generator().manual_seed(3)
-    norm, reader = torch.nn.RMSNorm(256), torch.nn.Linear(256, 64, bias=False)
-    inputs = torch.randn(200, 256, generator=generator) * torch.tensor([20.0] + [0.5] * 31).repeat(8)
-    site = awq.Site(norm, (reader,))
-    with torch.inference_mode():
-        found = awq._error(reader.weight.float(), awq._best(site, inputs), inputs)
-        plain = awq._error(reader.weight.float(), torch.ones(256), inputs)
-    assert found < 0.8 * plain
 
 
 def test_the_command_reports_size_and_quality(qvl: Callable[..., str], pair: Pair, tmp_path: Path) -> None:

@@ -19,29 +19,38 @@ from qvl.engine.protocol import Content, RerankRequest
 from tests.conftest import Pair
 from tests.parity import cases
 from tests.parity.conftest import Run, vllm_warnings
+from tests.published import publish
 from tests.reference import Reference
 
 RANK, ALPHA = 32, 64
+PUBLISHED = ("base_model.model.model.language_model.",)
+OTHERS = (
+    "base_model.model.language_model.",
+    "base_model.model.model.",
+    "base_model.model.",
+    "language_model.model.",
+)
+"""Where the layers are in what sentence-transformers trains, in a text model with and without its head, in
+vLLM."""
 TARGETS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
 """As the published ones."""
 ITEMS = (Content(texts=("a red bicycle",)), Content(texts=("x",), images=(cases.image(96, 64),)))
 
 
-def write_adapter(folder: Path, base: Path, seed: int, rank: int = RANK) -> Path:
-    """PEFT's file format, random weights large enough to change the answers."""
+def write_adapter(
+    folder: Path, base: Path, seed: int, rank: int = RANK, prefixes: tuple[str, ...] = PUBLISHED
+) -> Path:
+    """PEFT's file format, random weights large enough to change the answers; layers take prefixes in turn."""
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, weight in load_file(base / "model.safetensors").items():
-        module = name.removesuffix(".weight")
-        if "language_model.layers" in name and module.rpartition(".")[2] in TARGETS:
+        module = name.removeprefix("model.language_model.").removesuffix(".weight")
+        if module.startswith("layers.") and module.rpartition(".")[2] in TARGETS:
             rows, columns = weight.shape
-            tensors[f"base_model.model.{module}.lora_A.weight"] = (
-                torch.randn(rank, columns, generator=generator) / 40
-            )
-            tensors[f"base_model.model.{module}.lora_B.weight"] = (
-                torch.randn(rows, rank, generator=generator) / 40
-            )
+            module = prefixes[int(module.split(".")[1]) % len(prefixes)] + module
+            tensors[f"{module}.lora_A.weight"] = torch.randn(rank, columns, generator=generator) / 40
+            tensors[f"{module}.lora_B.weight"] = torch.randn(rows, rank, generator=generator) / 40
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": ALPHA, "target_modules": list(TARGETS)}
     config |= {"base_model_name_or_path": base.name, "bias": "none", "task_type": "FEATURE_EXTRACTION"}
@@ -55,7 +64,7 @@ def merged(base: Path, adapter: Path, out: Path) -> Path:
     weights = {name: each.float() for name, each in load_file(base / "model.safetensors").items()}
     lora = load_file(adapter / "adapter_model.safetensors")
     for name in [each for each in lora if ".lora_A." in each]:
-        target = name.removeprefix("base_model.model.").replace(".lora_A", "")
+        target = "model.language_model." + name[name.index("layers.") :].replace(".lora_A", "")
         weights[target] += lora[name.replace("lora_A", "lora_B")] @ lora[name] * (ALPHA / RANK)
     save_file(weights, out / "model.safetensors", {"format": "pt"})
     return out
@@ -64,17 +73,32 @@ def merged(base: Path, adapter: Path, out: Path) -> Path:
 @pytest.fixture(scope="module")
 def folders(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("lora")
-    bases = {"wines": pair.embedder, "birds": pair.embedder, "judge": pair.reranker}
     return {
-        name: write_adapter(root / name, base, seed) for seed, (name, base) in enumerate(bases.items(), 1)
+        "wines": write_adapter(root / "wines", pair.embedder, 1),
+        "birds": write_adapter(root / "birds", pair.embedder, 2, prefixes=OTHERS),
+        "judge": write_adapter(root / "judge", pair.reranker, 3),
     }
 
 
 @pytest.fixture(scope="module")
-def engine(run: Run[Any], pair: Pair, folders: dict[str, Path]) -> Iterator[Engine]:
+def saved(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The pair as sentence-transformers saves it: the embedder by the names of `Qwen3VLModel`, in float32."""
+    from transformers import AutoModel
+
+    root = tmp_path_factory.mktemp("saved")
+    made = Pair(root / pair.embedder.name, root / pair.reranker.name)
+    for source, out in ((pair.embedder, made.embedder), (pair.reranker, made.reranker)):
+        publish(Path(shutil.copytree(source, out)), "embedder" if source == pair.embedder else "reranker")
+    AutoModel.from_pretrained(pair.embedder, dtype=torch.float32).save_pretrained(made.embedder)
+    assert "language_model.norm.weight" in load_file(made.embedder / "model.safetensors")
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine(run: Run[Any], saved: Pair, folders: dict[str, Path]) -> Iterator[Engine]:
     config = EngineConfig(
-        embedder=str(pair.embedder),
-        reranker=str(pair.reranker),
+        embedder=str(saved.embedder),
+        reranker=str(saved.reranker),
         dtype="float32",
         lora=tuple(f"{name}={folder}" for name, folder in folders.items()),
         answer_cache=0,
@@ -163,6 +187,11 @@ def test_bad_adapters_are_refused_before_the_engine_starts(pair: Pair, tmp_path:
     config = json.loads((good / "adapter_config.json").read_text())
     (good / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "mine"}))
     refused("for the embedder or the reranker", f"a={good}", kind=ConfigError)
+    assert [each.role for each in adapters.find([f"a={good}"], both[1:])] == ["reranker"]
+    config["base_model_name_or_path"] = "Qwen/Qwen3-VL-Embedding-2B"
+    (good / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="for Qwen3-VL-Embedding-2B, and no embedder is served"):
+        adapters.find([f"a={good}"], both[1:])
     for setting, match in (
         ({"use_dora": True}, "with use_dora are not served; merge"),
         ({"lora_bias": True}, "with lora_bias"),
@@ -176,9 +205,17 @@ def test_bad_adapters_are_refused_before_the_engine_starts(pair: Pair, tmp_path:
         (good / "adapter_config.json").write_text(json.dumps(config | setting))
         refused(match, f"a={good}")
     (good / "adapter_config.json").write_text(json.dumps(config))
-    for name in ("visual.blocks.0.attn.qkv.lora_A.weight", "layers.0.self_attn.q_proj.lora_B.bias"):
-        save_file({f"base_model.model.model.{name}": torch.zeros(8)}, good / "adapter_model.safetensors")
-        refused("text layers' projections only", f"a={good}")
+    query = "layers.0.self_attn.q_proj.lora"
+    for name, columns, match in (
+        ("model.visual.blocks.0.attn.qkv.lora_A.weight", 128, "text layers' projections only"),
+        (f"model.{query}_B.bias", 8, "text layers' projections only"),
+        (f"text_model.{query}_A.weight", 128, "by names like .*: merge it instead"),
+        (f"model.{query.replace('0', '4')}_A.weight", 128, "of another model than tiny-qwen3-vl-embedding"),
+        (f"model.{query}_A.weight", 64, r"q_proj.lora_A.weight \(8, 64\) is of another model"),
+    ):
+        tensors = {f"base_model.model.{name}": torch.zeros(8, columns)}
+        save_file(tensors, good / "adapter_model.safetensors")
+        refused(match, f"a={good}")
     (good / "adapter_model.safetensors").write_bytes(b"junk")
     refused("not readable", f"a={good}")
 
