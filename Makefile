@@ -12,12 +12,12 @@ demo: setup  ## start the real engine on this CPU with a tiny model, embed, rank
 	@.venv/bin/qvl demo
 
 test: setup  ## every test, the real engine included
-	@.venv/bin/python -m pytest
+	@.ci/test
 
 test-oldest:  ## parity of one kind of checkpoint, and the engine's settings, on the oldest vLLM that is supported
 	@.ci/setup oldest
 	@.venv-oldest/bin/python -m pytest tests/parity tests/engine/test_tokens.py tests/engine/test_compat.py \
-	    -k "untied or lora or warm_up or tokens or compat"
+	    -k "untied or lora or test_tokens or test_compat"
 
 test-v2: setup  ## parity on the model runner that vLLM takes on a GPU, its kernels by Triton's interpreter
 	@PYTHONPATH=$(CURDIR)/tests/interpreter TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1 \

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -16,6 +16,8 @@ from qvl.engine.tokens import PromptTokenizer, SpecialIds
 
 Role: TypeAlias = Literal["embedder", "reranker"]
 FAMILY = "qwen3_vl"
+ROLE = "qvl_role"
+"""Key of the role in the config of a checkpoint that we wrote."""
 _VISION = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3}
 """Other sizes follow the config; these are built into the pixel path."""
 _MEAN = 0.5
@@ -107,6 +109,8 @@ def resolve(model: str) -> Path:
 def tell_role(folder: Path) -> Role:
     """By its config, then its sentence-transformers files, then its name."""
     config = _read(folder)
+    if (said := config.get(ROLE)) in get_args(Role):
+        return cast(Role, said)
     architectures = " ".join(config.get("architectures") or [])
     if "SequenceClassification" in architectures or "classifier_from_token" in config:
         return "reranker"

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from qvl.engine import quantization
 from qvl.engine.adapters import Adapter
 from qvl.engine.checkpoint import Checkpoint, TextSide
 from qvl.engine.config import EngineConfig
@@ -44,8 +45,6 @@ _log = logging.getLogger("qvl.engine")
 
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
-_VISION = r"re:.*visual\..*"
-"""The layers of the vision tower and its mergers."""
 _CPU_SEQUENCES = 8
 """Longest sequences that a CPU engine's KV cache holds at once."""
 _DUMMY = {"width": 64, "height": 64}
@@ -130,7 +129,7 @@ def engine_args(
         "seed": 0,
     }
     settings |= _cpu_settings(config, checkpoint) if on_cpu() else {"async_scheduling": True}
-    settings |= _quantization(config, checkpoint) | _lora_settings(adapters)
+    settings |= quantization.settings(config, checkpoint) | _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
 
@@ -151,27 +150,6 @@ async def shut_down(engine: Any) -> None:
     for process in processes:
         process.kill()
     await ended
-
-
-def _quantization(config: EngineConfig, checkpoint: Checkpoint) -> dict[str, Any]:
-    """A checkpoint that is quantised says for itself of which layers."""
-    from vllm.config.quantization import ONLINE_QUANT_SHORTHAND_NAMES
-
-    name = config.quantization
-    if "quantization_config" in checkpoint.config:
-        return {"quantization": name}
-    if name == "fp8":
-        name = "fp8_per_channel" if _multiplies_fp8() else "fp8_per_tensor"
-    if name not in ONLINE_QUANT_SHORTHAND_NAMES or config.quantize_vision:
-        return {"quantization": name}
-    return {"quantization": name, "quantization_config": {"ignore": [_VISION]}}
-
-
-def _multiplies_fp8() -> bool:
-    """Not so before Ada and Hopper, where vLLM unpacks FP8 weights of one scale a matrix, and no others."""
-    from vllm.platforms import current_platform
-
-    return bool(not current_platform.is_cuda() or current_platform.has_device_capability(89))
 
 
 def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
@@ -235,3 +213,14 @@ def _eager(config: EngineConfig) -> bool:
         )
         return True
     return bool(config.enforce_eager)
+
+
+def reason(error: BaseException) -> str:
+    """One line; of settings that vLLM refuses, which is pydantic's doing, what is wrong with the first."""
+    from pydantic import ValidationError
+
+    told = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        told = ": ".join((*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")))
+    return (told.strip() or type(error).__name__).splitlines()[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
 
 from qvl.engine.errors import ConfigError
 
@@ -16,6 +18,25 @@ LEAST_SHARE = 0.05
 """That a second model is left: less holds no model and its cache on any GPU."""
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 """As browsers send it: they compare no more than the letters."""
+PORTS = 65_535
+
+
+def check_numbers(
+    settings: Any, *, zero: Collection[str] = (), most: Mapping[str, float] | None = None
+) -> None:
+    """Every number of a dataclass: finite, above 0 (`zero` names those that may be 0), and at most `most` of
+    its name. Raises ConfigError, which names it and its bounds."""
+    for each in fields(settings):
+        value, largest = getattr(settings, each.name), (most or {}).get(each.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if 0 < value <= (largest or sys.float_info.max) or (value == 0 and each.name in zero):
+            continue
+        least = (
+            "at least 0" if each.name in zero else "above 0" if "float" in str(each.type) else "at least 1"
+        )
+        limit = f" and at most {largest:g}" if largest else "" if value <= 0 else " and finite"
+        raise ConfigError(f"{each.name} must be {least}{limit}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +74,9 @@ class Limits:
     redirects: int = 3
     """Redirects followed for one URL."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, zero=("images", "videos", "redirects"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class MediaConfig:
@@ -72,6 +96,7 @@ class MediaConfig:
     """host[:port] names that may resolve to private addresses (none: all private addresses are refused)."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, zero=("workers",))
         if not all(self.file_roots):
             raise ConfigError("a folder of file_roots is empty; leave the setting out to refuse file:// URLs")
 
@@ -94,7 +119,7 @@ class EngineConfig:
     """Weights and activations; auto is the checkpoint's own."""
     quantization: str | None = None
     """Of weights while they load: fp8 (a scale for each channel and token, or for each matrix on a GPU that
-    does not compute in FP8), or a name of vLLM's."""
+    does not compute in FP8), or vLLM's name of another that it does to linear layers as it loads them."""
     quantize_vision: bool = False
     """Those of the vision tower too."""
     lora: tuple[str, ...] = ()
@@ -125,14 +150,12 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.embedder is None and self.reranker is None and not self.models:
             raise ConfigError("no model: give --embedder and/or --reranker a checkpoint folder or name")
-        for name in ("embedder_memory", "reranker_memory"):
-            share = getattr(self, name)
-            if share is not None and not 0 < share <= 1:
-                raise ConfigError(f"{name} must be above 0 and at most 1, got {share}")
-        if self.answer_cache < 0:
-            raise ConfigError(f"answer_cache must be at least 0 bytes, got {self.answer_cache}")
-        if self.stall_seconds < 0:
-            raise ConfigError(f"stall_seconds must be at least 0, got {self.stall_seconds:g}")
+        if self.quantize_vision and self.quantization is None:
+            raise ConfigError(
+                "quantize_vision needs quantization, as fp8; a quantised checkpoint says for itself of what"
+            )
+        shares = {"embedder_memory": 1, "reranker_memory": 1}
+        check_numbers(self, zero=("answer_cache", "stall_seconds"), most=shares)
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
         if self.two and total > 1:
             raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")
@@ -172,8 +195,9 @@ class ServerConfig:
     cors_origin: tuple[str, ...] = ()
     """Origin whose pages may call from a browser and read the answers, as https://app.example, or * for any
     (none: no CORS header is ever sent)."""
-    drain_seconds: float = 8.0
-    """How long requests in flight may take to finish after SIGTERM."""
+    drain_seconds: float = 6.0
+    """How long requests in flight may take to finish after SIGTERM; the server is gone 2 s later (a service
+    manager or Kubernetes must wait that long before it kills)."""
     request_seconds: float = 120.0
     """Deadline of one request; over it: 504."""
     index: str | None = None
@@ -188,8 +212,7 @@ class ServerConfig:
     """Lines for people, or one JSON object a line."""
 
     def __post_init__(self) -> None:
-        if self.replicas < 1:
-            raise ConfigError(f"replicas must be at least 1, got {self.replicas}")
+        check_numbers(self, zero=("port", "drain_seconds"), most={"port": PORTS})
         if self.tls_key and not self.tls_cert:
             raise ConfigError("tls_key needs tls_cert, the certificate of that key")
         for origin in self.cors_origin:

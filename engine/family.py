@@ -45,8 +45,7 @@ class Model:
 
     @property
     def embedding(self) -> int:
-        """Parameters of the vocabulary, twice where the head is a matrix of its own."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.vocabulary * self.hidden
 
     @property
     def text(self) -> int:
@@ -63,10 +62,12 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        return self.embedding + self.text + self.vision
+        """Of the checkpoint, whose head may be a matrix of its own."""
+        return self.embedding * (1 if self.tied else 2) + self.text + self.vision
 
     def weights(self, precision: Precision) -> int:
-        """FP8 covers the text layers; embeddings, head and vision tower stay in bfloat16."""
+        """In memory, where no head is. FP8 covers the text layers; embedding and vision tower stay in
+        bfloat16."""
         return 2 * (self.embedding + self.vision) + self.text * (1 if precision == "fp8" else 2)
 
     @property

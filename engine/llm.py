@@ -99,7 +99,8 @@ class LLM:
                 config.stall_seconds,
             )
         except (RuntimeError, ValueError, OSError, TypeError) as error:
-            raise CheckpointError(f"{checkpoint.name}: the engine did not start: {_reason(error)}") from error
+            failed = f"{checkpoint.name}: the engine did not start"
+            raise CheckpointError(f"{failed}: {compat.reason(error)}") from error
 
     async def open(self) -> None:
         """Before it is asked. Raises CheckpointError when the engine has died, or does not take an adapter,
@@ -112,7 +113,7 @@ class LLM:
                 failed = f"--lora {name}: the engine refused it"
                 await self._core.told(self._engine.add_lora(adapter))
         except Exception as error:  # the engine process names its own errors in its own words
-            raise CheckpointError(f"{failed}: {_reason(error)}") from error
+            raise CheckpointError(f"{failed}: {compat.reason(error)}") from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -244,7 +245,3 @@ class LLM:
             return
         self._core.close()
         await compat.shut_down(engine)
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from cyclopts import App, Argument, ArgumentCollection, Parameter, Token, env_var_split
-from cyclopts.config import Env, Toml
+from cyclopts.argument import update_argument_collection
+from cyclopts.config import Env
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig
 from qvl.engine.errors import ConfigError
@@ -88,12 +89,15 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         return
     try:
         with Path(path).open("rb") as file:
-            tomllib.load(file)
+            given = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
+    # Not by cyclopts' own `Toml`, which passes over keys that are also commands: `models`, `rerank`.
+    update_argument_collection(
+        given, path, arguments, app.app_stack.stack[-1], root_keys=(), allow_unknown=False
+    )
 
 
 def others_engine(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

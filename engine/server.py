@@ -42,8 +42,10 @@ DIED = 3
 
 Starter: TypeAlias = Callable[[EngineConfig, Metrics], Awaitable[Managed]]
 
-_EXIT_SECONDS = 8.0
-"""From the signal to the exit, whatever still runs: supervisors kill after 10."""
+_END_SECONDS = 2.0
+"""From the end of the drain to the exit, whatever still runs; by default supervisors kill 2 s later."""
+_LOADING_SECONDS = 4.0
+"""For a start to be given up."""
 _FLUSH_SECONDS = 1
 """For answers already made to leave the socket."""
 _LAST_SECONDS = 0.1
@@ -146,7 +148,7 @@ class _Server:
         if self._stop.is_set():
             self._replica.cut("stopping at once")
         self._stop.set()
-        self._stop_by = min(self._stop_by, time.monotonic() + _EXIT_SECONDS)
+        self._stop_by = min(self._stop_by, time.monotonic() + self._config.drain_seconds + _END_SECONDS)
 
     async def _live(self, start: Starter) -> int:
         engine = await self._load(start)
@@ -172,7 +174,7 @@ class _Server:
         loading = asyncio.ensure_future(start(self._config.engine, self._replica.metrics))
         if await _first(self._stop.wait(), loading):
             loading.cancel()
-            await asyncio.wait((loading,), timeout=_EXIT_SECONDS / 2)
+            await asyncio.wait((loading,), timeout=_LOADING_SECONDS)
             # A model half loaded sits in a thread that cannot be interrupted and would hold up the exit.
             _leave(STOPPED)
         return loading.result()
@@ -180,12 +182,13 @@ class _Server:
     async def _drain(self, death: asyncio.Task[str]) -> None:
         """Until nothing is in flight, time is up, or the engine has died."""
         waiting = [asyncio.create_task(self._replica.idle()), death]
-        seconds = min(self._config.drain_seconds, _EXIT_SECONDS - 2 * _FLUSH_SECONDS)
+        seconds = self._config.drain_seconds
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         waiting[0].cancel()
 
     async def _stop_engine(self, engine: Managed) -> None:
-        left = min(self._stop_by, time.monotonic() + _EXIT_SECONDS) - time.monotonic() - _FLUSH_SECONDS
+        now = time.monotonic()
+        left = min(self._stop_by, now + self._config.drain_seconds + _END_SECONDS) - now - _FLUSH_SECONDS
         try:
             await asyncio.wait_for(engine.stop(), max(_FLUSH_SECONDS, left))
         except TimeoutError:

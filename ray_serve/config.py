@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_type_hints
 
 import msgspec
 
-from qvl.engine.config import ServerConfig
+from qvl.engine.config import PORTS, ServerConfig, check_numbers
 from qvl.engine.errors import ConfigError
 from qvl.engine.shares import divided
 from qvl.ray_serve import haproxy
@@ -20,6 +20,16 @@ Pool: TypeAlias = Literal["both", "embedder", "reranker"]
 
 PREFIXES: dict[Pool, str] = {"both": "/", "embedder": haproxy.EMBEDDERS, "reranker": haproxy.RERANKERS}
 """Where each pool's application is; HAProxy chooses by them."""
+
+_MAY_BE_0 = (
+    "max_replicas",
+    "replica_gpus",
+    "replica_cpus",
+    "split_tokens",
+    "upscale_seconds",
+    "downscale_seconds",
+)
+"""Of a pool's numbers."""
 
 T = TypeVar("T")
 
@@ -46,16 +56,11 @@ class Replicas:
     """How long replicas must be idle before they are drained and removed."""
 
     def __post_init__(self) -> None:
-        if self.min_replicas < 1:
-            raise ConfigError(f"min_replicas must be at least 1, got {self.min_replicas}")
+        check_numbers(self, zero=_MAY_BE_0)
         if self.max_replicas and self.max_replicas < self.min_replicas:
             raise ConfigError(f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}")
-        if self.replica_tokens < 1:
-            raise ConfigError(f"replica_tokens must be at least 1, got {self.replica_tokens}")
-        if self.split_tokens < 0:
-            raise ConfigError(f"split_tokens must be 0 (never) or more, got {self.split_tokens}")
         gpus = self.replica_gpus or 0
-        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        if gpus > 1 and gpus != int(gpus):
             raise ConfigError(f"replica_gpus must be a share of one GPU or a whole number, got {gpus:g}")
 
 
@@ -77,6 +82,9 @@ class ClusterConfig:
     """HAProxy's Prometheus metrics."""
     replicas: Replicas = field(default_factory=Replicas)
 
+    def __post_init__(self) -> None:
+        check_numbers(self, zero=("drain_window",), most={"stats_port": PORTS, "metrics_port": PORTS})
+
 
 @dataclass(frozen=True, kw_only=True)
 class BulkConfig:
@@ -94,10 +102,7 @@ class BulkConfig:
     """Items of a block, which is one output file, and what a lost worker costs at most."""
 
     def __post_init__(self) -> None:
-        if self.block < 1 or self.ray_workers < 0:
-            raise ConfigError(
-                f"block must be at least 1 and ray_workers 0 or more, got {self.block}, {self.ray_workers}"
-            )
+        check_numbers(self, zero=("ray_workers", "worker_gpus", "worker_cpus"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 import time
@@ -12,10 +13,13 @@ from typing import Any, Protocol
 
 import httpx
 import psutil
+import pytest
 
 from tests import web
 
 CLIENTS = 4
+_PAUSE_SECONDS = 0.1
+"""Of a client between two requests: a replica that comes back meanwhile needs the cores too."""
 
 
 class Running(Protocol):
@@ -29,7 +33,8 @@ class Running(Protocol):
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {inspect.getsource(condition).strip()}")
         time.sleep(0.05)
 
 
@@ -77,12 +82,12 @@ def connections(server: Running) -> Counter[int]:
 
 @contextmanager
 def load(ask: Callable[[], int]) -> Iterator[Counter[int]]:
-    """CLIENTS threads that ask on and on; the statuses they get, 0 where the connection broke."""
+    """CLIENTS threads that ask over and over; the statuses they get, 0 where the connection broke."""
     statuses: Counter[int] = Counter()
     over = threading.Event()
 
     def work() -> None:
-        while not over.is_set():
+        while not over.wait(_PAUSE_SECONDS):
             try:
                 statuses[ask()] += 1
             except httpx.TransportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from qvl.engine.config import check_numbers
 from qvl.engine.errors import ConfigError
 
 
@@ -28,9 +29,7 @@ class JobConfig:
     """Requests under way at once."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "in_flight"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self)
 
     @property
     def again(self) -> str:

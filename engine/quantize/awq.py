@@ -53,7 +53,7 @@ def _inputs(modules: Sequence[torch.nn.Module], run: Callable[[], None]) -> list
 
     def keep(rows: list[torch.Tensor]) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
         return lambda _, given: rows.append(
-            given[0].detach().flatten(0, -2)[:: max(1, given[0].shape[-2] // 16)]
+            given[0].detach().flatten(0, -2)[:: max(1, given[0].shape[-2] // 16)].clone()  # not a view of all
         )
 
     hooks = [module.register_forward_pre_hook(keep(rows)) for module, rows in zip(modules, kept, strict=True)]
@@ -62,8 +62,14 @@ def _inputs(modules: Sequence[torch.nn.Module], run: Callable[[], None]) -> list
     finally:
         for hook in hooks:
             hook.remove()
-    joined = [torch.cat(rows).float() for rows in kept]
-    return [rows[:: -(-len(rows) // _ROWS)] for rows in joined]
+    return [_evenly(rows) for rows in kept]
+
+
+def _evenly(rows: list[torch.Tensor]) -> torch.Tensor:
+    """(rows, channels) in float32, of which there are few; the list is emptied."""
+    joined = torch.cat(rows)
+    rows.clear()
+    return joined[:: -(-len(joined) // _ROWS)].to(torch.float32, copy=True)
 
 
 def _best(site: Site, inputs: torch.Tensor) -> torch.Tensor:

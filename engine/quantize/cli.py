@@ -17,6 +17,7 @@ def quantize(
     role: Literal["embedder", "reranker"] | None = None,
     vision: bool = False,
     calibration: Path | None = None,
+    check: bool = True,
     config: ConfigFile = None,
 ) -> int:
     """Write a checkpoint in fewer bits; `qvl serve OUT` needs no option for it.
@@ -26,7 +27,8 @@ def quantize(
     model
         Checkpoint folder or hub name, not quantised yet.
     scheme
-        fp8 and int8: weights and activations in 8 bits. awq: weights in 4, with scales found on examples.
+        fp8 and int8: weights and activations in 8 bits; vLLM runs int8 on no Blackwell GPU. awq: weights in
+        4, with scales found on examples.
     out
         The folder to make.
     role
@@ -36,9 +38,11 @@ def quantize(
     calibration
         JSON lines as `qvl embed` (a reranker: `qvl rerank`) takes them, the first 128 of which AWQ and the
         report use (default: the demo's drawn pictures and texts).
+    check
+        Compare its answers with the original's when it is written: runs both models, one after the other.
     """
     del config
     from qvl.engine.quantize.command import quantize
 
-    quantize(model, out, scheme, role=role, vision=vision, calibration=calibration)
+    quantize(model, out, scheme, role=role, vision=vision, calibration=calibration, check=check)
     return 0

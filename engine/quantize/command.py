@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from safetensors import SafetensorError
 
 from qvl.engine import checkpoint
-from qvl.engine.checkpoint import Checkpoint, Role
+from qvl.engine.checkpoint import Checkpoint, Role, TextSide
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.jobs.progress import say
 from qvl.engine.prepare import Ready
@@ -39,7 +39,8 @@ def quantize(
     calibration: Path | None = None,
     check: bool = True,
 ) -> Quality | None:
-    """Write the folder `out`. Raises ConfigError or CheckpointError; a failure leaves nothing behind."""
+    """Write the folder `out`. Raises ConfigError or CheckpointError; a failure leaves nothing behind, but a
+    report (`check`) that there is too little memory for is left out."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -51,16 +52,7 @@ def quantize(
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         part.chmod(0o755)
-        instead = _searched(found, examples) if scheme == "awq" else {}
-        with _progress("matrices", sum(f.stat().st_size for f in files.weight_files(found.path))) as report:
-            count = files.write(found.path, part, scheme, vision=vision, instead=instead, report=report)
-        files.write_config(found.path, part, scheme, vision=vision)
-        told = None
-        if check:
-            before, after = quality.load(found.path), quality.load(part)
-            told = quality.compare(
-                before, after, side, found.role, examples[:: -(-len(examples) // _CHECKED)]
-            )
+        count = _write(found, part, scheme, vision, examples)
         part.rename(out)
     except SafetensorError as error:
         raise CheckpointError(f"cannot read {found.path}, or not write {out}: {error}") from None
@@ -68,9 +60,7 @@ def quantize(
         shutil.rmtree(part, ignore_errors=True)
     sizes = [files.size_of(folder) / 1e6 for folder in (found.path, out)]
     say(f"{out}: {count} matrices as {scheme}, {sizes[0]:,.1f} MB before, {sizes[1]:,.1f} MB now")
-    if told:
-        say(str(told))
-    return told
+    return _report(found, out, side, examples[:: -(-len(examples) // _CHECKED)]) if check else None
 
 
 def _source(model: str, role: Role | None) -> Checkpoint:
@@ -96,6 +86,28 @@ def _refuse(found: Checkpoint, out: Path, scheme: Scheme, vision: bool) -> None:
             )
 
 
+def _write(found: Checkpoint, part: Path, scheme: Scheme, vision: bool, examples: list[Ready]) -> int:
+    """How many matrices were quantised."""
+    instead = _searched(found, examples) if scheme == "awq" else {}
+    with _progress("matrices", sum(f.stat().st_size for f in files.weight_files(found.path))) as report:
+        count = files.write(found.path, part, scheme, vision=vision, instead=instead, report=report)
+    files.write_config(found, part, scheme, vision=vision)
+    return count
+
+
+def _report(found: Checkpoint, out: Path, side: TextSide, examples: list[Ready]) -> Quality | None:
+    """One model after the other: they take more memory than all that was written."""
+    try:
+        true, got = (quality.answers(each, side, found.role, examples) for each in (found.path, out))
+    except CheckpointError as error:
+        say(f"{out} is complete, but was not compared: {error} (--no-check leaves this out)")
+        return None
+    told = quality.compare(found.role, true, got)
+    say(str(told))
+    return told
+
+
+@quality.within_memory()
 def _searched(found: Checkpoint, examples: list[Ready]) -> dict[str, Any]:
     """All weights, scaled for the least error of four bits."""
     model = quality.load(found.path)

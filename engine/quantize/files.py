@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from qvl.engine.checkpoint import ROLE, Checkpoint
 from qvl.engine.errors import CheckpointError
 from qvl.engine.quantize.schemes import Scheme, compressed, config_of, is_quantised
 
@@ -66,16 +67,10 @@ def write(
     return done
 
 
-def write_config(source: Path, out: Path, scheme: Scheme, *, vision: bool) -> None:
-    config = read_json(source / "config.json")
-    config["quantization_config"] = config_of(scheme, vision=vision)
-    # The folder's new name need not tell the role.
-    config.setdefault("_name_or_path", source.resolve().name)
+def write_config(source: Checkpoint, out: Path, scheme: Scheme, *, vision: bool) -> None:
+    """With the role, which the folder's new name need not tell."""
+    config = {**source.config, ROLE: source.role, "quantization_config": config_of(scheme, vision=vision)}
     _write_json(out / "config.json", config)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
 
 
 def size_of(folder: Path) -> int:

@@ -15,6 +15,7 @@ import torch
 
 from qvl.engine.checkpoint import Role, TextSide
 from qvl.engine.demo import batches
+from qvl.engine.errors import CheckpointError
 from qvl.engine.prepare import Ready
 
 _SMALL = 50_000_000
@@ -54,6 +55,20 @@ def load(folder: Path) -> Any:
 
 
 @contextmanager
+def within_memory() -> Iterator[None]:
+    """Raises CheckpointError when the memory is too small. A CPU's says so by no class of its own."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise CheckpointError(
+            "out of memory: the whole model must fit, in bfloat16 on a GPU, in float32 without one"
+        ) from error
+
+
+@contextmanager
 def threads(model: Any) -> Iterator[None]:
     """One for a small model: on a busy machine, cores that wait for each other cost more than they add."""
     before = torch.get_num_threads()
@@ -77,13 +92,21 @@ def last_states(model: Any, examples: Sequence[Ready]) -> torch.Tensor:
     return torch.stack(rows).float()
 
 
-def compare(model: Any, quantised: Any, side: TextSide, role: Role, examples: Sequence[Ready]) -> Quality:
-    true, got = last_states(model, examples), last_states(quantised, examples)
+@within_memory()
+def answers(folder: Path, side: TextSide, role: Role, examples: Sequence[Ready]) -> torch.Tensor:
+    """Vectors (examples, hidden), not of unit length, or scores (examples,); the model is let go."""
+    model = load(folder)
+    states = last_states(model, examples)
+    if role == "embedder":
+        return states
+    rows = model.lm_head.weight.detach()[[side.yes, side.no]].float()
+    return torch.sigmoid(states @ (rows[0] - rows[1]))
+
+
+def compare(role: Role, true: torch.Tensor, got: torch.Tensor) -> Quality:
+    """Of `answers`: the original's and the quantised checkpoint's."""
     if role == "embedder":
         cosines = torch.nn.functional.cosine_similarity(true, got)
         return Quality(role, float(cosines.mean()), float(cosines.min()), 0, 0)
-    rows = model.lm_head.weight.detach().float()
-    direction = rows[side.yes] - rows[side.no]
-    scores, other = torch.sigmoid(got @ direction), torch.sigmoid(true @ direction)
-    off = (scores - other).abs()
-    return Quality(role, float(off.mean()), float(off.max()), float(scores.min()), float(scores.max()))
+    off = (got - true).abs()
+    return Quality(role, float(off.mean()), float(off.max()), float(got.min()), float(got.max()))

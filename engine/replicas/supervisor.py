@@ -48,8 +48,8 @@ _PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30, 60, 120, 300)
 _ALONE_SECONDS = 30.0
 """The longest pause while no other replica is ready."""
 _WATCH_SECONDS = 1.0
-_EXIT_SECONDS = 9.7
-"""From the signal to the exit; a replica takes 9.5 at most."""
+_END_SECONDS = 3.7
+"""From the end of the drain to the exit; a replica takes 3.5 at most."""
 _BUSY_SECONDS = 0.02
 """Until a connection that no replica had room for is offered again."""
 _log = logging.getLogger("qvl.supervisor")
@@ -70,18 +70,20 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     ]
     try:
         with bind(config.host, config.port) as listener:
-            return uvloop.run(_run(orders, listener, tls.scheme(config)))
+            return uvloop.run(_run(orders, listener, config))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run(orders: Sequence[tuple[tuple[str, ...], Orders]], listener: socket.socket, scheme: str) -> int:
-    return await _Supervisor([Child(*each) for each in orders], listener, scheme).run()
+async def _run(
+    orders: Sequence[tuple[tuple[str, ...], Orders]], listener: socket.socket, config: ServerConfig
+) -> int:
+    return await _Supervisor([Child(*each) for each in orders], listener, config).run()
 
 
 class _Supervisor:
-    def __init__(self, children: Sequence[Child], listener: socket.socket, scheme: str) -> None:
-        self._scheme = scheme
+    def __init__(self, children: Sequence[Child], listener: socket.socket, config: ServerConfig) -> None:
+        self._config = config
         self._children = children
         self._listener = listener
         self._turns: defaultdict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -118,7 +120,7 @@ class _Supervisor:
         for child in self._children:
             child.stop()
         gone = [asyncio.create_task(child.gone()) for child in self._children]
-        await asyncio.wait(gone, timeout=_EXIT_SECONDS)
+        await asyncio.wait(gone, timeout=self._config.drain_seconds + _END_SECONDS)
         for child in self._children:
             if child.alive:
                 _log.error("replica %d did not stop in time; it is killed", child.number)
@@ -217,4 +219,4 @@ class _Supervisor:
         self._announced = True
         some = f"{len(able)} of " if len(able) < len(self._children) else ""
         more = f"; {some}{len(self._children)} replicas"
-        say_ready(self._listener, self._scheme, able[0].models, more)
+        say_ready(self._listener, tls.scheme(self._config), able[0].models, more)

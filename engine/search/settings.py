@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from qvl.engine.config import check_numbers
 from qvl.engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ class VectorConfig:
     """Shorter prefix that recall compares, and that lies in memory (default: what is kept)."""
 
     def __post_init__(self) -> None:
-        for name in ("dimensions", "prefix"):
-            if (given := getattr(self, name)) is not None and given < 1:
-                raise ConfigError(f"{name} must be at least 1, got {given}")
+        check_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +63,4 @@ class AskConfig:
     """Print the answer as JSON, as the server's."""
 
     def __post_init__(self) -> None:
-        for name in ("top_n", "recall"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self)

@@ -34,6 +34,12 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     assert served().api_key == ("from-the-environment",)
 
 
+def test_a_file_may_set_an_option_that_is_called_like_a_command(served: Served, tmp_path: Path) -> None:
+    file = tmp_path / "qvl.toml"
+    file.write_text('models = ["/models/a", "/models/b"]\n')
+    assert served("--config", str(file)).engine.models == ("/models/a", "/models/b")
+
+
 def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QVL_API_KEY", "KEY name=N rpm=600")
     monkeypatch.setenv("QVL_FILE_ROOTS", "/data/my pictures\n /more \n\n")

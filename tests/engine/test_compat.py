@@ -62,40 +62,6 @@ def test_what_vllm_compiled_is_found_again_though_the_pixels_lie_elsewhere(pair:
 
 
 @pytest.mark.parametrize(
-    ("name", "vision", "quantised"),
-    [("fp8", False, [True, False, False]), ("fp8_per_channel", True, [True, True, True]), (None, False, [])],
-)
-def test_the_vision_tower_is_quantised_when_it_is_said(
-    *, name: str | None, vision: bool, quantised: list[bool], pair: Pair
-) -> None:
-    config = EngineConfig(models=(str(pair.embedder),), quantization=name, quantize_vision=vision)
-    (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
-    layers = (
-        "language_model.model.layers.0.mlp.down_proj",
-        "visual.blocks.0.attn.qkv",
-        "visual.merger.linear_fc1",
-    )
-    with vllm_warnings():
-        from vllm.model_executor.layers.quantization.compressed_tensors.utils import should_ignore_layer
-
-        args = compat.engine_args(config, found, side, pixels="/file", shared=False)
-        method = args.create_engine_config().quant_config
-        left = [should_ignore_layer(each, ignore=method.ignored_layers) for each in layers] if method else []
-    assert [not each for each in left] == quantised
-
-
-def test_fp8_on_a_gpu_that_does_not_compute_in_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There vLLM has no kernel for a scale a channel."""
-    monkeypatch.setattr(compat, "_multiplies_fp8", lambda: False)
-    config = EngineConfig(models=(str(pair.embedder),), quantization="fp8")
-    (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
-    args = compat.engine_args(config, found, side, pixels="/file", shared=False)
-    assert args.quantization == "fp8_per_tensor"
-
-
-@pytest.mark.parametrize(
     ("chosen", "tools", "eager"), [(None, True, False), (None, False, True), (True, True, True)]
 )
 def test_a_cpu_s_model_is_compiled_where_it_can_be(
@@ -108,9 +74,30 @@ def test_a_cpu_s_model_is_compiled_where_it_can_be(
     assert compat.engine_args(config, found, side, pixels="/file", shared=False).enforce_eager is eager
 
 
+def test_settings_that_vllm_refuses_say_what_is_wrong(pair: Pair) -> None:
+    """pydantic's first line only counts the errors."""
+    config = EngineConfig(models=(str(pair.embedder),))
+    (found,) = checkpoint.find(config)
+    side = checkpoint.load_text_side(found)
+    args = compat.engine_args(config, found, side, pixels="/file", shared=False)
+    args.max_num_batched_tokens = -5
+    with vllm_warnings(), pytest.raises(ValueError, match="validation error") as caught:
+        args.create_engine_config()
+    assert compat.reason(caught.value) == (
+        "max_num_batched_tokens: Input should be greater than or equal to 1"
+    )
+    args.max_num_batched_tokens, args.quantization = None, "int8"
+    with vllm_warnings(), pytest.raises(ValueError, match="validation error") as caught:
+        args.create_engine_config()
+    assert compat.reason(caught.value).startswith("Unknown quantization method: int8")
+    assert compat.reason(RuntimeError("two\nlines")) == "two"
+    assert compat.reason(TypeError()) == "TypeError"
+
+
 def test_what_the_user_set_in_the_environment_stays() -> None:
     code = (
-        "import os; from qvl.engine import compat; compat.prepare_environment();"
+        "import os; from qvl.engine import compat; compat.on_cpu = lambda: True;"  # or it imports vLLM to see
+        "compat.prepare_environment();"
         "print(os.environ['OMP_NUM_THREADS'], os.environ['VLLM_NO_USAGE_STATS'])"
     )
     done = subprocess.run(

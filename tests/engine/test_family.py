@@ -14,6 +14,13 @@ def test_parameters_are_the_published_ones(model: family.Model, billions: float)
     assert model.parameters / 1e9 == pytest.approx(billions, rel=0.005)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_head_of_its_own_takes_no_memory(model: family.Model) -> None:
+    """The checkpoint has it; the engine cuts one row out of it as it passes by."""
+    head = 0 if model.tied else 151_936 * model.hidden
+    assert model.weights("bf16") == 2 * (model.parameters - head)
+
+
 @pytest.mark.parametrize(
     ("gib", "sizes", "quantised"),
     [

@@ -117,8 +117,3 @@ def test_they_are_counted_where_vllm_is_for_gpus(
         tell_of_idle(ServerConfig(engine=PAIR), gpus_here())
         assert told in caplog.text
         assert bool(told) is bool(caplog.text)
-
-
-def test_there_is_at_least_one_replica() -> None:
-    with pytest.raises(ConfigError, match="replicas must be at least 1, got 0"):
-        ServerConfig(engine=PAIR, replicas=0)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvl.engine import checkpoint
+from qvl.engine import checkpoint, cli
+from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import CheckpointError, ConfigError
@@ -25,6 +29,10 @@ from tests.conftest import Pair
 # vLLM and compressed-tensors make torch build script methods on import, which are deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.:DeprecationWarning")
 SCHEMES: tuple[Scheme, ...] = ("fp8", "int8", "awq")
+
+
+def out_of_a_gpu_s_memory(_: Path) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -61,11 +69,17 @@ def test_the_embedding_the_head_and_by_default_the_vision_tower_stay(tmp_path: P
     assert any("visual" in each for each in ignored) is not vision
 
 
-def test_the_role_is_told_whatever_the_folder_is_called(pair: Pair, tmp_path: Path) -> None:
-    source = Path(shutil.copytree(pair.reranker, tmp_path / "a-reranker"))
+@pytest.mark.parametrize(
+    ("called", "role"), [("models--me--a-reranker/snapshots/0e1f", None), ("weights", "reranker")]
+)
+def test_the_role_is_told_whatever_the_folder_is_called(
+    called: str, role: Role | None, pair: Pair, tmp_path: Path
+) -> None:
+    """The first as the hub's cache calls it."""
+    source = Path(shutil.copytree(pair.reranker, tmp_path / called))
     for file in source.iterdir():
         file.chmod(0o444)
-    quantize(str(source), tmp_path / "eight", "int8", check=False)
+    quantize(str(source), tmp_path / "eight", "int8", role=role, check=False)
     assert all(file.stat().st_mode & 0o200 for file in (tmp_path / "eight").iterdir())
     with pytest.raises(ConfigError, match="quantised already; start from the original"):
         quantize(str(tmp_path / "eight"), tmp_path / "four", "awq")
@@ -83,7 +97,7 @@ def test_weights_in_several_files_stay_in_several_files(pair: Pair, tmp_path: Pa
         save_file({name: whole[name] for name in names if places[name] == file}, source / file)
     (source / files.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     quantize(str(source), tmp_path / "out", "int8", check=False)
-    index = files.read_json(tmp_path / "out" / files.INDEX)["weight_map"]
+    index = json.loads((tmp_path / "out" / files.INDEX).read_text())["weight_map"]
     for file in ("model-0.safetensors", "model-1.safetensors"):
         assert set(load_file(tmp_path / "out" / file)) == {n for n, where in index.items() if where == file}
     one = write_checkpoint(tmp_path / "one-embedder")
@@ -130,6 +144,48 @@ def test_the_command_reports_size_and_quality(qvl: Callable[..., str], pair: Pai
     said = qvl("quantize", pair.reranker, "--scheme", "int8", "-o", tmp_path / "out", "--calibration", lines)
     assert "28 matrices as int8, 2.9 MB before, 2.4 MB now" in said
     assert "they spread from 0." in said
+
+
+@pytest.mark.parametrize(
+    "failing", [lambda _: torch.empty(1 << 50), lambda _: np.empty(1 << 60, np.int8), out_of_a_gpu_s_memory]
+)
+def test_too_little_memory_for_the_report_leaves_the_checkpoint(
+    failing: Callable[[Path], Any],
+    pair: Pair,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(quality, "load", failing)
+    assert cli.main(["quantize", str(pair.embedder), "--scheme", "int8", "-o", str(out)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "matrices as int8" in said[-2]
+    assert re.search(r"out is complete, but was not compared: out of memory: .*--no-check", said[-1])
+    (found,) = checkpoint.find(EngineConfig(models=(str(out),)))
+    assert found.role == "embedder"
+    with pytest.raises(CheckpointError, match="out of memory: the whole model must fit"):
+        quantize(str(pair.embedder), tmp_path / "four", "awq", check=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert cli.main(["quantize", str(pair.embedder), "--scheme", "fp8", "-o", f"{out}8", "--no-check"]) == 0
+    assert "matrices as fp8" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_model_is_in_memory_at_a_time(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[Any]] = []
+    load = quality.load
+
+    def watched(folder: Path) -> Any:
+        assert [each() for each in loaded] == [None] * len(loaded)
+        model = load(folder)
+        loaded.extend(weakref.ref(each) for each in (model, model.lm_head.weight))
+        return model
+
+    monkeypatch.setattr(quality, "load", watched)
+    quantize(str(pair.reranker), tmp_path / "out", "awq")
+    assert len(loaded) == 6  # AWQ's search runs one too
 
 
 def test_refusals_leave_nothing_behind(pair: Pair, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 from PIL import Image
 
@@ -18,14 +18,17 @@ Make = Callable[[], Content]
 Size = tuple[int, int]
 
 
+@cache
 def image(width: int, height: int, seed: int = 0) -> bytes:
     return png(_resized(scenes(1, seed=seed)[0].image, (width, height)))
 
 
+@cache
 def frames(count: int, size: Size = (320, 256), seed: int = 0) -> tuple[bytes, ...]:
     return tuple(png(_resized(frame, size)) for frame in moving_shape(count, seed=seed))
 
 
+@cache
 def clip(
     count: int, size: Size = (320, 256), container: Container = "mp4", fps: int = 8, seed: int = 0
 ) -> bytes:
@@ -36,6 +39,7 @@ def _resized(picture: Image.Image, size: Size) -> Image.Image:
     return picture if picture.size == size else picture.resize(size)
 
 
+@cache
 def mode(name: str, kind: str = "PNG") -> bytes:
     """A picture in another of Pillow's modes; RGBA and LA half transparent, JPEG turned by its EXIF."""
     picture = scenes(1)[0].image.convert(name)

@@ -34,7 +34,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """`make test-v2`: a large image takes Triton's interpreter minutes."""
 EAGER = {"tied": True, "untied, end token": INTERPRETED}
 """The second is compiled, as on a CPU by default; how the model is compiled is the same for either runner."""
-LONGEST = {"tied": 1000, "untied, end token": 350 if INTERPRETED else 5000}
+LONGEST = {"tied": 1000, "untied, end token": 250 if INTERPRETED else 5000}
 """Tokens of the prompts whose answers are compared; the ids of all are. What is too long is cut before any
 model: of those one is enough."""
 WHOLE = "text over any length"

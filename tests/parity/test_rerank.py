@@ -45,7 +45,9 @@ def test_document_equals_the_reference(name: str, both: Both, run: Run[Any], as_
 def test_query_equals_the_reference(name: str, both: Both, run: Run[Any], as_item: AsItem) -> None:
     # The reference knows no instruction of the query's own, only the request's.
     query = replace(cases.ALL[name](), instruction=None)
-    documents = (Content(texts=("a ball",)), Content(images=(cases.image(96, 64),)), Content())
+    documents = (Content(images=(cases.image(96, 64),)), Content(texts=("a ball",)), Content())
+    if name == WHOLE:  # a query of 8 192 tokens takes its time with each
+        documents = documents[:1]
     check(both, run, as_item, RerankRequest(query=query, documents=documents), name)
 
 

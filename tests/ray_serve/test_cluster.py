@@ -141,13 +141,13 @@ def test_a_killed_replica_loses_no_request_that_is_tried_again(cluster: Cluster)
 
     with ThreadPoolExecutor(CLIENTS) as clients:
         answers = [clients.submit(client, number) for number in range(CLIENTS)]
-        time.sleep(3)
+        time.sleep(1)
         victim = cluster.replicas()[0]
         engines = victim.children(recursive=True)
         assert any("EngineCore" in title(each) for each in engines)
         victim.kill()
         _, alive = psutil.wait_procs(engines, timeout=15)
-        time.sleep(5)
+        time.sleep(3)
         over.set()
         statuses = [status for answer in answers for status in answer.result()]
     assert set(statuses) == {200}

@@ -51,7 +51,6 @@ def test_the_rerankers_own_numbers() -> None:
         ({"min_replicas": 0}, "at least 1"),
         ({"min_replicas": 3, "max_replicas": 2}, "below min_replicas"),
         ({"replica_gpus": 1.5}, "a share of one GPU or a whole number"),
-        ({"replica_gpus": -1}, "a share"),
         ({"replica_gpus": 0.5, "tensor_parallel": 2}, "but tensor_parallel says 2"),
         ({"replica_gpus": 2}, "but tensor_parallel says 1"),
         ({"replica_tokens": 0}, "replica_tokens"),

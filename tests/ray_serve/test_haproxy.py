@@ -41,10 +41,10 @@ def template() -> str:
 
 def written(acl: str = ACL, port: int = 8080, backend: str = "http-request return status 404") -> str:
     return (
-        "defaults\n    mode http\n    timeout client 60s\n    timeout connect 5s\n    timeout server 60s\n"
-        "    option abortonclose\n    option splice-request\n    option splice-response\n"
-        "    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n    balance leastconn\n"
-        "frontend prometheus\n    bind :9101\n    mode http\n"
+        "defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout connect 5s\n"
+        "    timeout server 60s\n    option abortonclose\n    option splice-request\n"
+        "    option splice-response\n    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n"
+        "    balance leastconn\nfrontend prometheus\n    bind :9101\n    mode http\n"
         f"frontend http_frontend\n    bind 127.0.0.1:{port}\n{acl}    default_backend b\n"
         f"backend b\n    {backend}\nlisten stats\n  bind *:8404\n  stats enable\n"
     )
@@ -140,7 +140,7 @@ def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
     with ExitStack() as stack:
         servers = [stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Named)) for _ in range(3)]
         for each in servers:
-            Thread(target=each.serve_forever, daemon=True).start()
+            Thread(target=each.serve_forever, args=(0.01,), daemon=True).start()
             stack.callback(each.shutdown)
         ports = [each.server_address[1] for each in servers]
         lines = "\n    ".join(f"server s{port} 127.0.0.1:{port}" for port in ports)

@@ -44,7 +44,8 @@ def test_killed_decoders_cost_no_answer(server: Server) -> None:
                 each.kill()
                 killed.append(each)
             vectors |= {seed: each.result() for seed, each in asked.items()}
-    assert killed and gone(killed)
+    assert len(killed) == ROUNDS
+    assert gone(killed)
     for seed in (1000, 1000 + IMAGES):
         assert float(vectors[seed] @ embed(server, seed)) >= 0.99999
     assert decoders(server)

@@ -1,6 +1,6 @@
-"""The real server's ends: told to stop, or killed. Nothing hangs and nothing stays behind.
+"""The real server told to stop: nothing hangs and nothing stays behind.
 
-Its engine is killed in `test_memory`, and hangs in `test_cancel`.
+It is killed in `test_replicas`; its engine is killed in `test_memory`, and hangs in `test_cancel`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,9 @@ def test_sigterm_answers_what_it_took_and_leaves_nothing(pair: Pair, tmp_path: P
         answers = [clients.submit(ask, server, number) for number in range(REQUESTS)]
         until(lambda: metric(server, 'qvl_queued_items{role="embedder"}') > 0, seconds=10)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(STOP_SECONDS) == 0
+        assert server.process.wait(STOP_SECONDS) == 0, log.read_text()
         statuses = [answer.result() for answer in answers]
         assert statuses.count(200) > 0
         assert set(statuses) <= {200, 503, REFUSED}, statuses
         assert gone(family)
         assert not re.search(r"unexpectedly|died|leaked", log.read_text())
-
-
-def test_a_killed_server_takes_its_engine_with_it(pair: Pair, tmp_path: Path) -> None:
-    with start_server(pair, tmp_path / "log", reranker=False) as server:
-        family = children(server)
-        server.process.kill()
-        server.process.wait()
-        assert gone(family)

@@ -51,7 +51,9 @@ class FakeEngine:
         self._check(request.model, EMBEDDER)
         self.requests.append(request)
         errors = await self._steer(request.input, request.on_error)
-        rows = np.stack([vector(item) for item in request.input])[:, : request.dimensions or WIDTH]
+        rows = np.stack([vector(item, request.instruction) for item in request.input])[
+            :, : request.dimensions or WIDTH
+        ]
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         rows[list(errors)] = 0
         cost = Usage(text_tokens=3 * len(rows), visual_tokens=4, images=1, image_pixels=1024)
@@ -124,9 +126,11 @@ class FakeEngine:
             raise
 
 
-def vector(item: Content | Tokens) -> np.ndarray:
-    """A unit vector that depends on the item's content alone."""
-    shown = item.ids if isinstance(item, Tokens) else (item.videos, item.images, item.texts, item.instruction)
+def vector(item: Content | Tokens, instruction: str | None = None) -> np.ndarray:
+    """A unit vector that depends on the item's content and its instruction, or the request's, alone."""
+    shown: object = item.ids if isinstance(item, Tokens) else (item.videos, item.images, item.texts)
+    if isinstance(item, Content):
+        shown = shown, item.instruction or instruction
     seed = int.from_bytes(hashlib.sha256(repr(shown).encode()).digest()[:4], "little")
     row = np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
     return row / np.linalg.norm(row)

@@ -16,7 +16,7 @@ from qvl.engine.replicas import supervisor
 from qvl.engine.replicas.placement import VISIBLE
 from tests.engine.http.serve_fake import Mortal
 
-STALL_SECONDS = 10.0
+STALL_SECONDS = 6.0
 
 
 async def start(config: EngineConfig, metrics: Metrics) -> Mortal:
@@ -61,8 +61,12 @@ def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
         tls_cert=tls or None,
     )
     try:
-        gpus = ["0", "1"] if behaviour == "one_bad" else []
-        with patch.object(supervisor, "gpus_here", lambda: gpus):
+        bad = behaviour == "one_bad"
+        pauses = (0.1,) * 10 if bad else supervisor._PAUSES_SECONDS
+        with (
+            patch.object(supervisor, "gpus_here", lambda: ["0", "1"] if bad else []),
+            patch.object(supervisor, "_PAUSES_SECONDS", pauses),
+        ):
             return supervisor.supervise(config, BEHAVIOURS[behaviour])
     except ConfigError as error:
         print(error, file=sys.stderr)

@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from tests import web
-from tests.engine.http.test_server import ROOT, Running, Start, in_flight, ready, start, until
-from tests.replicas import load
+from tests.engine.http.test_server import ROOT, Running, Start, in_flight, ready, start
+from tests.replicas import load, until
 from tests.tools import faketime
 
 __all__ = ["start"]

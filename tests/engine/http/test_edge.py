@@ -21,6 +21,7 @@ from qvl.engine.protocol import Health
 from tests import web
 from tests.engine.http.conftest import Client, on_a_port, settings
 from tests.engine.http.fake import FakeEngine
+from tests.replicas import until
 
 E = "/v1/embeddings"
 GOOD = {"input": "a"}
@@ -113,13 +114,13 @@ def test_body_limit_of_an_announced_and_of_a_streamed_body(engine: FakeEngine) -
 def test_bodies_of_all_requests_together_are_bounded(engine: FakeEngine) -> None:
     with on_a_port(engine, limits=Limits(bodies_bytes=1000)) as url, connect(url) as slow:
         slow.sendall(head(900) + b'{"input": "' + b" " * 800)
-        wait_for(lambda: "in_flight 2.0" in web.get(f"{url}/metrics").text)
-        wait_for(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 429)
+        until(lambda: "in_flight 2.0" in web.get(f"{url}/metrics").text)
+        until(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 429)
         refused = web.post(url + E, json={"input": "a" * 300})
         assert (code(refused), refused.headers["retry-after"]) == ((429, "bodies_full"), "1")
         assert web.post(url + E, json=GOOD).status_code == 200
         slow.close()
-        wait_for(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 200)
+        until(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 200)
 
 
 def test_limits_on_items_and_documents(make: Callable[..., Client]) -> None:
@@ -163,16 +164,16 @@ def test_hanging_up_cancels_the_work(live: str, engine: FakeEngine) -> None:
     body = b'{"input": "!slow"}'
     with connect(live) as sock:
         sock.sendall(head(len(body)) + body)
-        wait_for(lambda: bool(engine.requests))
-    wait_for(lambda: engine.cancelled == 1)
-    wait_for(lambda: 'status="499"' in web.get(f"{live}/metrics").text)
+        until(lambda: bool(engine.requests))
+    until(lambda: engine.cancelled == 1)
+    until(lambda: 'status="499"' in web.get(f"{live}/metrics").text)
 
 
 def test_hanging_up_while_sending(live: str) -> None:
     with connect(live) as sock:
         sock.sendall(head(100) + b'{"input"')
         time.sleep(0.1)
-    wait_for(lambda: 'code="client_closed"' in web.get(f"{live}/metrics").text)
+    until(lambda: 'code="client_closed"' in web.get(f"{live}/metrics").text)
 
 
 def test_two_content_types(live: str) -> None:
@@ -234,10 +235,3 @@ def connect(url: str) -> socket.socket:
 def head(length: int, *lines: str) -> bytes:
     fields = [f"POST {E} HTTP/1.1", "host: x", f"content-length: {length}", *lines]
     return ("\r\n".join(fields) + "\r\n\r\n").encode()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

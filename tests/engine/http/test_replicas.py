@@ -16,8 +16,8 @@ import pytest
 
 from qvl.engine import cli
 from tests.conftest import free_port
-from tests.engine.http.test_server import ROOT, E, Running, in_flight, probe, until
-from tests.replicas import CLIENTS, connections, gone, load, metric, replicas
+from tests.engine.http.test_server import ROOT, E, Running, in_flight, probe
+from tests.replicas import CLIENTS, connections, gone, load, metric, replicas, until
 
 Start = Callable[..., Running]
 

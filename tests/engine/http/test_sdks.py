@@ -81,6 +81,7 @@ class TestOpenAI:
             (plain,) = client.embeddings.create(model=at.embedder, input="a").data
             (told,) = client.embeddings.create(model=at.embedder, input="a", extra_body=extra).data
         assert len(plain.embedding) == len(told.embedding)
+        assert not np.allclose(plain.embedding, told.embedding, atol=1e-3)
 
     def test_what_ragflow_adds(self, at: Endpoint) -> None:
         """Its `VLLM` and `OpenAI-API-Compatible` providers, `rag/llm/embedding_model.py`."""
@@ -91,12 +92,14 @@ class TestOpenAI:
         assert answer.usage.total_tokens > 0
 
     def test_async(self, at: Endpoint) -> None:
-        async def ask() -> list[int]:
+        async def ask() -> tuple[list[list[float]], list[list[float]]]:
             async with openai.AsyncOpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
                 asked = (client.embeddings.create(model=at.embedder, input=text) for text in TEXTS)
-                return [len(each.data[0].embedding) for each in await asyncio.gather(*asked)]
+                single = [each.data[0].embedding for each in await asyncio.gather(*asked)]
+                together = await client.embeddings.create(model=at.embedder, input=list(TEXTS))
+                return single, [each.embedding for each in together.data]
 
-        assert len(set(asyncio.run(ask()))) == 1
+        np.testing.assert_allclose(*asyncio.run(ask()), atol=1e-5)
 
     def test_models(self, at: Endpoint) -> None:
         with openai.OpenAI(base_url=f"{at.url}/v1", api_key=KEY) as client:
@@ -147,7 +150,9 @@ class TestCohere:
             input_type="search_document",
             embedding_types=["float"],
         )
-        assert np.shape(images.embeddings.float_) == np.shape(mixed.embeddings.float_)
+        image, mixture = images.embeddings.float_, mixed.embeddings.float_
+        assert np.shape(image) == np.shape(mixture)
+        assert not np.allclose(image, mixture, atol=1e-3)
 
     # What the SDK does with pydantic when it joins answers.
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")

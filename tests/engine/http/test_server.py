@@ -21,6 +21,7 @@ from tests import web
 from tests.conftest import free_port
 from tests.engine.conftest import Run, lines_of
 from tests.engine.http.test_edge import connect, head
+from tests.replicas import until
 
 ROOT = Path(__file__).parents[3]
 E = "/v1/embeddings"
@@ -83,13 +84,6 @@ def probe(url: str) -> int | None:
         return web.get(url, timeout=5).status_code
     except httpx.TransportError:
         return None
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def ready(server: Running) -> Running:
@@ -162,7 +156,7 @@ def test_a_second_signal_cuts(start: Start) -> None:
 
 
 def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
-    server = ready(start())
+    server = ready(start(drain=1))
     with connect(server.url) as sock:
         sock.sendall(head(100) + b'{"input"')
         until(lambda: "qvl_requests_in_flight 2.0" in web.get(f"{server.url}/metrics").text)
@@ -174,7 +168,7 @@ def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
 
 
 def test_an_engine_that_does_not_stop_is_left(start: Start) -> None:
-    server = ready(start(stopping=60))
+    server = ready(start(stopping=60, drain=1))
     server.signal()
     assert server.wait(10) == 0
 
