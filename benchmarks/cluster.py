@@ -14,13 +14,13 @@ import httpx
 import numpy as np
 
 from benchmarks import load, paced
-from benchmarks.delays import by_tokens
 from benchmarks.fleet import Fleet, simulate
 from benchmarks.load import Shot
 from benchmarks.tally import WITHIN_SECONDS, Tally
 from benchmarks.trace import bursty
 from qvl.engine.admission import BYTES_PER_TOKEN, TEMPLATE_TOKENS
 from qvl.engine.response import dump
+from qvl.ray_serve.policy import QueuedTokens
 from tests.ray_serve.cluster import Cluster, title
 
 QUIET, BURST = 0.2, 0.7
@@ -121,7 +121,7 @@ def both(most: int, seconds: float, seed: int) -> tuple[Tally, Tally]:
         upscale_seconds=UPSCALE_SECONDS,
         downscale_seconds=DOWNSCALE_SECONDS,
     )
-    return measured, Tally.of(simulate(trace, fleet, by_tokens(paced.RATE)), seconds)
+    return measured, Tally.of(simulate(trace, fleet, QueuedTokens(paced.RATE)), seconds)
 
 
 def _shot(tokens: int) -> Shot:

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from qvl.ray_serve.policy import QueuedTokens
-
 Policy: TypeAlias = Callable[[Any], tuple[float, Any]]
-
-
-def by_tokens(replica_tokens: float) -> Policy:
-    return QueuedTokens(replica_tokens)
 
 
 def by_requests(target: float) -> Policy:

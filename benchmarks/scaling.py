@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import rows
-from benchmarks.delays import Policy, by_requests, by_tokens
+from benchmarks.delays import Policy, by_requests
 from benchmarks.fleet import Fleet, simulate
 from benchmarks.rows import Row
 from benchmarks.tally import WITHIN_SECONDS, Tally, mean
 from benchmarks.trace import Trace, bursty
+from qvl.ray_serve.policy import QueuedTokens
 
 SECONDS = 1800.0
 QUIET, BURST = 0.15, 0.5
@@ -32,8 +33,8 @@ def policies(fleet: Fleet, trace: Trace) -> dict[str, Policy]:
     """Ours at its default and at a second of work; Ray's at its default and at a second of work."""
     tuned = fleet.rate / float(trace.tokens.mean())
     return {
-        "qvl-200000": by_tokens(200_000),
-        OURS: by_tokens(fleet.rate),
+        "qvl-200000": QueuedTokens(200_000),
+        OURS: QueuedTokens(fleet.rate),
         RAYS: by_requests(2),
         "requests-tuned": by_requests(tuned),
     }

@@ -30,11 +30,6 @@ class Trace:
     tokens: npt.NDArray[np.int64]
     seconds: float
 
-    @property
-    def rate(self) -> float:
-        """Tokens per second."""
-        return float(self.tokens.sum()) / self.seconds
-
 
 def bursty(
     seed: int, seconds: float, quiet: float, burst: float, *, sizes: float = 1.0, pauses: float = 1.0

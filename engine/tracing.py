@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -39,8 +39,9 @@ class Tracer:
         self._tracer = self._provider.get_tracer("qvl")
         self._propagator = TraceContextTextMapPropagator()
 
-    @contextmanager
-    def request(self, route: str, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Span]:
+    def request(
+        self, route: str, request_id: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> AbstractContextManager[Span]:
         """The server's span; the caller's, if its headers name one, is the parent."""
         from opentelemetry.trace import SpanKind
 
@@ -49,14 +50,13 @@ class Tracer:
             for name, value in headers
             if name in (b"traceparent", b"tracestate")
         }
-        with self._tracer.start_as_current_span(
+        return self._tracer.start_as_current_span(
             route,
             self._propagator.extract(carrier),
             SpanKind.SERVER,
             {"http.route": route, "qvl.request_id": request_id},
             record_exception=False,
-        ) as span:
-            yield span
+        )
 
     def stage(self, name: str) -> AbstractContextManager[Span]:
         return self._tracer.start_as_current_span(name, record_exception=False)

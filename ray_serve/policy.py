@@ -13,19 +13,17 @@ QUEUED = "qvl_tokens_in_progress"
 """What each replica reports: estimated tokens, visual ones included, that it has not answered yet."""
 
 
-def wanted(tokens: float, each: float) -> float:
-    """Replicas so that none has more than `each` tokens in progress; a fraction, Ray rounds up."""
-    return max(0.0, tokens) / each
-
-
 class QueuedTokens:
-    """A policy of Ray Serve, which itself applies its delays and the bounds on replicas around it."""
+    """A policy of Ray Serve, which itself applies its delays and the bounds on replicas around it.
+
+    It asks for so many that none has more than `replica_tokens` in progress; Ray rounds fractions up.
+    """
 
     def __init__(self, replica_tokens: float) -> None:
         self._each = replica_tokens
 
     def __call__(self, context: Any) -> tuple[float, dict[str, Any]]:
-        return wanted(in_progress(context.aggregated_metrics or {}), self._each), {}
+        return in_progress(context.aggregated_metrics or {}) / self._each, {}
 
 
 def in_progress(metrics: Mapping[str, Mapping[Any, float]]) -> float:

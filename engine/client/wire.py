@@ -58,7 +58,6 @@ class Reply:
 
 class _Error(msgspec.Struct):
     message: str
-    type: str | None = None
     code: str | None = None
     param: str | None = None
 

@@ -27,7 +27,7 @@ class Collator:
 
     def __init__(self, side: TextSide, config: dict[str, Any]) -> None:
         self._side = side
-        self._pads = (config["image_token_id"], config["video_token_id"])
+        self._config = config
 
     def items(self, items: Sequence[Item]) -> Tensors:
         visuals = [drawn(item) for item in items]
@@ -35,7 +35,7 @@ class Collator:
             prompt.embed_text(self._side.template, _content(item), seen, None)
             for item, seen in zip(items, visuals, strict=True)
         ]
-        return self._tensors(texts, visuals)
+        return self._batch(texts, visuals)
 
     def pairs(self, pairs: Sequence[tuple[Item, Item]]) -> Tensors:
         visuals, texts = [], []
@@ -44,29 +44,35 @@ class Collator:
             contents = _content(query), _content(document)
             texts.append(prompt.rerank_text(self._side.template, *contents, asked, shown, None))
             visuals.append(asked + shown)
-        return self._tensors(texts, visuals)
+        return self._batch(texts, visuals)
 
-    def _tensors(self, texts: list[str], visuals: list[list[Visual]]) -> Tensors:
+    def _batch(self, texts: list[str], visuals: list[list[Visual]]) -> Tensors:
         encoded = self._side.tokenizer.encode(texts)
         rows = [
             self._side.tokenizer.prompt(ids, seen, where="training").ids
             for ids, seen in zip(encoded, visuals, strict=True)
         ]
-        width = max(map(len, rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = torch.tensor(row)
-            mask[place, : len(row)] = 1
-        image, video = self._pads
-        kinds = ((ids == image) * 1 + (ids == video) * 2) * mask
-        batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds.int()}
-        flat = [each for seen in visuals for each in seen]
-        for kind, suffix in (("image", ""), ("video", "_videos")):
-            if chosen := [each for each in flat if each.kind == kind]:
-                batch[f"pixel_values{suffix}"] = torch.cat([patches(each) for each in chosen])
-                batch[f"{kind}_grid_thw"] = torch.tensor([each.grid for each in chosen])
-        return batch
+        return tensors(rows, visuals, self._config)
+
+
+def tensors(
+    rows: Sequence[Sequence[int]], visuals: Sequence[Sequence[Visual]], config: dict[str, Any]
+) -> Tensors:
+    """A batch of token ids, padded on the right, and of what each row shows."""
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+        mask[place, : len(row)] = 1
+    kinds = ((ids == config["image_token_id"]) * 1 + (ids == config["video_token_id"]) * 2) * mask
+    batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds.int()}
+    flat = [each for seen in visuals for each in seen]
+    for kind, suffix in (("image", ""), ("video", "_videos")):
+        if chosen := [each for each in flat if each.kind == kind]:
+            batch[f"pixel_values{suffix}"] = torch.cat([patches(each) for each in chosen])
+            batch[f"{kind}_grid_thw"] = torch.tensor([each.grid for each in chosen])
+    return batch
 
 
 def last_hidden(model: Any, batch: Tensors) -> torch.Tensor:

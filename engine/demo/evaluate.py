@@ -29,9 +29,9 @@ Scores = npt.NDArray[np.float32]
 Shares = dict[str, float]
 
 
-def examples(task: str, count: int, seed: int = SEED) -> list[Example]:
+def examples(task: str, count: int) -> list[Example]:
     """`count` pairs whose documents all differ in what can be said of them."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     if task == "page":
         pages = _distinct(lambda: random_page(rng), lambda each: frozenset(each.words), count)
         return [tasks.page(rng, each) for each in pages]
@@ -124,10 +124,10 @@ def miner_of(embedder: Path) -> Miner:
     return Miner(learner.build(embedder, 0).eval(), collator(embedder, "embedder"))
 
 
-def recalls(miner: Miner, task: str, count: int, widths: tuple[int, ...] = (128, 64, 32)) -> dict[str, float]:
+def recalls(miner: Miner, task: str, count: int) -> dict[str, float]:
     pairs = examples(task, count)
     queries, documents = miner.vectors([e.query for e in pairs]), miner.vectors([e.document for e in pairs])
-    cuts = {w: [cut(v, w) for v in (queries, documents)] for w in widths}
+    cuts = {w: [cut(v, w) for v in (queries, documents)] for w in (128, 64, 32)}
     return {f"{task} @{w}": recall((q @ d.T).numpy()) for w, (q, d) in cuts.items()}
 
 

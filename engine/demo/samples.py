@@ -115,24 +115,16 @@ def page(lines: Sequence[str], *, size: tuple[int, int] = (480, 640)) -> Image.I
     return image
 
 
-def moving_shape(
-    count: int,
-    *,
-    size: tuple[int, int] = (320, 256),
-    shape: str = "circle",
-    colour: str = "yellow",
-    place: str = "the sea",
-    seed: int = 0,
-) -> list[Image.Image]:
-    """`count` frames of a shape that crosses the picture from left to right while the light fades."""
-    width, height = size
-    backdrop = _draw(np.random.default_rng(seed), size, "white", "square", place)
+def moving_shape(count: int, *, seed: int = 0) -> list[Image.Image]:
+    """`count` frames of a circle that crosses the picture from left to right while the light fades."""
+    width, height = 320, 256
+    backdrop = _draw(np.random.default_rng(seed), (width, height), "white", "square", "the sea")
     frames = []
     for index in range(count):
         at = index / max(1, count - 1)
         frame = Image.fromarray((np.asarray(backdrop) * (1 - 0.4 * at)).astype(np.uint8))
         centre = (width * (0.15 + 0.7 * at), height * (0.5 + 0.3 * float(np.sin(6 * at))))
-        stamp(frame, shape, COLOURS[colour], centre, min(size) * 0.15)
+        stamp(frame, "circle", COLOURS["yellow"], centre, height * 0.15)
         frames.append(frame)
     return frames
 

@@ -74,7 +74,6 @@ class VideoBase64Part(MediaPart, tag="video_base64", tag_field="type", kw_only=T
     video_base64: str
 
 
-ImageParts: TypeAlias = ImageUrlPart | ImagePart | ImageBase64Part
 Part: TypeAlias = (
     TextPart | ImageUrlPart | ImagePart | ImageBase64Part | VideoUrlPart | VideoPart | VideoBase64Part
 )

@@ -111,14 +111,13 @@ class Work:
             return summary
         return None
 
-    def begin(self, settings: dict[str, Any]) -> Mark:
+    def begin(self, settings: dict[str, Any]) -> None:
         """Open the files at the last commit, cutting off what was never committed."""
         write_whole(self.record, orjson.dumps({"settings": settings}, option=orjson.OPT_INDENT_2))
         self.mark = self._last_mark()
         for name in self._names:
             self._files[name] = self._open(name, self.mark.sizes.get(name, 0))
         self._files[JOURNAL] = self._open(JOURNAL, sum(map(len, self._journal())))
-        return self.mark
 
     def append(self, row: Sequence[bytes]) -> None:
         """One answered line: a piece for each file."""

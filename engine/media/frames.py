@@ -65,11 +65,11 @@ def one_core() -> None:
     torch.set_num_threads(1)
 
 
-def sampled(count: int, max_frames: int) -> list[int]:
-    """Which frames of a list of `count` the reference takes."""
-    if count <= max_frames:
+def sampled(count: int) -> list[int]:
+    """Which frames of a list of `count` the reference takes, whatever the item's `max_frames`."""
+    if count <= MAX_FRAMES:
         return list(range(count))
-    return [int(index) for index in np.linspace(0, count - 1, max_frames, dtype=int)]
+    return [int(index) for index in np.linspace(0, count - 1, MAX_FRAMES, dtype=int)]
 
 
 @dataclass(frozen=True, slots=True)

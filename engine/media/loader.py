@@ -173,8 +173,7 @@ class _Batch:
         return visual
 
     async def _frames(self, video: tuple[Source, ...]) -> Visual:
-        """A list is sampled to the reference's own number, whatever the item's `max_frames`."""
-        places = sampled(len(video), MAX_FRAMES)
+        places = sampled(len(video))
         tasks = [self._frame(video[place], len(places)) for place in places]
         frames = [_result(await task, f".frames[{place}]") for place, task in zip(places, tasks, strict=True)]
         return await self._loader.work(partial(self._joined, frames))

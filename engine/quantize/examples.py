@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import torch
 
 from qvl.engine.checkpoint import Checkpoint, Role, TextSide
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.demo import tasks
-from qvl.engine.demo.batches import patches
 from qvl.engine.demo.samples import png
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs import native
@@ -50,18 +48,6 @@ async def prompts(checkpoint: Checkpoint, side: TextSide, file: Path | None) -> 
     if not found:
         raise ConfigError(f"{file} has no lines")
     return found[:MOST]
-
-
-def tensors(ready: Ready, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """A batch of one for Hugging Face's Qwen3-VL."""
-    ids = torch.tensor([ready.prompt.ids])
-    kinds = (ids == config["image_token_id"]) * 1 + (ids == config["video_token_id"]) * 2
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": kinds.int()}
-    for kind, suffix in (("image", ""), ("video", "_videos")):
-        if chosen := [each for each in ready.visuals if each.kind == kind]:
-            batch[f"pixel_values{suffix}"] = torch.cat([patches(each) for each in chosen])
-            batch[f"{kind}_grid_thw"] = torch.tensor([each.grid for each in chosen])
-    return batch
 
 
 def _lines(file: Path, role: Role) -> Iterator[tuple[str, Request]]:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from qvl.engine.checkpoint import Role, TextSide
+from qvl.engine.demo import batches
 from qvl.engine.errors import CheckpointError
 from qvl.engine.prepare import Ready
-from qvl.engine.quantize.examples import tensors
 
 _SMALL = 50_000_000
 
@@ -83,14 +83,12 @@ def threads(model: Any) -> Iterator[None]:
 def last_states(model: Any, examples: Sequence[Ready]) -> torch.Tensor:
     """(examples, hidden) in float32."""
     config = model.config.to_dict()
+    rows = []
     with torch.inference_mode(), threads(model):
-        rows = [
-            model.model(
-                **{name: each.to(model.device) for name, each in tensors(ready, config).items()},
-                use_cache=False,
-            ).last_hidden_state[0, -1]
-            for ready in examples
-        ]
+        for ready in examples:
+            batch = batches.tensors([ready.prompt.ids], [ready.visuals], config)
+            batch = {name: each.to(model.device) for name, each in batch.items()}
+            rows.append(model.model(**batch, use_cache=False).last_hidden_state[0, -1])
     return torch.stack(rows).float()
 
 

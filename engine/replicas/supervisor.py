@@ -70,15 +70,9 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     ]
     try:
         with bind(config.host, config.port) as listener:
-            return uvloop.run(_run(orders, listener, config))
+            return uvloop.run(_Supervisor([Child(*each) for each in orders], listener, config).run())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _run(
-    orders: Sequence[tuple[tuple[str, ...], Orders]], listener: socket.socket, config: ServerConfig
-) -> int:
-    return await _Supervisor([Child(*each) for each in orders], listener, config).run()
 
 
 class _Supervisor:

@@ -33,8 +33,8 @@ KINDS = {"int8": "i8", "float16": "f16", "float32": "f32"}
 class Near:
     """A graph, where there is one, and a scan of the rows after its last."""
 
-    def __init__(self, width: int, dtype: Dtype, graph: Graph | None = None) -> None:
-        self.graph = graph
+    def __init__(self, width: int, dtype: Dtype) -> None:
+        self.graph: Graph | None = None
         self.rest = Scan(width, dtype)
 
     def __len__(self) -> int:

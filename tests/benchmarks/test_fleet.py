@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.delays import Delays, by_requests, by_tokens
+from benchmarks.delays import Delays, by_requests
 from benchmarks.fleet import (
     ANSWERED,
     LATE,
@@ -21,6 +21,7 @@ from benchmarks.fleet import (
     simulate,
 )
 from benchmarks.trace import Trace, bursty
+from qvl.ray_serve.policy import QueuedTokens
 
 RATE = 1000.0
 FLEET = Fleet(max_replicas=4, rate=RATE, start_seconds=5, queue_tokens=6000, downscale_seconds=20)
@@ -32,7 +33,7 @@ def poisson(rate: float, count: int, sizes: np.ndarray[Any, Any]) -> Trace:
     return Trace(arrivals, sizes.astype(np.int64), float(arrivals[-1]))
 
 
-@pytest.mark.parametrize("policy", [by_tokens(RATE), by_requests(2)], ids=["tokens", "requests"])
+@pytest.mark.parametrize("policy", [QueuedTokens(RATE), by_requests(2)], ids=["tokens", "requests"])
 @pytest.mark.parametrize("deadline", [120.0, 4.0])
 def test_every_request_has_one_fate_and_the_models_read_what_was_let_in(
     policy: Policy, deadline: float
@@ -57,7 +58,7 @@ def test_every_request_has_one_fate_and_the_models_read_what_was_let_in(
 def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
     def run(seed: int) -> Outcome:
         trace = bursty(seed, 200, RATE, RATE, sizes=0.02, pauses=0.2)
-        return simulate(trace, FLEET, by_tokens(RATE))
+        return simulate(trace, FLEET, QueuedTokens(RATE))
 
     first, again, other = run(1), run(1), run(2)
     assert np.array_equal(first.latencies, again.latencies)
@@ -69,7 +70,7 @@ def test_one_replica_is_the_queue_of_the_textbook() -> None:
     sizes = np.random.default_rng(2).exponential(100, 60_000) + 1
     trace = poisson(6.0, len(sizes), sizes)
     fleet = replace(FLEET, max_replicas=1, queue_tokens=10**9, overhead=0.0, request_seconds=1e9)
-    found = simulate(trace, fleet, by_tokens(RATE))
+    found = simulate(trace, fleet, QueuedTokens(RATE))
     service = trace.tokens / RATE
     load = 6.0 * service.mean()
     waiting = 6.0 * float(np.mean(service**2)) / (2 * (1 - load))  # Pollaczek and Khinchine
@@ -80,7 +81,7 @@ def test_one_replica_is_the_queue_of_the_textbook() -> None:
 def test_more_replicas_are_added_for_one_large_request_only_by_tokens() -> None:
     trace = Trace(np.array([1.0]), np.array([60_000]), 100.0)
     fleet = replace(FLEET, upscale_seconds=2)
-    assert simulate(trace, fleet, by_tokens(RATE)).peak == fleet.max_replicas
+    assert simulate(trace, fleet, QueuedTokens(RATE)).peak == fleet.max_replicas
     assert simulate(trace, fleet, by_requests(2)).peak == 1
 
 
@@ -88,7 +89,7 @@ def test_a_burst_ends_where_it_began() -> None:
     trace = bursty(3, 300, 0.1 * RATE, 4 * RATE, sizes=0.02, pauses=0.2)
     quiet = Trace(np.append(trace.arrivals, 900.0), np.append(trace.tokens, 40), 900.0)
     fleet = replace(FLEET, max_replicas=8)
-    bursting, whole = (simulate(each, fleet, by_tokens(RATE)) for each in (trace, quiet))
+    bursting, whole = (simulate(each, fleet, QueuedTokens(RATE)) for each in (trace, quiet))
     assert bursting.peak == whole.peak == 8
     # From the end of the burst on, one replica is left: the rest has drained.
     assert whole.replica_seconds - bursting.replica_seconds < 600 + 8 * (fleet.downscale_seconds + 15)

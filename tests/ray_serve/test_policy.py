@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from qvl.ray_serve.config import Replicas
-from qvl.ray_serve.policy import QUEUED, QueuedTokens, in_progress, wanted
+from qvl.ray_serve.policy import QUEUED, QueuedTokens, in_progress
 
 
-@pytest.mark.parametrize(
-    ("tokens", "each", "replicas"),
-    [(0, 100, 0), (-5, 100, 0), (100, 100, 1), (250, 100, 2.5), (1e9, 100, 1e7)],
-)
-def test_wanted(tokens: float, each: float, replicas: float) -> None:
-    assert wanted(tokens, each) == replicas
+@pytest.mark.parametrize("metrics", [None, {}])
+def test_without_reports_none_is_wanted(metrics: dict[str, Any] | None) -> None:
+    assert QueuedTokens(100)(SimpleNamespace(aggregated_metrics=metrics))[0] == 0
+
+
+@pytest.mark.parametrize(("tokens", "replicas"), [(0, 0), (100, 1), (250, 2.5), (1e9, 1e7)])
+def test_as_many_are_wanted_as_can_hold_the_tokens(tokens: float, replicas: float) -> None:
+    assert QueuedTokens(100)(SimpleNamespace(aggregated_metrics={QUEUED: {"a": tokens}}))[0] == replicas
 
 
 def test_what_replicas_report_is_summed() -> None:
