@@ -132,6 +132,10 @@ class DeployConfig:
         """What one pool's replicas run, and how many there are."""
         engine = self.server.engine
         replicas = self.cluster.replicas
+        if pool != "both" and self.server.index:
+            raise ConfigError(
+                "/v1/search needs both models in a replica: index goes with layout together only"
+            )
         if pool == "embedder":
             engine = replace(engine, reranker=None, models=())
         elif pool == "reranker":

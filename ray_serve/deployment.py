@@ -22,7 +22,6 @@ from starlette.types import ASGIApp
 from qvl.engine.api import create_app
 from qvl.engine.api.cors import shared
 from qvl.engine.api.replica import Managed, Replica
-from qvl.engine.config import ServerConfig
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 from qvl.engine.server import Starter
@@ -32,6 +31,8 @@ from qvl.ray_serve.card import alone_on_the_card, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool, Replicas
 from qvl.ray_serve.gateway import Gateway
 from qvl.ray_serve.ingress import Mounted
+from qvl.ray_serve.join import CONTROLLER, NAMESPACE
+from qvl.ray_serve.logs import kept, log_with_serve
 from qvl.ray_serve.policy import QUEUED, QueuedTokens
 from qvl.ray_serve.split import Split
 
@@ -58,6 +59,7 @@ class EngineReplica:
     def __init__(self, config: DeployConfig, pool: Pool, start: Starter, seal: bytes) -> None:
         """`seal`: of the parts that these replicas send each other (Split)."""
         environment.require(os.environ)
+        log_with_serve(config.server)
         self._server, self._replicas = config.of(pool)
         self._prefix = PREFIXES[pool]
         self._start, self._seal = start, seal
@@ -66,11 +68,12 @@ class EngineReplica:
         """Serve calls this before it lets requests in: the time to load the models."""
         self._replica = Replica(Metrics())
         most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
-        self._split = Split(self._replica, front(self._server), tokens, most, self._seal)
+        self._split = Split(self._replica, await front(), tokens, most, self._seal)
         # Its mistakes are told before the models are loaded.
         app = create_app(self._split, self._server, seal=self._seal)
-        async with alone_on_the_card(self._replicas.replica_gpus or 0):
-            self._engine = await self._start(self._server.engine, self._replica.metrics)
+        with kept():
+            async with alone_on_the_card(self._replicas.replica_gpus or 0):
+                self._engine = await self._start(self._server.engine, self._replica.metrics)
         self._replica.serve(self._engine)
         await warm_up(self._engine)
         self._watch = asyncio.create_task(self._exit_with(self._engine))
@@ -119,16 +122,21 @@ class GatewayReplica:
 
     def __init__(self, config: DeployConfig) -> None:
         environment.require(os.environ)
+        log_with_serve(config.server)
         self._server = config.server
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        gateway = Gateway(front(self._server), self._server.request_seconds)
+        gateway = Gateway(await front(), self._server.request_seconds)
         return shared(gateway, self._server.cors_origin)
 
 
-def front(server: ServerConfig) -> str:
-    """The URL of all replicas: a proxy runs on every node that has one, so on this one too."""
-    return environment.here(server.host, server.port)
+async def front() -> str:
+    """The URL of all replicas: a proxy runs on every node that has one, so on this one too.
+
+    Serve says at which address: Ray's own commands do not take it from our settings.
+    """
+    http = await ray.get_actor(CONTROLLER, namespace=NAMESPACE).get_http_config.remote()
+    return environment.here(http.host, http.port)
 
 
 def application(config: DeployConfig, pool: Pool, start: Starter = start_engine) -> Application:
@@ -177,7 +185,7 @@ def _bounds(config: DeployConfig) -> dict[str, Any]:
 
 
 def _actor(config: DeployConfig, cpus: float, gpus: float) -> dict[str, Any]:
-    variables = {"env_vars": environment.variables(config)}
+    variables = {"env_vars": environment.of_replica(config)}
     return {"num_cpus": cpus, "num_gpus": gpus, "runtime_env": variables}
 
 

@@ -29,7 +29,7 @@ _LONGEST_FOLDER = 26
 
 
 def variables(config: DeployConfig) -> dict[str, str]:
-    """For the driver, before it imports Ray, and through `runtime_env` for everything that it starts."""
+    """For the driver, before it imports Ray, and for Serve's controller, which hands them down."""
     cluster, folder = config.cluster, _folder(config.server.port)
     return {
         **_REQUIRED,
@@ -46,15 +46,23 @@ def variables(config: DeployConfig) -> dict[str, str]:
         haproxy.ORIGINS: " ".join(config.server.cors_origin),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(cluster.metrics_port),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{cluster.drain_window:g}",
         # The default is one fixed folder for all users and clusters of a machine.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
         "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def of_replica(config: DeployConfig) -> dict[str, str]:
+    """A replica's own; those of HAProxy mode it must inherit, or `require` would find what is not so."""
+    return {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{config.cluster.drain_window:g}",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+        # Ray would keep a thousand lines back, for hours and from who looks why a replica has ended.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     }
 
 
@@ -75,11 +83,12 @@ def private_folder(config: DeployConfig) -> Iterator[None]:
 
 
 def require(found: Mapping[str, str]) -> None:
-    """In a replica: refuse to come up behind the slow proxy."""
+    """In a replica, with what its node and the controller have: refuse to come up behind the slow proxy."""
     missing = [f"{key}={value}" for key, value in _REQUIRED.items() if found.get(key) != value]
     if missing:
         raise ConfigError(
-            f"HAProxy mode is off: set {' '.join(missing)} on every Ray node, before Ray starts"
+            f"HAProxy mode is off: Serve began without {' '.join(missing)}; `serve shutdown`, then deploy "
+            "with the controller_options of ray_serve/deploy.yaml"
         )
 
 

@@ -67,6 +67,8 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
+        # Whoever can reach its folder may use its admin socket.
+        path.parent.chmod(0o700)
         host, origins = os.environ.get(STATS_HOST, "127.0.0.1"), os.environ.get(ORIGINS, "").split()
         path.write_text(adapt(path.read_text(), host, origins))
     os.environ.pop(BINARY, None)

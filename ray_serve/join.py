@@ -7,6 +7,9 @@ from typing import Any
 
 from qvl.engine.errors import ConfigError
 
+NAMESPACE, CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
+"""Serve's own: the actor that knows where it listens, and whose end is Serve's."""
+
 _OBJECT_STORE_BYTES = 128 << 20
 """Bodies and vectors never pass it."""
 

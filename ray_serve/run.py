@@ -19,7 +19,7 @@ from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import cards_for, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool
-from qvl.ray_serve.join import address_of, join
+from qvl.ray_serve.join import CONTROLLER, NAMESPACE, address_of, join
 
 STOPPED = 0
 NAME = "qvl"
@@ -28,7 +28,6 @@ NAMES = {NAME, *(f"{NAME}-{part}" for part in ("embedder", "reranker", "gateway"
 
 _POLL_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 45.0
-_NAMESPACE, _CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
 
 
 def serve(config: DeployConfig, start: Starter = start_engine) -> int:
@@ -37,12 +36,7 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
     _check(config, here=address is None and start is start_engine)
     with environment.private_folder(config):
         os.environ.update(environment.variables(config))
-        join(
-            address,
-            namespace=_NAMESPACE,
-            log_to_driver=config.server.log_level == "debug",
-            runtime_env={"env_vars": environment.variables(config)},
-        )
+        join(address, namespace=NAMESPACE, log_to_driver=config.server.log_level == "debug")
         _check_room(config, ours=address is None)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,6 +55,7 @@ def _check(config: DeployConfig, *, here: bool) -> None:
     """What replicas would only find out one by one, minutes later. `here`: they have this machine's files."""
     if config.cluster.layout == "separate":
         config.require_both()
+        config.of("embedder")  # it refuses what a pool cannot have
     if config.server.port == 0:
         raise ConfigError("--ray needs a --port: every node's proxy has the same")
     stats = config.cluster.stats_host
@@ -103,15 +98,22 @@ def lacking(config: DeployConfig, cards: float) -> str:
     )
 
 
-def _deploy(config: DeployConfig, start: Starter, stop: threading.Event) -> bool:
-    """Whether every application runs; False when told to stop before."""
+def listen(config: DeployConfig) -> None:
+    """Start Serve in the cluster that was joined; one that runs there keeps its address and its settings."""
     from ray import serve
     from ray.serve.config import HTTPOptions
-    from ray.serve.schema import ApplicationStatus
 
     variables = {"env_vars": environment.variables(config)}
     http = HTTPOptions(host=config.server.host, port=config.server.port, keep_alive_timeout_s=75)
     serve.start(proxy_location="EveryNode", http_options=http, controller_options={"runtime_env": variables})
+
+
+def _deploy(config: DeployConfig, start: Starter, stop: threading.Event) -> bool:
+    """Whether every application runs; False when told to stop before."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    listen(config)
     targets = _targets(config, start)
     serve.run_many(targets, wait_for_applications_running=False)
     while not stop.wait(_POLL_SECONDS):
@@ -175,5 +177,5 @@ def _remove(ours: bool) -> None:
     # It returns 30 s late: Ray retries the call that ended the controller. That actor's end is the end.
     threading.Thread(target=serve.shutdown, daemon=True).start()
     with suppress(ValueError):
-        while ray.get_actor(_CONTROLLER, namespace=_NAMESPACE):
+        while ray.get_actor(CONTROLLER, namespace=NAMESPACE):
             time.sleep(_POLL_SECONDS / 4)

@@ -33,11 +33,15 @@ STOP_SECONDS = 60
 class Cluster:
     """`with Cluster([module, ...]) as cluster`; whatever is left of it is killed on the way out."""
 
+    READY = b"qvl is ready on"
+
     def __init__(self, command: list[str], log: Path) -> None:
         self.port, self.stats, metrics = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
-        self._folder = tempfile.mkdtemp(prefix="qr-")  # short: it holds Unix sockets
+        self.folder = tempfile.mkdtemp(prefix="qr-")  # short: it holds Unix sockets
+        own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": self.folder}
+        self.environment = {**os.environ, **own}
         ports = {"port": self.port, "stats-port": self.stats, "metrics-port": metrics}
         self._command = [
             sys.executable,
@@ -47,14 +51,13 @@ class Cluster:
         ]
 
     def __enter__(self) -> Self:
-        own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": self._folder}
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(
-                self._command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **own}
+                self._command, stdout=out, stderr=subprocess.STDOUT, env=self.environment
             )
         self.main = psutil.Process(self.process.pid)
         try:
-            self.wait(lambda: b"qvl is ready on" in self._log.read_bytes(), START_SECONDS)
+            self.wait(lambda: self.READY in self._log.read_bytes(), START_SECONDS)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -67,7 +70,7 @@ class Cluster:
             for each in [*self.family(), self.main]:
                 each.kill()
             self.process.wait()
-        for folder in (self._folder, Path(tempfile.gettempdir()) / f"qvl-{os.getuid()}-{self.port}"):
+        for folder in (self.folder, Path(tempfile.gettempdir()) / f"qvl-{os.getuid()}-{self.port}"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def wait(self, done: Callable[[], bool], seconds: float) -> None:
@@ -84,6 +87,11 @@ class Cluster:
 
     def family(self) -> list[psutil.Process]:
         return self.main.children(recursive=True) if self.main.is_running() else []
+
+    def said(self) -> str:
+        """What all replicas have logged."""
+        logs = Path(self.folder, "ray/session_latest/logs/serve").glob("replica_*.log")
+        return "".join(log.read_text() for log in logs)
 
     def replicas(self) -> list[psutil.Process]:
         return [each for each in self.family() if "ray::ServeReplica" in title(each)]

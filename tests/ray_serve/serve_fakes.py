@@ -1,5 +1,6 @@
 """`python -m tests.ray_serve.serve_fakes --port=N ...`: `qvl serve --ray` in separate pools, without a model.
 
+Its builders are those of `qvl.ray_serve.app`.
 The text `nap N` takes N seconds to answer.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 from qvl.engine.admission import cost
 from qvl.engine.config import EngineConfig
@@ -38,6 +40,18 @@ class Napping(FakeEngine):
 
 async def start(config: EngineConfig, metrics: Metrics) -> Napping:
     return Napping(config, metrics)
+
+
+def embedders(settings: dict[str, Any]) -> Any:
+    from qvl.ray_serve import deployment
+
+    return deployment.application(load(settings), "embedder", start)
+
+
+def rerankers(settings: dict[str, Any]) -> Any:
+    from qvl.ray_serve import deployment
+
+    return deployment.application(load(settings), "reranker", start)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,13 @@ def test_each_pool_runs_its_own_model() -> None:
     assert config.of("reranker")[0].engine.embedder is None
 
 
+def test_an_index_is_searched_where_both_models_are() -> None:
+    config = load({**PAIR, "index": "my.index"})
+    config.of("both")
+    with pytest.raises(ConfigError, match="index goes with layout together"):
+        config.of("embedder")
+
+
 def test_separate_pools_need_both_names() -> None:
     with pytest.raises(ConfigError, match="named"):
         deploy(EngineConfig(models=("a", "b"))).require_both()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qvl.ray_serve import environment
 from qvl.ray_serve.config import PREFIXES, load
 
 ROOM = Path(__file__).parents[2] / "ray_serve"
@@ -56,30 +57,34 @@ def test_serve_takes_the_applications(name: str) -> None:
         "qvl-reranker": PREFIXES["reranker"],
         "qvl-gateway": "/",
     }
+    assert found.http_options.host == "0.0.0.0"
+    given = found.controller_options.runtime_env["env_vars"]
+    environment.require(given)
     for each in found.applications:
+        assert [each.name] == [deployment.name for deployment in each.deployments]
         module, _, builder = each.import_path.partition(":")
         assert callable(getattr(import_module(module), builder))
         config = load(each.args)
-        assert config.server.port == found.http_options.port
-        assert config.server.host == found.http_options.host == "0.0.0.0"
         config.require_both()
+        # As `qvl serve --ray` tells HAProxy.
+        assert given.items() <= environment.variables(config).items()
 
 
-def test_pods_run_in_haproxy_mode_and_have_what_they_mount() -> None:
+def test_pods_have_what_they_mount() -> None:
     secret = manifests()["Secret", "qvl-keys"]
     for pod in pods():
         [container] = pod["spec"]["containers"]
-        environment = {each["name"]: each.get("value") for each in container["env"]}
-        assert (
-            environment["RAY_SERVE_ENABLE_HA_PROXY"] == environment["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
-        )
         assert container["image"] == IMAGE
         assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
         volumes = {each["name"]: each for each in pod["spec"]["volumes"]}
         assert {each["name"] for each in container["volumeMounts"]} == set(volumes)
         keys = volumes["keys"]["secret"]
         assert keys["secretName"] == secret["metadata"]["name"]
-        assert {each["key"] for each in keys["items"]} <= secret["stringData"].keys()
+        # All of its items are files: a new one is how keys are rotated.
+        [folder] = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "keys"]
+        read = SERVED["rayservice.yaml"]()["applications"][0]["args"]["api_key_file"]
+        assert read in {f"{folder}/{item}" for item in secret["stringData"]}
+        assert "items" not in keys
 
 
 def admitted(policy: str) -> list[tuple[Any, set[int]]]:
@@ -163,8 +168,8 @@ def test_a_worker_outlives_its_longest_drain() -> None:
     config = load(SERVED["rayservice.yaml"]()["applications"][0]["args"])
     longest = config.server.request_seconds + config.cluster.drain_window
     worker = pods()[1]["spec"]
-    environment = {each["name"]: each["value"] for each in worker["containers"][0]["env"]}
-    drain = float(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+    variables = {each["name"]: each["value"] for each in worker["containers"][0]["env"]}
+    drain = float(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
     assert longest < drain < worker["terminationGracePeriodSeconds"]
 
 

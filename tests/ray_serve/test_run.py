@@ -46,6 +46,7 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("--port", "0"), "needs a --port"),
         (("--layout", "separate"), "separate pools need both"),
+        (("--reranker", "b", "--layout", "separate", "--index", "i"), "index goes with layout together"),
         (("--min-replicas", "0"), "at least 1"),
         (("--replica-gpus", "1.5"), "replica_gpus"),
         (("--api-key-file", "/no/such", "--port", "18099"), "cannot read api_key_file"),

@@ -1,0 +1,176 @@
+"""Ray's own commands: `serve deploy` of the file that is there, `serve run` of the builder."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests import web
+from tests.conftest import Pair, free_port
+from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, STOP_SECONDS, Cluster, title
+
+pytestmark = pytest.mark.engine
+
+FILE = Path(__file__).parents[2] / "ray_serve" / "deploy.yaml"
+RERANKED = 'qvl_requests_total{route="/v1/rerank",status="200"}'
+BIN = Path(sys.executable).parent
+
+
+class Node(Cluster):
+    """A cluster that `ray start` began, and which knows nothing of us."""
+
+    READY = b"Ray runtime started"
+
+    def __init__(self, log: Path) -> None:
+        super().__init__([], log)
+        self.environment["RAY_AUTH_MODE"] = "token"
+        self.dashboard = free_port()
+        self.ports = {
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(self.stats),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(BIN / "qvl-haproxy"),
+        }
+        options = {
+            "port": free_port(),
+            "dashboard-port": self.dashboard,
+            "dashboard-agent-listen-port": free_port(),
+            "ray-client-server-port": free_port(),
+            "num-cpus": 4,
+        }
+        self._command = [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
+        self._command += [f"--{name}={value}" for name, value in options.items()]
+
+    def serve(self, *arguments: str) -> str:
+        """A command of Ray's; what it says."""
+        command = [str(BIN / "serve"), *arguments, "-a", f"http://127.0.0.1:{self.dashboard}"]
+        done = subprocess.run(
+            command, env=self.environment, check=True, capture_output=True, text=True, timeout=120
+        )
+        return done.stdout
+
+    def deploy(self, config: dict[str, Any], folder: Path) -> None:
+        file = folder / "deploy.yaml"
+        file.write_text(yaml.safe_dump(config))
+        self.serve("deploy", str(file))
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(tmp_path_factory.mktemp("node") / "log") as running:
+        yield running
+
+
+def deployed(node: Node, release: str) -> dict[str, Any]:
+    """What the file says, with stand-ins for the models and ports that are free here."""
+    config: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    config["http_options"] |= {"host": "127.0.0.1", "port": node.port}
+    config["controller_options"]["runtime_env"]["env_vars"] |= node.ports
+    for application in config["applications"]:
+        application["args"] |= {"replica_gpus": 0, "replica_cpus": 0.1, "api_key": KEY, "split_tokens": 800}
+        application["args"]["rerankers"] |= {"replica_gpus": 0, "replica_cpus": 0.1, "split_tokens": 800}
+        application["runtime_env"] = {"env_vars": {"RELEASE": release}}
+        name = application["import_path"].rpartition(":")[2]
+        if name != "front":
+            application["import_path"] = f"tests.ray_serve.serve_fakes:{name}"
+    return config
+
+
+def status(url: str) -> int:
+    """Of a small request; 0 when its connection was lost."""
+    try:
+        return web.post(f"{url}/v1/embeddings", json={"input": "a"}, headers=KEYED, timeout=30).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_the_file_is_all_that_haproxy_needs(node: Node, tmp_path: Path) -> None:
+    node.deploy(deployed(node, "1"), tmp_path)
+    node.wait(lambda: web.get(f"{node.url}/health/ready", timeout=10).status_code == 200, START_SECONDS)
+    node.wait(lambda: node.up("embedder") == node.up("reranker") == 1, START_SECONDS)
+    [file] = {Path(found[1]) for each in node.family() if (found := re.search(r"-f (\S+\.cfg)", title(each)))}
+    assert "retry-on conn-failure empty-response" in file.read_text()
+    # Its admin socket is open to whoever can reach it.
+    assert file.parent.stat().st_mode & 0o077 == 0
+    # The gateway and the parts of a rerank find where Serve listens: nothing in `args` says it.
+    models = web.get(f"{node.url}/v1/models", headers=KEYED, timeout=10).json()["data"]
+    assert [each["role"] for each in models] == ["embedder", "reranker"]
+    results = node.post("/v1/rerank", query="a b", documents=["a b", "c"] * 20)["results"]
+    assert [each["index"] for each in results] == [*range(0, 40, 2), *range(1, 40, 2)]
+
+
+def test_what_a_replica_says_is_in_its_log_at_once(node: Node) -> None:
+    headers = {**KEYED, "x-request-id": "defect-7"}
+    answer = web.post(f"{node.url}/v1/embeddings", json={"input": "!boom"}, headers=headers, timeout=30)
+    assert answer.status_code == 500
+    node.wait(lambda: "RuntimeError: a secret of the inside" in node.said(), 5)
+    assert re.search(r"^ERROR .* request failed id=defect-7", node.said(), re.MULTILINE)
+
+
+def test_an_update_of_a_pool_of_one_loses_nothing(node: Node, tmp_path: Path) -> None:
+    before = {each.pid for each in node.replicas()}
+    over, statuses = threading.Event(), list[int]()
+
+    def ask() -> None:
+        while not over.wait(0.1):
+            statuses.append(status(node.url))
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        node.deploy(deployed(node, "2"), tmp_path)
+        node.wait(lambda: not before & {each.pid for each in node.replicas()}, START_SECONDS)
+        node.wait(lambda: node.up("embedder") == 1, START_SECONDS)
+    finally:
+        over.set()
+        client.join()
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
+
+
+def test_replicas_refuse_to_come_up_where_serve_began_without_haproxy(node: Node, tmp_path: Path) -> None:
+    node.serve("shutdown", "-y")
+    node.wait(lambda: not node.replicas(), STOP_SECONDS)
+    config = deployed(node, "3")
+    del config["controller_options"]
+    node.deploy(config, tmp_path)
+    node.wait(lambda: "HAProxy mode is off" in node.serve("status"), START_SECONDS)
+
+
+def test_serve_run_of_the_builder(pair: Pair, tmp_path: Path) -> None:
+    """It listens where it is told to, and the parts of a rerank come to the same address."""
+    cluster = Cluster([], tmp_path / "log")
+    settings = {
+        "reranker": pair.reranker,
+        "port": cluster.port,
+        "stats_port": cluster.stats,
+        "metrics_port": free_port(),
+        "api_key": KEY,
+        "split_tokens": 200,
+        "max_replicas": 2,
+        "replica_cpus": 0.5,
+        "log_level": "debug",
+        "enforce_eager": True,
+    }
+    cluster._command = [str(BIN / "serve"), "run", "qvl.ray_serve.app:build"]
+    cluster._command += [f"{name}={value}" for name, value in settings.items()]
+    cluster.READY = b"is ready at http"
+    with cluster:
+        answer = cluster.post("/v1/rerank", query="red", documents=["red shape " * 10] * 20)
+        assert sorted(each["index"] for each in answer["results"]) == list(range(20))
+        assert cluster.metric("both", RERANKED) == [2]
+        # vLLM is imported by now, which closes the handlers of everybody's log.
+        assert re.search(
+            r"^DEBUG .* request id=\S+ key=key-1 route=/v1/rerank status=200", cluster.said(), re.MULTILINE
+        )
+        cluster.process.send_signal(signal.SIGINT)
+        assert cluster.process.wait(STOP_SECONDS) == 0
