@@ -39,14 +39,7 @@ def write(
 ) -> int:
     """Fill the folder `out`; `instead` holds weights that take the place of the file's. Returns how many
     matrices were quantised. No more than one file of weights is in memory."""
-    for file in [
-        *source.iterdir(),
-        *source.glob("[0-9]_*/config.json"),
-    ]:  # and sentence-transformers' modules
-        if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX:
-            copy = out / file.relative_to(source)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)  # not its mode: it may be read-only
+    _copy_others(source, out)
     places: dict[str, str] = {}
     done = size = 0
     for file in weight_files(source):
@@ -70,6 +63,15 @@ def write(
     if len(set(places.values())) > 1:
         _write_json(out / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
     return done
+
+
+def _copy_others(source: Path, out: Path) -> None:
+    """All but weights, and the settings of sentence-transformers' modules."""
+    for file in [*source.iterdir(), *source.glob("[0-9]_*/config.json")]:
+        if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX:
+            copy = out / file.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)  # not its mode: it may be read-only
 
 
 def _searched(name: str, given: torch.Tensor, instead: Mapping[str, torch.Tensor]) -> torch.Tensor:

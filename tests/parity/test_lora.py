@@ -205,6 +205,14 @@ def test_bad_adapters_are_refused_before_the_engine_starts(pair: Pair, tmp_path:
         (good / "adapter_config.json").write_text(json.dumps(config | setting))
         refused(match, f"a={good}")
     (good / "adapter_config.json").write_text(json.dumps(config))
+    (good / "adapter_model.safetensors").write_bytes(b"junk")
+    refused("not readable", f"a={good}")
+
+
+def test_weights_that_vllm_would_leave_out_are_refused(pair: Pair, tmp_path: Path) -> None:
+    """Those elsewhere it skips silently, and those of a smaller model it applies to a part."""
+    lone = checkpoint.find(EngineConfig(embedder=str(pair.embedder)))
+    folder = write_adapter(tmp_path / "adapter", pair.embedder, 1, rank=8)
     query = "layers.0.self_attn.q_proj.lora"
     for name, columns, match in (
         ("model.visual.blocks.0.attn.qkv.lora_A.weight", 128, "text layers' projections only"),
@@ -214,10 +222,9 @@ def test_bad_adapters_are_refused_before_the_engine_starts(pair: Pair, tmp_path:
         (f"model.{query}_A.weight", 64, r"q_proj.lora_A.weight \(8, 64\) is of another model"),
     ):
         tensors = {f"base_model.model.{name}": torch.zeros(8, columns)}
-        save_file(tensors, good / "adapter_model.safetensors")
-        refused(match, f"a={good}")
-    (good / "adapter_model.safetensors").write_bytes(b"junk")
-    refused("not readable", f"a={good}")
+        save_file(tensors, folder / "adapter_model.safetensors")
+        with pytest.raises(CheckpointError, match=match):
+            adapters.find([f"a={folder}"], lone)
 
 
 def test_layers_of_other_ranks_need_a_vllm_that_knows_them(pair: Pair, tmp_path: Path) -> None:
