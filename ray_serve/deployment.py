@@ -20,7 +20,7 @@ from ray.serve import Application
 from starlette.types import ASGIApp
 
 from qvl.engine.api import create_app
-from qvl.engine.api.cors import shared
+from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import ServerConfig
 from qvl.engine.metrics import Metrics
@@ -123,7 +123,7 @@ class GatewayReplica:
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         gateway = Gateway(front(self._server), self._server.request_seconds)
-        return shared(gateway, self._server.cors_origin)
+        return with_cors(gateway, self._server.cors_origin)
 
 
 def front(server: ServerConfig) -> str:
