@@ -26,8 +26,8 @@ from rich.table import Table
 
 from benchmarks import rows
 from qvl.kernels.patchify import PatchifyConfig, patchify_ref, patchify_triton
-from qvl.kernels.pool import PoolConfig, pool_ref, pool_triton
-from qvl.kernels.score import ScoreConfig, score_ref, score_triton
+from qvl.kernels.pool import pool_ref, pool_triton
+from qvl.kernels.score import score_ref, score_triton
 
 Run: TypeAlias = Callable[[], torch.Tensor]
 
@@ -138,9 +138,8 @@ def last_token_cases(device: torch.device, sequences: int, width: int, sweep: bo
         "torch.compile": lambda: fast_score(hidden, last, weight),
     }
     for warps in WARPS if sweep else ():
-        p, s = PoolConfig(warps), ScoreConfig(warps)
-        pools[f"{OURS} {p}"] = partial(pool_triton, hidden, last, p)
-        scores[f"{OURS} {s}"] = partial(score_triton, hidden, last, weight, s)
+        pools[f"{OURS} {warps=}"] = partial(pool_triton, hidden, last, warps)
+        scores[f"{OURS} {warps=}"] = partial(score_triton, hidden, last, weight, warps)
     yield Case("pool", shape, lambda: pool_ref(hidden, last), pools, read + sequences * width * 4)
     yield Case("score", shape, lambda: score_ref(hidden, last, weight), scores, read + width * 4)
 

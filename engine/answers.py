@@ -25,7 +25,7 @@ _OVERHEAD = 256
 """Bytes of a row's objects and of its key."""
 
 
-class Answers:
+class AnswerCache:
     """Least recently used goes first. Of one event loop."""
 
     def __init__(self, size: int, lookup: Callable[[bool], None]) -> None:

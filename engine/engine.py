@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from qvl.engine import adapters, checkpoint, compat
 from qvl.engine.admission import Admission, cost
-from qvl.engine.answers import Answers, Row
+from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import BadRequest, NotFound, QvlError
@@ -68,7 +68,7 @@ class Engine:
             starts = []
             for each in found:
                 own = [adapter for adapter in adapted if adapter.role == each.role]
-                answers = Answers(config.answer_cache, metrics.lookup("answers"))
+                answers = AnswerCache(config.answer_cache, metrics.lookup("answers"))
                 starts.append(
                     partial(LLM.load, config, each, arena, answers, shared=len(found) > 1, adapters=own)
                 )

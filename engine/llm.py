@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
-from qvl.engine.answers import Answers, Row
+from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
 from qvl.engine.config import EngineConfig
 from qvl.engine.core import Asked, Core
@@ -52,7 +52,7 @@ class LLM:
         text: TextSide,
         engine: Any,
         arena: Arena,
-        answers: Answers,
+        answers: AnswerCache,
         adapters: Sequence[Adapter],
         stall_seconds: float,
     ) -> None:
@@ -74,7 +74,7 @@ class LLM:
         config: EngineConfig,
         checkpoint: Checkpoint,
         arena: Arena,
-        answers: Answers,
+        answers: AnswerCache,
         *,
         shared: bool,
         adapters: Sequence[Adapter] = (),

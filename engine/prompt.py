@@ -10,9 +10,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
-from qvl.engine.protocol import Content
+from qvl.engine.protocol import Content, Loaded
 
 EMBED_INSTRUCTION = "Represent the user's input."
 RERANK_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
@@ -23,15 +22,6 @@ RERANK_SYSTEM = (
 START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = ("<|image_pad|>", "<|video_pad|>")
 IMAGE, FRAME = (f"{START}{pad}{END}" for pad in PADS)
-
-
-class Placed(Protocol):
-    """What a prompt needs to know of a loaded image or video (media.Visual)."""
-
-    @property
-    def kind(self) -> Literal["image", "video"]: ...
-    @property
-    def timestamps(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ class Template:
         return f"{self.head}{system}{self.middle}{user}{self.tail}"
 
 
-def embed_text(template: Template, item: Content, visuals: Sequence[Placed], instruction: str | None) -> str:
+def embed_text(template: Template, item: Content, visuals: Sequence[Loaded], instruction: str | None) -> str:
     """One item; its own instruction goes before the request's, and that before the default.
 
     Each visual stands as one pad token (a video: one per pair of frames); `tokens` widens them.
@@ -63,8 +53,8 @@ def rerank_text(
     template: Template,
     query: Content,
     document: Content,
-    query_visuals: Sequence[Placed],
-    document_visuals: Sequence[Placed],
+    query_visuals: Sequence[Loaded],
+    document_visuals: Sequence[Loaded],
     instruction: str | None,
 ) -> str:
     user = (
@@ -83,13 +73,13 @@ def closed(instruction: str | None) -> str:
     return text
 
 
-def _body(template: Template, item: Content, visuals: Sequence[Placed]) -> str:
+def _body(template: Template, item: Content, visuals: Sequence[Loaded]) -> str:
     if not (item.videos or item.images or item.texts):
         return "NULL"
     return "".join([*(_placeholder(template, each) for each in visuals), *item.texts])
 
 
-def _placeholder(template: Template, visual: Placed) -> str:
+def _placeholder(template: Template, visual: Loaded) -> str:
     if visual.kind == "image":
         return IMAGE
     frames = "".join(f"<{seconds:.1f} seconds>{FRAME}" for seconds in visual.timestamps)

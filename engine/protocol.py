@@ -7,7 +7,7 @@ knows HTTP, vLLM or torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,19 @@ class Tokens:
 
     ids: tuple[int, ...]
     where: str = "input"
+
+
+class Loaded(Protocol):
+    """What a prompt and its ids need to know of a loaded image or video (media.Visual)."""
+
+    @property
+    def kind(self) -> Literal["image", "video"]: ...
+    @property
+    def timestamps(self) -> tuple[float, ...]: ...
+    @property
+    def grid(self) -> tuple[int, int, int]: ...
+    @property
+    def tokens(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
 
 from tokenizers import Tokenizer
 
 from qvl.engine import bpe
 from qvl.engine.errors import BadRequest, Unprocessable
+from qvl.engine.protocol import Loaded
 
 _END = "<|im_end|>"
 _SYSTEM_CHARACTERS = 4096
@@ -23,17 +23,6 @@ _TAIL_CHARACTERS = 64
 """That may follow the last <|im_end|>; a template's tail has 24."""
 _KEPT = 256
 """Heads and tails of prompts whose ids are kept."""
-
-
-class Shaped(Protocol):
-    """What widening needs to know of a loaded image or video (media.Visual)."""
-
-    @property
-    def kind(self) -> Literal["image", "video"]: ...
-    @property
-    def grid(self) -> tuple[int, int, int]: ...
-    @property
-    def tokens(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +107,7 @@ class PromptTokenizer:
     def prompt(
         self,
         ids: list[int],
-        visuals: Sequence[Shaped],
+        visuals: Sequence[Loaded],
         *,
         where: str,
         truncate: bool = True,
@@ -146,7 +135,7 @@ class PromptTokenizer:
             raise BadRequest(f"token ids must be from 0 to {self.vocab_size - 1}", param=where)
         return Prompt(list(ids))
 
-    def _widen(self, ids: list[int], visuals: Sequence[Shaped], where: str) -> list[int]:
+    def _widen(self, ids: list[int], visuals: Sequence[Loaded], where: str) -> list[int]:
         images = sum(v.kind == "image" for v in visuals)
         frames = sum(v.grid[0] for v in visuals if v.kind == "video")
         if ids.count(self._special.image) != images or ids.count(self._special.video) != frames:
@@ -181,7 +170,7 @@ class PromptTokenizer:
                 spare -= 1
         return kept + suffix
 
-    def _locate(self, ids: list[int], visuals: Sequence[Shaped]) -> tuple[Span, ...] | None:
+    def _locate(self, ids: list[int], visuals: Sequence[Loaded]) -> tuple[Span, ...] | None:
         """None when the cut went through a visual."""
         spans = []
         end = 0
@@ -203,7 +192,7 @@ class PromptTokenizer:
             spans.append(Span(first, end - first, pad))
         return tuple(spans) if end <= len(ids) else None
 
-    def _pad(self, visual: Shaped) -> int:
+    def _pad(self, visual: Loaded) -> int:
         return self._special.image if visual.kind == "image" else self._special.video
 
 

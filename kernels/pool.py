@@ -12,8 +12,6 @@ same vector, and rows of one width and dtype leave the device in one copy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from qvl.kernels.jit import jit, power_of_two, runs_on, tl
@@ -24,16 +22,6 @@ EPSILON = 1e-12
 def pool_ref(hidden: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     """Float32. A row of zeros stays one, a row with a NaN is all NaN."""
     return torch.nn.functional.normalize(hidden[last].float(), p=2, dim=-1, eps=EPSILON)
-
-
-@dataclass(frozen=True)
-class PoolConfig:
-    """How the work is cut up: one program a sequence."""
-
-    warps: int = 4
-
-
-DEFAULT = PoolConfig()
 
 
 @jit()
@@ -47,8 +35,8 @@ def _kernel(hidden, last, unit, stride, width, EPS: tl.constexpr, TILE: tl.const
     tl.store(unit + row * width + lane, h / norm, mask=inside)
 
 
-def pool_triton(hidden: torch.Tensor, last: torch.Tensor, config: PoolConfig = DEFAULT) -> torch.Tensor:
-    """As `pool_ref`, in one launch."""
+def pool_triton(hidden: torch.Tensor, last: torch.Tensor, warps: int = 4) -> torch.Tensor:
+    """As `pool_ref`, in one launch of a program a sequence."""
     width = hidden.shape[1]
     unit = torch.empty((len(last), width), dtype=torch.float32, device=hidden.device)
     if unit.numel():
@@ -61,7 +49,7 @@ def pool_triton(hidden: torch.Tensor, last: torch.Tensor, config: PoolConfig = D
             width,
             EPS=EPSILON,
             TILE=power_of_two(width),
-            num_warps=config.warps,
+            num_warps=warps,
         )
     return unit
 

@@ -12,8 +12,6 @@ Bytes moved: s * d * itemsize + 4 d (w stays in the caches); 1024 sequences of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from qvl.kernels.jit import jit, power_of_two, runs_on, tl
@@ -22,16 +20,6 @@ from qvl.kernels.jit import jit, power_of_two, runs_on, tl
 def score_ref(hidden: torch.Tensor, last: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Float32."""
     return hidden[last].float() @ weight.float()
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """How the work is cut up: one program a sequence."""
-
-    warps: int = 4
-
-
-DEFAULT = ScoreConfig()
 
 
 @jit()
@@ -46,9 +34,9 @@ def _kernel(hidden, last, weight, logits, stride, width, TILE: tl.constexpr):  #
 
 
 def score_triton(
-    hidden: torch.Tensor, last: torch.Tensor, weight: torch.Tensor, config: ScoreConfig = DEFAULT
+    hidden: torch.Tensor, last: torch.Tensor, weight: torch.Tensor, warps: int = 4
 ) -> torch.Tensor:
-    """As `score_ref`, in one launch."""
+    """As `score_ref`, in one launch of a program a sequence."""
     logits = torch.zeros(len(last), dtype=torch.float32, device=hidden.device)
     if hidden.shape[1] != len(weight):
         raise ValueError(f"hidden states of width {hidden.shape[1]} against a weight of {len(weight)}")
@@ -62,7 +50,7 @@ def score_triton(
             hidden.stride(0),
             len(weight),
             TILE=power_of_two(len(weight)),
-            num_warps=config.warps,
+            num_warps=warps,
         )
     return logits
 

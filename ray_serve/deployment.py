@@ -20,7 +20,7 @@ from ray.serve import Application
 from starlette.types import ASGIApp
 
 from qvl.engine.api import create_app
-from qvl.engine.api.cors import shared
+from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
@@ -127,7 +127,7 @@ class GatewayReplica:
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         gateway = Gateway(await front(), self._server.request_seconds)
-        return shared(gateway, self._server.cors_origin)
+        return with_cors(gateway, self._server.cors_origin)
 
 
 async def front() -> str:

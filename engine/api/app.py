@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qvl.engine.api import bodies, information, openapi
 from qvl.engine.api.auth import load_keys
-from qvl.engine.api.cors import shared
+from qvl.engine.api.cors import with_cors
 from qvl.engine.api.edge import Edge
 from qvl.engine.api.operations import OPERATIONS, Backend, Operation
 from qvl.engine.api.replies import JSON, reply
@@ -75,7 +75,7 @@ def create_app(
         full,
         seal,
     )
-    return shared(edge, config.cors_origin)
+    return with_cors(edge, config.cors_origin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 _TOLD = ("retry-after", "x-request-id")
 
 
-def shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     """The app for pages of these origins too; cookies are not among what it reads."""
     if not origins:
         return app

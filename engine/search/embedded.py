@@ -55,7 +55,7 @@ class Embedded:
         self._closed = threading.Event()
         self._builder = Builder(folder, self._take)
         self._view = View(folder, exact_rows, self._closed)
-        with self._told():
+        with self._as_unavailable():
             self._db = tables.connect(folder, graphs.BUSY_SECONDS, make=make or writable)
         self._guard: int | None = None
         if writable:
@@ -68,7 +68,7 @@ class Embedded:
 
     @property
     def layout(self) -> Layout | None:
-        with self._lock, self._told():
+        with self._lock, self._as_unavailable():
             made = tables.made(self._db)
         return made.layout if made else None
 
@@ -81,7 +81,7 @@ class Embedded:
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         query = "SELECT id, digest FROM entries WHERE id IN (SELECT value FROM json_each(?))"
-        with self._lock, self._told():
+        with self._lock, self._as_unavailable():
             return dict(self._db.execute(query, (orjson.dumps(list(ids)).decode(),)))
 
     def put(self, entries: Sequence[Entry], vectors: Vectors) -> None:
@@ -109,7 +109,7 @@ class Embedded:
             return self._hits(near.nearest(code, wanted, among), vector, count)
 
     def __len__(self) -> int:
-        with self._lock, self._told():
+        with self._lock, self._as_unavailable():
             return tables.count(self._db)
 
     def load(self) -> None:
@@ -120,7 +120,7 @@ class Embedded:
         with self._transaction("DEFERRED"):
             made = tables.made(self._db) if self._view.many(self._db) else None
         if made is not None:
-            with self._told():
+            with self._as_unavailable():
                 grow.build(self._folder, made, self._closed)
             self._take()
 
@@ -155,7 +155,10 @@ class Embedded:
 
     def _take(self) -> None:
         """The graph that lies there now, in place of the one here."""
-        with self._told(), closing(tables.connect(self._folder, graphs.BUSY_SECONDS, make=False)) as db:
+        with (
+            self._as_unavailable(),
+            closing(tables.connect(self._folder, graphs.BUSY_SECONDS, make=False)) as db,
+        ):
             made = tables.made(db)
             # Outside the lock, for it reads the numbers of all rows.
             loaded = graphs.load(db, self._folder, made) if made else None
@@ -182,7 +185,7 @@ class Embedded:
     @contextmanager
     def _transaction(self, kind: Literal["IMMEDIATE", "DEFERRED"]) -> Iterator[None]:
         """What is written is on disk at its end; what another process puts meanwhile is seen next time."""
-        with self._lock, self._told():
+        with self._lock, self._as_unavailable():
             self._db.execute(f"BEGIN {kind}")
             try:
                 yield
@@ -194,7 +197,7 @@ class Embedded:
                 raise
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_unavailable(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:

@@ -78,7 +78,7 @@ class Qdrant:
 
     def prepare(self, layout: Layout) -> None:
         self._layout = agreed(self.layout, layout)
-        with _told():
+        with _as_unavailable():
             if not self._client.collection_exists(self._collection):
                 self._client.create_collection(
                     self._collection,
@@ -90,7 +90,7 @@ class Qdrant:
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         if self._layout is None:
             return {}
-        with _told():
+        with _as_unavailable():
             points = self._client.retrieve(
                 self._collection, [_point_id(id) for id in ids], with_payload=["id", "digest"]
             )
@@ -111,7 +111,7 @@ class Qdrant:
     def remove(self, ids: Sequence[str]) -> int:
         there = [_point_id(id) for id in self.known(ids)]
         if there:
-            with _told():
+            with _as_unavailable():
                 self._client.delete(self._collection, models.PointIdsList(points=list(there)), wait=True)
         return len(there)
 
@@ -122,7 +122,7 @@ class Qdrant:
         short = models.Prefetch(
             query=vector[: layout.prefix].tolist(), using="prefix", limit=count * OVERSAMPLED, filter=fits
         )
-        with _told():
+        with _as_unavailable():
             found = self._client.query_points(
                 self._collection,
                 prefetch=short if layout.prefix < layout.dimensions else None,
@@ -138,7 +138,7 @@ class Qdrant:
     def __len__(self) -> int:
         if self.layout is None:
             return 0
-        with _told():
+        with _as_unavailable():
             return int(self._client.count(self._collection, exact=True).count)
 
     def settle(self) -> None:
@@ -147,7 +147,7 @@ class Qdrant:
     load = settle
 
     def clear(self) -> None:
-        with _told():
+        with _as_unavailable():
             self._client.delete_collection(self._collection)
         self._layout = None
 
@@ -156,7 +156,7 @@ class Qdrant:
 
     def _upsert(self, points: list[models.PointStruct]) -> None:
         if points:
-            with _told():
+            with _as_unavailable():
                 self._client.upsert(self._collection, points, wait=True)
 
     def _kept(self) -> Layout:
@@ -165,7 +165,7 @@ class Qdrant:
         return self._layout
 
     def _read(self) -> Layout | None:
-        with _told():
+        with _as_unavailable():
             if not self._client.collection_exists(self._collection):
                 return None
             told = self._client.get_collection(self._collection).config.metadata or {}
@@ -242,7 +242,7 @@ def _equals(key: str, value: Scalar) -> models.FieldCondition:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_unavailable() -> Iterator[None]:
     try:
         yield
     except (ApiException, ResponseHandlingException, httpx.HTTPError) as error:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qvl.engine import EngineConfig
-from qvl.engine.answers import Answers
+from qvl.engine.answers import AnswerCache
 from qvl.engine.errors import ConfigError
 from qvl.engine.media.visual import Visual
 from qvl.engine.prepare import Ready
@@ -21,9 +21,9 @@ def ready(*ids: int, media: str = "") -> Ready:
     return Ready(Prompt(list(ids)), tuple(Visual("image", pixels, (), digest) for digest in media))
 
 
-def made(size: int) -> tuple[Answers, list[bool]]:
+def made(size: int) -> tuple[AnswerCache, list[bool]]:
     seen: list[bool] = []
-    return Answers(size, seen.append), seen
+    return AnswerCache(size, seen.append), seen
 
 
 def test_whatever_decides_the_answer_is_in_the_key() -> None:

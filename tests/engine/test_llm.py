@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from qvl.engine.answers import Answers
+from qvl.engine.answers import AnswerCache
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
 from qvl.engine.llm import LLM
@@ -55,7 +55,7 @@ def with_model(work: Callable[[LLM, FakeClient], Awaitable[None]], blocks: int =
             vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(world_size=2)),
         )
         checkpoint = Checkpoint(Path("m"), "m", "embedder", {})
-        arena, answers = Arena(blocks * BLOCK), Answers(1 << 20, lambda _: None)
+        arena, answers = Arena(blocks * BLOCK), AnswerCache(1 << 20, lambda _: None)
         model = LLM(checkpoint, None, engine, arena, answers, (), 0)  # type: ignore[arg-type]  # no text here
         await model.open()
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from qvl.kernels.pool import PoolConfig, pool, pool_ref, pool_triton
+from qvl.kernels.pool import pool, pool_ref, pool_triton
 
 TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 1e-6, torch.float16: 1e-6}
 """By the hidden states' dtype; arithmetic and answer are float32, only the order of the sum differs."""
@@ -38,7 +38,7 @@ def test_kernel_equals_the_reference(launch: Any, width: int, dtype: torch.dtype
 @pytest.mark.parametrize("warps", [1, 8])
 def test_any_number_of_warps(launch: Any, warps: int) -> None:
     hidden, last = states(2048), torch.tensor([1, 2])
-    got = launch(pool_triton, hidden, last, config=PoolConfig(warps=warps))
+    got = launch(pool_triton, hidden, last, warps=warps)
     assert (got - pool_ref(hidden, last)).abs().max() <= 1e-6
 
 

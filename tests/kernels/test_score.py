@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from qvl.kernels.score import ScoreConfig, score, score_ref, score_triton
+from qvl.kernels.score import score, score_ref, score_triton
 
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-6, torch.float16: 2e-6}
 """By the hidden states' dtype, relative to |h| |w|: arithmetic is float32, the order of the sum differs."""
@@ -49,7 +49,7 @@ def test_any_warps_strides_and_indices(launch: Any, warps: int, index: torch.dty
     hidden, weight = inputs(64)
     hidden, weight = hidden[:, :48], weight[:48]
     last = torch.tensor([4, 0, 9, 9, 30], dtype=index)[::2]
-    got = launch(score_triton, hidden, last, weight, config=ScoreConfig(warps=warps))
+    got = launch(score_triton, hidden, last, weight, warps=warps)
     assert (got - score_ref(hidden, last, weight)).abs().max() <= 2e-6 * scale(hidden, weight)
 
 

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from qvl.engine.api import create_app
-from qvl.engine.api.cors import shared
+from qvl.engine.api.cors import with_cors
 from qvl.engine.api.information import READY_PATHS
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.protocol import Health
@@ -153,7 +153,7 @@ def test_a_question_with_a_body(client: TestClient) -> None:
 def test_pages_of_named_origins_may_read_every_answer(pools: tuple[Pools, str]) -> None:
     origin = "https://app.example"
     asks = {"origin": origin, "access-control-request-method": "GET"}
-    with TestClient(shared(Gateway(pools[1], 10), (origin,))) as client:
+    with TestClient(with_cors(Gateway(pools[1], 10), (origin,))) as client:
         answers = [
             client.get(path, headers={**KEY, "origin": origin})
             for path in ("/v1/models", "/health/ready", "/health/live", "/openapi.json")
