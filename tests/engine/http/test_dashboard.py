@@ -83,6 +83,78 @@ def test_prometheus_takes_the_queries_and_the_alerts(tmp_path: Path, exposed: st
     assert asked and asked <= series(exposed).keys()
 
 
+def counted(name: str, each_minute: float, **labels: str) -> dict[str, str]:
+    """A series of promtool's for an hour."""
+    shown = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    return {"series": f"{name}{{{shown}}}", "values": f"0+{each_minute}x60"}
+
+
+def level(name: str, values: str, **labels: str) -> dict[str, str]:
+    return {**counted(name, 0, **labels), "values": values}
+
+
+EMBEDDERS, RERANKERS = {"job": "qvl-embedders"}, {"job": "qvl-rerankers"}
+ALERTS = {
+    "one of two pools is gone": (
+        [
+            *(level("up", "1x60", instance="a", **job) for job in (EMBEDDERS, RERANKERS)),
+            *(level("up", "0x60", instance="b", **job) for job in (EMBEDDERS, RERANKERS)),
+            level("qvl_ready_replicas", "1x60", instance="a", **EMBEDDERS),
+            level("qvl_ready_replicas", "1x10 stale", instance="a", **RERANKERS),
+        ],
+        {"QvlNoReplicaReady"},
+    ),
+    "nothing is scraped": ([], {"QvlNoReplicaReady"}),
+    "one of two replicas comes and goes": (
+        [level("up", "1x60", job="qvl"), level("qvl_ready_replicas", "2x20 1x9 2 1x9 2 1x19", job="qvl")],
+        {"QvlReplicaMissing"},
+    ),
+    "a replica that is started again, once": (
+        [level("up", "1x60", job="qvl"), level("qvl_ready_replicas", "2x50 1 2x9", job="qvl")],
+        set(),
+    ),
+    "a client is over its own rate": (
+        [
+            level("up", "1x60", job="qvl"),
+            level("qvl_ready_replicas", "1x60", job="qvl"),
+            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="200"),
+            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="429"),
+            counted("qvl_errors_total", 60, job="qvl", status="429", code="rate_limited"),
+        ],
+        set(),
+    ),
+    "the server is over its own": (
+        [
+            level("up", "1x60", job="qvl"),
+            level("qvl_ready_replicas", "1x60", job="qvl"),
+            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="200"),
+            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="429"),
+            counted("qvl_errors_total", 60, job="qvl", status="429", code="overloaded"),
+        ],
+        {"QvlRefusing"},
+    ),
+}
+
+
+@pytest.mark.parametrize("story", ALERTS)
+def test_alerts_say_what_is_so(tmp_path: Path, story: str) -> None:
+    """After an hour; Prometheus' own evaluation."""
+    given, wanted = ALERTS[story]
+    names = re.findall(r"alert: (\w+)", (DOCS / "alerts.yaml").read_text())
+    assert wanted <= {*names}
+    fired = [
+        {"eval_time": "60m", "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) or vector(0)'}
+        | {"exp_samples": [{"labels": "{}", "value": int(name in wanted)}]}
+        for name in names
+    ]
+    tests = {"interval": "1m", "input_series": given, "promql_expr_test": fired}
+    file = tmp_path / "tests.json"
+    file.write_text(json.dumps({"rule_files": [str(DOCS / "alerts.yaml")], "tests": [tests]}))
+    command = [promtool(), "test", "rules", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_panels_do_not_overlap() -> None:
     panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
     cells = [
@@ -126,8 +198,11 @@ def options(command: App) -> set[str]:
     return {name for argument in own for name in argument.names}.union(*below)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+PAGES = [ROOT / "README.md", ROOT / "engine" / "OPERATE.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_is_there(page: Path) -> None:
-    lines = [line for line in page.read_text().splitlines() if "python -m" not in line]
+    lines = [line for line in page.read_text().splitlines() if not re.search("python -m|^ray ", line)]
     named = set(re.findall(r"--[a-z][a-z-]+", "\n".join(lines)))
     assert named <= options(app) | {"--help"}
