@@ -26,7 +26,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     commit: str
     date: str
-    """UTC, ISO 8601; the same for all rows of one run."""
+    """UTC, ISO 8601; the same for all rows of one run, and of no other: only those are compared."""
     profile: str
     model: str
     """The checkpoint's folder name."""
@@ -104,13 +104,16 @@ def read(paths: Iterable[Path]) -> list[Row]:
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """Of rows that measure the same thing, those of the last run."""
-    last: dict[tuple[object, ...], Row] = {}
+    """Of each measurement the rows of one run, the last that has several contestants (else the last)."""
+    runs: dict[tuple[object, ...], dict[str, list[Row]]] = {}
     for row in sorted(rows, key=lambda row: row.date):
-        same = (row.hardware, row.profile, row.model, row.workload, row.mode, row.concurrency, row.contestant)
-        last.pop(same, None)
-        last[same] = row
-    return list(last.values())
+        same = (row.hardware, row.profile, row.model, row.dtype, row.workload, row.mode, row.concurrency)
+        runs.setdefault(same, {}).setdefault(row.date, []).append(row)
+    return [
+        row
+        for dates in runs.values()
+        for row in max(dates.values(), key=lambda of: (len(of) > 1, of[0].date))
+    ]
 
 
 def now() -> str:

@@ -54,7 +54,7 @@ class Scene:
         """Void when a request failed or an answer is further from the reference than its dtype allows."""
         limit = truth.allowed(self.options.judged_as, self._width)
         reasons = [failed] if failed else []
-        if error is not None and error > limit:
+        if error is not None and not error <= limit:
             reasons.append(f"answers differ from the reference by {error:.1e}, {limit:.1e} is allowed")
         row = Row(
             hardware=rows.hardware(self.site.gpu),

@@ -33,7 +33,11 @@ def ratios(group: Group) -> Table:
         table.add_column("its API ms", justify="right")
     for line in group.lines:
         table.add_row(*_cells(line, group.names))
-    table.caption = "× is qvl's items per second over the contestant's; API ms is CPU without the engine's"
+    runs = dict.fromkeys(f"{line.own.commit} {line.own.date[:16]}" for line in group.lines)
+    table.caption = (
+        "× is qvl's items per second over the contestant's; API ms is CPU without the engine's; "
+        f"of {', '.join(runs)}"
+    )
     return table
 
 

@@ -36,7 +36,8 @@ def allowed(dtype: str, dimensions: int | None) -> float:
 
 
 def error(answer: Answer, truth: Truth) -> float:
-    """Largest absolute difference; infinite when the shapes differ."""
+    """Largest absolute difference; infinite when the shapes differ or a number is none."""
     if max(truth.places) >= len(answer) or answer[list(truth.places)].shape != truth.rows.shape:
         return math.inf
-    return float(np.abs(answer[list(truth.places)] - truth.rows).max())
+    most = float(np.abs(answer[list(truth.places)] - truth.rows).max())
+    return most if math.isfinite(most) and np.isfinite(answer).all() else math.inf

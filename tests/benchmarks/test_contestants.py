@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -102,6 +103,24 @@ def test_both_sides_get_the_same_machine(sites: dict[Role, Site]) -> None:
     assert "OMP_NUM_THREADS" not in gpu.environment
     for each in (Qvl(), *STOCK):
         assert {"0.3", "fp8_per_channel"} <= set(each.command(gpu, 1)), each.name
+
+
+@pytest.mark.parametrize(("cores", "api_servers", "workers"), [(16, 1, "16"), (16, 4, "4"), (16, 8, None)])
+def test_tuned_stock_prepares_media_on_all_cores_of_a_gpu_s_host(
+    sites: dict[Role, Site],
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    api_servers: int,
+    workers: str | None,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    tuned = Stock("vllm-tuned", tuned=True, api_servers=api_servers)
+    command = list(tuned.command(replace(sites["embedder"], gpu=True), 1))
+    flags = dict(itertools.pairwise(command))
+    assert flags.get("--renderer-num-workers") == workers
+    # vLLM refuses several workers beside its cache of prepared media.
+    assert flags.get("--mm-processor-cache-gb") == ("0" if workers else None)
+    assert "--renderer-num-workers" not in tuned.command(sites["embedder"], 1)
 
 
 def test_the_template_makes_the_models_prompt() -> None:

@@ -54,11 +54,26 @@ def test_a_row_has_the_keys_and_survives_its_file(tmp_path: Path) -> None:
     assert rows.read([path]) == [row("qvl"), row("vllm-default", max_error=1e-7)]
 
 
+LATER = "2026-02-01T00:00:00+00:00"
+
+
 def test_the_last_run_of_a_measurement_counts() -> None:
     old = row("qvl", items_per_s=1.0)
-    new = row("qvl", items_per_s=2.0, date="2026-02-01T00:00:00+00:00")
+    new = row("qvl", items_per_s=2.0, date=LATER)
     other = row("qvl", concurrency=64)
-    assert rows.latest([new, old, other]) == [other, new]
+    assert rows.latest([new, old, other]) == [new, other]
+
+
+def test_rows_of_two_runs_are_never_beside_each_other() -> None:
+    old, new = pair_of(own=300, other=100), pair_of(own=200, other=100, date=LATER)
+    assert rows.latest([*old, row("qvl", items_per_s=600.0, date=LATER)]) == old
+    assert rows.latest([*new, *old]) == new
+    assert rows.latest([*old, row("vllm-default", items_per_s=1.0, date=LATER)]) == old
+
+
+def test_a_run_of_another_dtype_replaces_nothing() -> None:
+    exact, rounded = pair_of(own=300, other=100), pair_of(own=500, other=100, dtype="fp8", date=LATER)
+    assert rows.latest([*exact, *rounded]) == [*exact, *rounded]
 
 
 def test_this_machine_describes_itself() -> None:

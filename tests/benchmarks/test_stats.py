@@ -56,6 +56,16 @@ def test_errors_are_of_the_checked_places() -> None:
     assert error(answer[:, :2], truth) == np.inf
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 1], ids=["checked", "unchecked"])
+def test_what_is_no_number_is_no_answer(number: float, place: int) -> None:
+    answer = np.eye(2, dtype=np.float32)
+    truth = Truth((0,), answer[:1].copy(), (10,))
+    assert error(answer, truth) == 0
+    answer[place, 1] = number
+    assert error(answer, truth) == np.inf
+
+
 def test_a_wider_vector_allows_less_in_one_number() -> None:
     assert allowed("bfloat16", 2048) < allowed("bfloat16", 128)
     assert allowed("float32", 128) < 1.1e-4 < 2e-4 < allowed("bfloat16", 4096)
