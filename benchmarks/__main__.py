@@ -180,8 +180,8 @@ def models(profile: Profile, embedder: Path | None, reranker: Path | None) -> di
         return named
     if profile.gpu:
         raise SystemExit("benchmarks: --gpu needs --embedder and/or --reranker with a checkpoint folder")
-    from qvl.engine.demo.tiny import write_pair
     from qvl.engine.options import cache_folder
+    from tests.tiny import write_pair
 
     return dict(zip(ROLES, write_pair(cache_folder() / "tiny"), strict=True))
 

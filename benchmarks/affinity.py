@@ -31,9 +31,9 @@ from benchmarks.rows import Row
 from benchmarks.stats import Summary, Timing, summary
 from qvl.engine.client.items import png_url
 from qvl.engine.client.wire import AFFINITY
-from qvl.engine.demo.tiny import write_pair
 from qvl.engine.options import cache_folder
 from tests.ray_serve.cluster import START_SECONDS, Cluster
+from tests.tiny import write_pair
 
 BALANCE = ("leastconn", "affinity")
 TURNS = 4

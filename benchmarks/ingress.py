@@ -27,10 +27,10 @@ from benchmarks.load import Shot, Turn
 from benchmarks.processes import serving
 from benchmarks.rows import Row
 from benchmarks.stats import Summary, summary
-from qvl.engine.demo.tiny import write_pair
 from qvl.engine.options import cache_folder
 from qvl.engine.response import dump
 from tests.ray_serve.cluster import Cluster
+from tests.tiny import write_pair
 
 BARE, RAY = "qvl", "qvl-ray"
 THROUGHPUT, MILLISECONDS = 0.05, 3.0

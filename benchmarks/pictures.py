@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.words import sentence
-from qvl.engine.demo import samples
+from qvl.engine.demo.drawing import png
+from tests import samples
 
 PAGE = (1240, 1754)
 """A4 at 150 dots per inch."""
@@ -30,14 +31,14 @@ def photo(size: tuple[int, int], *seed: int) -> bytes:
 
 
 def small_png(size: tuple[int, int], *seed: int) -> bytes:
-    return samples.png(_window(size, *seed))
+    return png(_window(size, *seed))
 
 
 def page(kind: str, *seed: int) -> bytes:
     """A printed page as a `PNG` or `JPEG` file."""
     lines = [f"Report {seed[-1]}", *(sentence(9, *seed, line) for line in range(_LINES))]
     image = samples.page(lines, size=PAGE)
-    return samples.png(image) if kind == "PNG" else _jpeg(image)
+    return png(image) if kind == "PNG" else _jpeg(image)
 
 
 def mixed(*seed: int) -> bytes:

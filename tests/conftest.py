@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from qvl.engine.config import Limits
-from qvl.engine.demo.tiny import write_pair
 from tests import web
+from tests.tiny import write_pair
 
 if TYPE_CHECKING:
     from qvl.engine.media.decoders import ForkServer

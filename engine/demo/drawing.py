@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from qvl.engine.demo import samples
-from qvl.engine.demo.samples import COLOURS
-
-PLACES = samples.PLACES | {
+COLOURS = {
+    "red": (214, 40, 40),
+    "green": (46, 160, 67),
+    "blue": (33, 94, 201),
+    "yellow": (246, 200, 40),
+    "purple": (132, 60, 170),
+    "orange": (240, 130, 30),
+    "white": (245, 245, 245),
+    "black": (25, 25, 28),
+}
+PLACES = {
+    "the sea": ((150, 200, 235), (20, 70, 130)),
+    "a meadow": ((170, 215, 245), (80, 140, 60)),
+    "the desert": ((250, 225, 180), (200, 150, 90)),
+    "snow": ((200, 215, 230), (235, 240, 245)),
     "a forest": ((30, 90, 50), (15, 50, 30)),
     "the night": ((15, 15, 50), (50, 40, 90)),
     "a sunset": ((90, 50, 110), (250, 160, 90)),
@@ -42,6 +54,12 @@ def stamp(
         for y in range(centre[1] - radius, centre[1] + radius, 4):
             pen.line((0, y, image.size[0], y), fill=stripe)
     image.paste(fill, (0, 0), _outline(image.size, shape, centre, radius - 1))
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _outline(size: tuple[int, int], shape: str, centre: tuple[int, int], radius: int) -> Image.Image:

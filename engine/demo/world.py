@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from qvl.engine.demo.drawing import PLACES, SIDE, Size, backdrop, stamp
-from qvl.engine.demo.samples import COLOURS
+from qvl.engine.demo.drawing import COLOURS, PLACES, SIDE, Size, backdrop, stamp
 
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 SHAPES = ("circle", "square", "triangle", "cross", "ring")

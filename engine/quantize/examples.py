@@ -12,7 +12,7 @@ import numpy as np
 from qvl.engine.checkpoint import Checkpoint, Role, TextSide
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.demo import tasks
-from qvl.engine.demo.samples import png
+from qvl.engine.demo.drawing import png
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs import native
 from qvl.engine.jobs.lines import read

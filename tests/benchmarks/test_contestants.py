@@ -15,8 +15,8 @@ from benchmarks.contestants import Site, contestants
 from benchmarks.contestants.qvl import Qvl
 from benchmarks.contestants.stock import TEMPLATE, Stock, templated
 from qvl.engine import EngineConfig, checkpoint
-from qvl.engine.demo.samples import jpeg, scenes
 from tests.conftest import Pair
+from tests.samples import jpeg, scenes
 
 IMAGE = Item(image=jpeg(scenes(1, size=(64, 64))[0].image))
 TEXT = Item(text="a cat")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from qvl.engine import bpe
-from qvl.engine.demo.tiny import write_checkpoint
+from tests.tiny import write_checkpoint
 
 BUNDLED = Path(bpe.__file__).parent / "demo" / "pair"
 

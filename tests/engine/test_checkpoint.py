@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from qvl.engine import checkpoint
 from qvl.engine.config import EngineConfig
-from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import CheckpointError, ConfigError
 from tests.conftest import Pair
+from tests.tiny import write_checkpoint
 
 
 def folder(tmp_path: Path, name: str, **config: Any) -> Path:

@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from qvl.engine import checkpoint, cli
 from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
-from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.quantize import files, quality
 from qvl.engine.quantize.command import quantize
 from qvl.engine.quantize.schemes import Scheme, compressed, is_quantised, rounded
 from tests.conftest import Pair
+from tests.tiny import write_checkpoint
 
 # vLLM and compressed-tensors make torch build script methods on import, which are deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.:DeprecationWarning")

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import BadRequest, Unprocessable
 from qvl.engine.prompt import FRAME, IMAGE
 from qvl.engine.tokens import PromptTokenizer, SpecialIds
+from tests.tiny import write_checkpoint
 
 LIMIT = 64
 

@@ -11,8 +11,9 @@ from functools import cache, partial
 
 from PIL import Image
 
-from qvl.engine.demo.samples import Container, jpeg, moving_shape, page, png, scenes, video
+from qvl.engine.demo.drawing import png
 from qvl.engine.protocol import Content
+from tests.samples import Container, jpeg, moving_shape, page, scenes, video
 
 Make = Callable[[], Content]
 Size = tuple[int, int]

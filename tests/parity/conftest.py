@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from qvl.engine import Engine, EngineConfig
-from qvl.engine.demo.tiny import write_pair
 from qvl.engine.protocol import Content, Video
 from tests.reference import Reference
+from tests.tiny import write_pair
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]

@@ -10,10 +10,10 @@ import pytest
 
 from qvl.engine import EmbedRequest, Engine, EngineConfig, RerankRequest
 from qvl.engine.demo import bundled, evaluate
-from qvl.engine.demo.samples import png
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import edited, random_scene
 from qvl.engine.protocol import Content
+from qvl.engine.quantize.examples import content
 from tests.parity.conftest import Run, vllm_warnings
 from tests.reference import Reference
 
@@ -40,15 +40,6 @@ def engine(run: Run[Any]) -> Iterator[Engine]:
         started: Engine = run(Engine.start(config))
     yield started
     run(started.stop())
-
-
-def content(item: Item) -> Content:
-    return Content(
-        texts=(item.text,) if item.text else (),
-        images=(png(item.image),) if item.image else (),
-        videos=(tuple(png(frame) for frame in item.frames),) if item.frames else (),
-        instruction=item.instruction,
-    )
 
 
 @pytest.mark.parametrize("task", ["text to image", "page", "mixed", "video"])

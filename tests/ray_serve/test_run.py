@@ -100,7 +100,7 @@ def test_all_applications_of_ours_are_told_to_go_at_once(monkeypatch: pytest.Mon
 
 
 def test_ray_is_not_installed(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
-    from qvl.engine.demo.tiny import write_pair
+    from tests.tiny import write_pair
 
     embedder, _ = write_pair(tmp_path)
     assert "pip install 'qvl[ray]'" in told(capsys, "--embedder", str(embedder), "--port", "18099")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from qvl.engine.demo.samples import moving_shape, scenes, video
 from tests.reference import Reference
 from tests.reference.conversation import JUDGE, RERANK
 from tests.reference.oracle import EMBED_LENGTH, KEPT, RERANK_LENGTH
+from tests.samples import moving_shape, scenes, video
 
 PICTURE = scenes(1)[0].image
 CLIP = moving_shape(6)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvl.engine.demo.samples import moving_shape, scenes
 from qvl.engine.demo.vocabulary import ADDED, SPECIAL
 from tests.reference import Reference
+from tests.samples import moving_shape, scenes
 
 PICTURE = scenes(1)[0].image
 CLIP = moving_shape(4)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from transformers import Qwen3VLForConditionalGeneration
 
-from qvl.engine.demo.samples import data_url, jpeg, moving_shape, page, png, scenes, video
-from qvl.engine.demo.tiny import FILES, write_checkpoint
+from qvl.engine.demo.drawing import png
 from qvl.engine.demo.vocabulary import SPECIAL, WHOLE
 from tests.conftest import Pair
 from tests.reference import Reference
+from tests.samples import moving_shape, page, scenes, video
+from tests.tiny import FILES, write_checkpoint
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -72,5 +73,3 @@ def test_samples_are_reproducible_and_different() -> None:
     for container in ("mp4", "webm"):
         first, again = (video(moving_shape(9), container=container) for _ in range(2))
         assert first == again
-        assert data_url(first).startswith(f"data:video/{container};base64,")
-    assert data_url(jpeg(page([]))).startswith("data:image/jpeg;base64,")

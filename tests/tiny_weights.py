@@ -9,9 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-HEAD_DIM = 32
-PATCH, TEMPORAL, MERGE = 16, 2, 2
-POSITIONS = 48 * 48
+from qvl.engine.demo.tiny import HEAD_DIM, MERGE, PATCH, POSITIONS, TEMPORAL
 
 Array: TypeAlias = npt.NDArray[np.float32]
 

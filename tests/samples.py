@@ -1,9 +1,9 @@
-"""Input for the demo and the tests, drawn on the spot: captioned scenes, a text page, short videos.
+"""Input for tests and benchmarks, drawn on the spot: captioned scenes, a text page, short videos.
 
 Everything is a pure function of its arguments; pictures are `PIL.Image.Image` in RGB, files are bytes.
 
     scene = scenes(8)[0]                              # .image, .caption
-    png(scene.image); data_url(jpeg(scene.image))     # "data:image/jpeg;base64,..."
+    jpeg(scene.image)                                 # bytes
     page(["Invoice 17", "Total 15.70"])               # a visual document
     clip = moving_shape(24)                           # frames
     video(clip, fps=8, container="mp4")               # "mp4" (H.264) or "webm" (VP9)
@@ -11,7 +11,6 @@ Everything is a pure function of its arguments; pictures are `PIL.Image.Image` i
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,34 +20,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from qvl.engine.demo import drawing
+
 Container = Literal["mp4", "webm"]
 
-COLOURS = {
-    "red": (214, 40, 40),
-    "green": (46, 160, 67),
-    "blue": (33, 94, 201),
-    "yellow": (246, 200, 40),
-    "purple": (132, 60, 170),
-    "orange": (240, 130, 30),
-    "white": (245, 245, 245),
-    "black": (25, 25, 28),
-}
 SHAPES = ("circle", "square", "triangle")
-PLACES = {
-    "the sea": ((150, 200, 235), (20, 70, 130)),
-    "a meadow": ((170, 215, 245), (80, 140, 60)),
-    "the desert": ((250, 225, 180), (200, 150, 90)),
-    "snow": ((200, 215, 230), (235, 240, 245)),
-}
+PLACES = ("the sea", "a meadow", "the desert", "snow")
 CODECS = {
     "mp4": ("libx264", {"preset": "veryfast", "qp": "22"}),
     "webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"}),
 }
-MEDIA_TYPES = (
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x1a\x45\xdf\xa3", "video/webm"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +42,7 @@ class Scene:
 def scenes(count: int, *, size: tuple[int, int] = (320, 256), seed: int = 0) -> list[Scene]:
     """`count` captioned pictures of `size` (width, height); no caption comes twice before all have come."""
     rng = np.random.default_rng(seed)
-    kinds = [(c, s, p) for c in COLOURS for s in SHAPES for p in PLACES]
+    kinds = [(c, s, p) for c in drawing.COLOURS for s in SHAPES for p in PLACES]
     rounds = -(-count // len(kinds))
     chosen = [kinds[int(index)] for _ in range(rounds) for index in rng.permutation(len(kinds))][:count]
     return [Scene(_draw(rng, size, *kind), "a {} {} over {}".format(*kind)) for kind in chosen]
@@ -72,13 +53,13 @@ def _draw(
 ) -> Image.Image:
     """A lit backdrop with grain (no flat areas, as in a photo) and one shape somewhere in its middle."""
     width, height = size
-    top, bottom = (np.array(end, dtype=np.float64) for end in PLACES[place])
+    top, bottom = (np.array(end, dtype=np.float64) for end in drawing.PLACES[place])
     slope = np.linspace(0, 1, height)[:, None, None]
     field = top + (bottom - top) * slope + rng.normal(0, 7, (height, width, 3))
     image = Image.fromarray(field.clip(0, 255).astype(np.uint8))
     radius = min(size) * float(rng.uniform(0.2, 0.35))
     centre = (width * float(rng.uniform(0.35, 0.65)), height * float(rng.uniform(0.4, 0.6)))
-    stamp(image, shape, COLOURS[colour], centre, radius)
+    stamp(image, shape, drawing.COLOURS[colour], centre, radius)
     return image
 
 
@@ -124,29 +105,15 @@ def moving_shape(count: int, *, seed: int = 0) -> list[Image.Image]:
         at = index / max(1, count - 1)
         frame = Image.fromarray((np.asarray(backdrop) * (1 - 0.4 * at)).astype(np.uint8))
         centre = (width * (0.15 + 0.7 * at), height * (0.5 + 0.3 * float(np.sin(6 * at))))
-        stamp(frame, "circle", COLOURS["yellow"], centre, height * 0.15)
+        stamp(frame, "circle", drawing.COLOURS["yellow"], centre, height * 0.15)
         frames.append(frame)
     return frames
 
 
-def png(image: Image.Image) -> bytes:
-    return _encoded(image, "PNG")
-
-
 def jpeg(image: Image.Image) -> bytes:
-    return _encoded(image, "JPEG")
-
-
-def _encoded(image: Image.Image, name: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, name)
+    image.save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-def data_url(file: bytes) -> str:
-    """`data:TYPE;base64,...` of a file made here (PNG, JPEG, WebM, else MP4)."""
-    kind = next((name for magic, name in MEDIA_TYPES if file.startswith(magic)), "video/mp4")
-    return f"data:{kind};base64,{base64.b64encode(file).decode()}"
 
 
 def video(frames: Sequence[Image.Image], *, fps: int = 8, container: Container = "mp4") -> bytes:
