@@ -14,7 +14,7 @@ from benchmarks.meter import Cpu, Usage
 from benchmarks.plan import Slot
 from benchmarks.processes import Server
 from benchmarks.rows import Row
-from benchmarks.scene import UNCHECKED, Scene, Truths, tokens_per_item, worst
+from benchmarks.scene import UNCHECKED, Scene, Truths
 from benchmarks.stats import Summary, summary
 from benchmarks.workloads import Workload, pool
 
@@ -131,10 +131,8 @@ class Driver:
         found = summary([turn.timings for turn in measured.turns])
         rate = found.items_per_s / slot.workload.items
         entrant.best[workload] = max(rate, entrant.best.get(workload, 0.0))
-        kept = self._clients.kept(slot.concurrency, plan.CHECKED_REQUESTS)
-        known = [
-            self._truths[key] for place in kept if (key := (workload, slot.starts[0] + place)) in self._truths
-        ]
+        keys = [(workload, slot.starts[0] + place) for place in range(plan.CHECKED_REQUESTS)]
+        known = [self._truths[key] for key in keys if key in self._truths]
         failed = measured.failed(found) or ("" if known else UNCHECKED)
         answers = [] if failed else [entrant.contestant.answer(body) for body in measured.turns[0].bodies]
         return self._scene.row(
@@ -143,8 +141,8 @@ class Driver:
             entrant.name,
             concurrency=slot.concurrency,
             items_per_s=found.items_per_s,
-            tokens_per_item=tokens_per_item(known),
-            error=worst(answers, known),
+            answers=answers,
+            known=known,
             failed=failed,
             **measured.numbers(found),
         )
@@ -177,7 +175,7 @@ class Driver:
             "open",
             entrant.name,
             items_per_s=rate * workload.items,
-            tokens_per_item=tokens_per_item(known),
+            known=known,
             failed="" if best else f"p99 was over {bound:.0f} ms at every rate that was tried",
             bound_ms=bound,
             **measured.numbers(found),

@@ -86,6 +86,7 @@ class Clients:
         self._stack.close()
 
     def closed(self, url: str, shots: Sequence[Shot], concurrency: int, seconds: float, keep: int) -> Turn:
+        """`keep` is at most the number of processes, of each of which the first answer is kept."""
         count = self._count
         if self._together is None or concurrency < count:
             return closed(url, shots, concurrency, seconds, keep)
@@ -99,18 +100,14 @@ class Clients:
                 shots[place::count],
                 share,
                 seconds,
-                keep if place == 0 else 0,
+                int(place < keep),
             )
             for place, share in enumerate(shares)
         ]
         turns = [future.result(timeout=seconds + REQUEST_SECONDS + _BARRIER_SECONDS) for future in futures]
         failure = next((turn.failure for turn in turns if turn.failure), "")
-        return Turn([timing for turn in turns for timing in turn.timings], turns[0].bodies, failure)
-
-    def kept(self, concurrency: int, keep: int) -> list[int]:
-        """Which of the shots the first `keep` bodies of `closed` answer."""
-        step = self._count if self._together is not None and concurrency >= self._count else 1
-        return [place * step for place in range(keep)]
+        bodies = [body for turn in turns for body in turn.bodies]
+        return Turn([timing for turn in turns for timing in turn.timings], bodies, failure)
 
 
 def _closed_together(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from benchmarks.workloads import Workload, pool
 
 CHECKED_REQUESTS = 2
 """Of each closed-loop row and contestant, under load."""
-CHECKED_ITEMS = 2
+CHECKED_ITEMS = 4
 """Of each checked request."""
 WARM = 4
 """Requests before the clock starts, at most."""
@@ -65,10 +65,9 @@ class Slot:
         """Items of a request whose answers are checked."""
         return spread(self.workload.items, CHECKED_ITEMS)
 
-    def checks(self, kept: Iterable[int]) -> Iterator[tuple[int, Ask]]:
-        """The requests of the first turn to be checked, by number, cut to the checked items."""
-        for place in kept:
-            number = self.starts[0] + place
+    def checks(self) -> Iterator[tuple[int, Ask]]:
+        """The first requests of the first turn, by number, cut to the checked items."""
+        for number in range(self.starts[0], self.starts[0] + CHECKED_REQUESTS):
             yield number, narrowed(self.workload.make(number), self.places)
 
 

@@ -45,17 +45,17 @@ class Scene:
         contestant: str,
         *,
         items_per_s: float,
-        tokens_per_item: float | None = None,
-        error: float | None = None,
+        answers: Sequence[Answer] = (),
+        known: Sequence[Truth] = (),
         failed: str = "",
         concurrency: int = 0,
         **numbers: Any,
     ) -> Row:
-        """Void when a request failed or an answer is further from the reference than its dtype allows."""
+        """Void when a request failed or an answer is wrong; `known` are the truths of `answers`."""
         limit = truth.allowed(self.options.judged_as, self._width)
-        reasons = [failed] if failed else []
-        if error is not None and not error <= limit:
-            reasons.append(f"answers differ from the reference by {error:.1e}, {limit:.1e} is allowed")
+        error = truth.worst(answers, known)
+        tokens_per_item = _tokens_per_item(known)
+        reasons = [*([failed] if failed else []), *truth.wrong(answers, known, limit)]
         row = Row(
             hardware=rows.hardware(self.site.gpu),
             versions=rows.versions(),
@@ -102,11 +102,6 @@ class Scene:
             self.console.print(f"  void: {row.void}", style="red", markup=False, highlight=False)
 
 
-def tokens_per_item(known: Sequence[Truth]) -> float | None:
+def _tokens_per_item(known: Sequence[Truth]) -> float | None:
     counts = [count for each in known for count in each.tokens]
     return sum(counts) / len(counts) if counts else None
-
-
-def worst(answers: Sequence[Answer], known: Sequence[Truth]) -> float | None:
-    """The largest error among the answers that can be checked; None when there is none."""
-    return max((truth.error(a, t) for a, t in zip(answers, known, strict=False)), default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ ERROR_LENGTH = {"float32": 3e-4, "bfloat16": 0.06, "float16": 0.03, "fp8": 0.2}
 float32 leaves room for another resizer: torchvision's bicubic against Pillow's moves single numbers by 1.4e-5
 (128 dimensions), while a wrong prompt, grid or pooling moves them by 1e-3 and more."""
 SCORE_ERROR = {"float32": 1e-4, "bfloat16": 0.03, "float16": 0.02, "fp8": 0.1}
+_APART = 0.75
+"""An answer's distance from its own reference, of that from another request's. Random weights answer alike to
+long texts, so that what FP8 is allowed holds for a stranger's answer too; FP8's right ones came to 0.66."""
 _SPREAD = 4.0
 """An error spread evenly over d numbers has its largest one below four times its length / √d."""
 
@@ -33,6 +37,26 @@ def allowed(dtype: str, dimensions: int | None) -> float:
     if dimensions is None:
         return SCORE_ERROR[dtype]
     return ERROR_LENGTH[dtype] * min(1.0, _SPREAD / math.sqrt(dimensions))
+
+
+def worst(answers: Sequence[Answer], known: Sequence[Truth]) -> float | None:
+    """The largest error among the answers that can be checked; None when there is none."""
+    return max((error(a, t) for a, t in zip(answers, known, strict=False)), default=None)
+
+
+def wrong(answers: Sequence[Answer], known: Sequence[Truth], limit: float) -> Iterator[str]:
+    """Why the answers of one row do not count; `known` are the truths of its requests, which differ."""
+    most = worst(answers, known)
+    if most is not None and not most <= limit:
+        yield f"answers differ from the reference by {most:.1e}, {limit:.1e} is allowed"
+        return
+    for answer, own in zip(answers, known, strict=False):
+        off, *others = (
+            float(np.linalg.norm(answer[list(own.places)] - each.rows))
+            for each in [own, *(each for each in known if each is not own)]
+        )
+        if off > _APART * min(others, default=math.inf):
+            yield f"an answer is {off:.1e} from its reference and {min(others):.1e} from another request's"
 
 
 def error(answer: Answer, truth: Truth) -> float:

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from benchmarks import offline, plan, processes
 from benchmarks.asks import narrowed, spread
-from benchmarks.load import Clients
 from benchmarks.offline import Done, Job, Task
 from benchmarks.plan import Slot
 from benchmarks.rows import Row
-from benchmarks.scene import UNCHECKED, Scene, Truths, tokens_per_item, worst
+from benchmarks.scene import UNCHECKED, Scene, Truths
 from benchmarks.truth import Truth
 
 REFERENCE = "reference"
@@ -23,21 +22,21 @@ _WARM = 2
 _WARM_START = 30_000_000
 
 
-def reference(scene: Scene, planned: Sequence[Slot], clients: Clients) -> tuple[Truths, list[Row]]:
+def reference(scene: Scene, planned: Sequence[Slot]) -> tuple[Truths, list[Row]]:
     """Right answers for all that the rows will check; and its offline rows when it is a contestant."""
     batch = _BATCH[scene.site.gpu]
     keys: list[tuple[str, int]] = []
     checks: list[Task] = []
     for slot in planned if "closed" in scene.options.modes else ():
-        asked = list(slot.checks(clients.kept(slot.concurrency, plan.CHECKED_REQUESTS)))
-        keys += [(slot.workload.name, number) for number, _ in asked]
-        checks.append(Task(slot.workload.name, [ask for _, ask in asked], batch=batch))
+        numbered = dict(slot.checks())
+        keys += [(slot.workload.name, number) for number in numbered]
+        checks.append(Task(slot.workload.name, list(numbered.values()), batch=batch))
     timed = tasks(scene, batch)
     for task in timed:
-        keys.append((task.name, plan.OFFLINE_START))
-        first = task.asks[0]
-        ask = narrowed(first, spread(first.count, plan.CHECKED_ITEMS))
-        checks.append(Task(task.name, [ask], batch=batch))
+        asked = task.asks[: plan.CHECKED_REQUESTS]
+        keys += [(task.name, plan.OFFLINE_START + place) for place in range(len(asked))]
+        narrow = [narrowed(ask, spread(ask.count, plan.CHECKED_ITEMS)) for ask in asked]
+        checks.append(Task(task.name, narrow, batch=batch))
     kept = timed if REFERENCE in scene.options.contestants else []
     job = Job(REFERENCE, replace(scene.site, quantization=None), [*checks, *kept])
     try:
@@ -91,14 +90,15 @@ def _truths(
 
 
 def _row(scene: Scene, contestant: str, done: Done, truths: Truths) -> Row:
-    known = [truths[key] for key in [(done.name, plan.OFFLINE_START)] if key in truths]
+    keys = [(done.name, plan.OFFLINE_START + place) for place in range(plan.CHECKED_REQUESTS)]
+    known = [truths[key] for key in keys if key in truths]
     return scene.row(
         done.name,
         "offline",
         contestant,
         items_per_s=done.items / done.seconds,
-        tokens_per_item=tokens_per_item(known),
-        error=worst(done.answers[:1], known),
+        answers=done.answers,
+        known=known,
         failed="" if known else UNCHECKED,
         gpu_busy=done.gpu_busy,
         peak_mem_gb=done.memory_gb,

@@ -17,7 +17,10 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
 _NAME = "model.safetensors"
-_LOGITS = 4.0
+_LOGITS = 2.0
+_ATTENTION = 1.6
+"""Of the norms of queries and keys: attention falls on a few tokens, as a trained net's does. At 1 it falls
+on all of a long text's, whose mean says little, and two such texts get nearly the same vector."""
 _RESIDUAL = ("o_proj", "down_proj", "attn.proj", "linear_fc2")
 
 
@@ -50,8 +53,10 @@ def tensor(name: str, shape: torch.Size, gain: float, generator: torch.Generator
     elif len(shape) == 1:
         values = 1 + 0.1 * values
         if name.endswith("language_model.norm.weight"):
-            # Yes and no then differ by a few units, so that scores spread over (0, 1).
+            # Yes and no then differ by a unit or two, so that scores spread over (0, 1).
             values *= _LOGITS / math.sqrt(values.numel())
+        elif name.endswith(("q_norm.weight", "k_norm.weight")):
+            values *= _ATTENTION
     elif "embed" in name and not name.endswith("patch_embed.proj.weight"):
         values *= 0.5
     else:

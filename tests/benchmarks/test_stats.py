@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.load import highest
 from benchmarks.stats import Timing, percentile, summary
-from benchmarks.truth import Truth, allowed, error
+from benchmarks.truth import Truth, allowed, error, wrong
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1))
@@ -64,6 +64,20 @@ def test_what_is_no_number_is_no_answer(number: float, place: int) -> None:
     assert error(answer, truth) == 0
     answer[place, 1] = number
     assert error(answer, truth) == np.inf
+
+
+def test_another_request_s_answer_is_wrong_however_much_is_allowed() -> None:
+    """Long texts on random weights: 0.02 apart, where FP8 allows 0.05."""
+    ours, theirs = np.zeros((2, 1, 256), dtype=np.float32)
+    theirs[:] += np.float32(0.02)
+    known = [Truth((0,), ours, (2048,)), Truth((0,), theirs, (2048,))]
+    limit = allowed("fp8", 256)
+    assert not list(wrong([ours + 0.008, theirs - 0.008], known, limit))
+    assert len(list(wrong([theirs, ours], known, limit))) == 2
+    assert len(list(wrong([ours, ours], known, limit))) == 1
+    assert not list(wrong([theirs], known[:1], limit))
+    [reason] = wrong([ours + 0.06, ours], known, limit)
+    assert "is allowed" in reason
 
 
 def test_a_wider_vector_allows_less_in_one_number() -> None:

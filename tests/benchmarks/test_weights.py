@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from benchmarks.asks import Embed, Item, Rerank
 from benchmarks.contestants.huggingface import HuggingFace
 from benchmarks.truth import allowed
 from benchmarks.weights import write
+from benchmarks.words import Words
 from tests.conftest import Pair
 
 ITEMS = (Item(text="a cat on the road"), Item(text="stone"), Item(text="a longer text of several words"))
@@ -46,3 +49,17 @@ def test_what_bfloat16_does_to_it_is_allowed(folder: Path) -> None:
     exact, _ = HuggingFace(folder, dtype="float32", device="cpu").answer(Embed(ITEMS), batch=3)
     rounded, _ = HuggingFace(folder, dtype="bfloat16", device="cpu").answer(Embed(ITEMS), batch=3)
     assert np.abs(exact - rounded).max() < allowed("bfloat16", exact.shape[1])
+
+
+def test_two_long_texts_differ_by_more_than_bfloat16_does(pair: Pair, tmp_path: Path) -> None:
+    """At the depth of the 2B, or a stranger's answer would pass for right."""
+    source, out = tmp_path / "source", tmp_path / "deep-embedding"
+    shutil.copytree(pair.embedder, source)
+    config = json.loads((source / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 28
+    (source / "config.json").write_text(json.dumps(config))
+    write(source, out, seed=1)
+    words = Words(out / "tokenizer.json")
+    texts = tuple(Item(text=words.tokens(1024, number)) for number in range(2))
+    one, other = HuggingFace(out, dtype="float32", device="cpu").answer(Embed(texts), batch=1)[0]
+    assert np.abs(one - other).max() > 2 * allowed("bfloat16", len(one))
