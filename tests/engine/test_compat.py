@@ -13,9 +13,9 @@ import pytest
 
 from qvl.engine import checkpoint, compat
 from qvl.engine.config import Dtype, EngineConfig
-from qvl.engine.demo.tiny import write_checkpoint
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
+from tests.tiny import write_checkpoint
 
 
 def test_an_engine_can_be_asked_between_two_steps() -> None:

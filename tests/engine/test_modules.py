@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from qvl.engine import checkpoint, modules
 from qvl.engine.config import EngineConfig
-from qvl.engine.demo.tiny import write_checkpoint
 from qvl.engine.errors import CheckpointError
 from tests.published import BASE, LOGIT_SCORE, NORMALIZE, POOLING, add_modules, publish
+from tests.tiny import write_checkpoint
 
 VOCABULARY = {"yes": 7, "no": 8, "1": 1, "0": 2}
 LAST = {"embedding_dimension": 8, "pooling_mode": "lasttoken"}
