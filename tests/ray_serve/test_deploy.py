@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -172,5 +171,3 @@ def test_serve_run_of_the_builder(pair: Pair, tmp_path: Path) -> None:
         assert re.search(
             r"^DEBUG .* request id=\S+ key=key-1 route=/v1/rerank status=200", cluster.said(), re.MULTILINE
         )
-        cluster.process.send_signal(signal.SIGINT)
-        assert cluster.process.wait(STOP_SECONDS) == 0
