@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.load import highest
+from benchmarks.scene import tokens_per_item
 from benchmarks.stats import Timing, percentile, slowing, summary
 from benchmarks.truth import Truth, allowed, error, wrong
 
@@ -94,6 +95,12 @@ def test_another_request_s_answer_is_wrong_however_much_is_allowed() -> None:
     assert not list(wrong([theirs], known[:1], limit))
     [reason] = wrong([ours + 0.06, ours], known, limit)
     assert "is allowed" in reason
+
+
+@pytest.mark.parametrize(("counts", "mean"), [((100, 110), 105), ((100, 400), None), ((), None)])
+def test_tokens_are_told_where_requests_are_alike(counts: tuple[int, ...], mean: float | None) -> None:
+    rows = np.zeros((1, 4), dtype=np.float32)
+    assert tokens_per_item([Truth((0,), rows, (count,)) for count in counts]) == mean
 
 
 def test_a_wider_vector_allows_less_in_one_number() -> None:
