@@ -83,12 +83,15 @@ def bench(
 
     console = Console(stderr=True)
     profile = _adjusted(profiles.GPU if gpu else profiles.CPU, seconds, rounds)
+    modes = mode or profile.modes
+    if "open" in modes and "closed" not in modes:
+        raise SystemExit("benchmarks: --mode open starts at the closed loop's rate; add --mode closed")
     options = Options(
         profile=profile,
         models=models(profile, embedder, reranker),
         workloads=_known(workload or tuple(profile.loads), profile),
         contestants=contestant or NAMES,
-        modes=mode or profile.modes,
+        modes=modes,
         concurrencies=concurrency,
         api_servers=api_servers,
         replicas=replicas,

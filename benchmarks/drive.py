@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +17,15 @@ from benchmarks.plan import Slot
 from benchmarks.processes import Server
 from benchmarks.rows import Row
 from benchmarks.scene import UNCHECKED, Scene, Truths
-from benchmarks.stats import Summary, summary
+from benchmarks.stats import Summary, slowing, summary
+from benchmarks.truth import Truth
 from benchmarks.workloads import Workload, pool
 
-PROBES = 4
-_HEADROOM = 1.1
-"""The open-loop search starts between nothing and this times the closed loop's best rate."""
 _SEED = 17
+_BOUNDS = 10
+"""A rate of the open loop is tried for at least so many times the bound: a queue needs time to grow."""
+_SLACK = 0.1
+"""Of the bound: what answers may become slower by while a rate holds."""
 
 
 @dataclass
@@ -99,7 +103,7 @@ class Driver:
         for entrant in self._living():
             if top := entrant.best.get(workload.name):
                 with self._scene.console.status(f"{workload.name}, open loop, {entrant.name}"):
-                    row = self._search(entrant, workload, top * _HEADROOM, bound)
+                    row = self._search(entrant, workload, top, bound)
                 yield row
 
     def _living(self) -> list[Entrant]:
@@ -126,13 +130,16 @@ class Driver:
     def _shots(self, entrant: Entrant, asks: Sequence[Ask]) -> list[Shot]:
         return [entrant.contestant.shot(self._scene.site, ask) for ask in asks]
 
+    def _known(self, workload: str, start: int) -> list[Truth]:
+        keys = [(workload, start + place) for place in range(plan.CHECKED_REQUESTS)]
+        return [self._truths[key] for key in keys if key in self._truths]
+
     def _closed_row(self, entrant: Entrant, slot: Slot, measured: Measured) -> Row:
         workload = slot.workload.name
         found = summary([turn.timings for turn in measured.turns])
         rate = found.items_per_s / slot.workload.items
         entrant.best[workload] = max(rate, entrant.best.get(workload, 0.0))
-        keys = [(workload, slot.starts[0] + place) for place in range(plan.CHECKED_REQUESTS)]
-        known = [self._truths[key] for key in keys if key in self._truths]
+        known = self._known(workload, slot.starts[0])
         failed = measured.failed(found) or ("" if known else UNCHECKED)
         answers = [] if failed else [entrant.contestant.answer(body) for body in measured.turns[0].bodies]
         return self._scene.row(
@@ -147,36 +154,39 @@ class Driver:
             **measured.numbers(found),
         )
 
-    def _search(self, entrant: Entrant, workload: Workload, top: float, bound: float) -> Row:
-        seconds = self._scene.options.profile.probe_seconds
-        best: tuple[float, Measured, Summary] | None = None
-        last = Measured(), summary([])
-        start = plan.OPEN_START
+    def _search(self, entrant: Entrant, workload: Workload, rate: float, bound: float) -> Row:
+        seconds = max(self._scene.options.profile.probe_seconds, _BOUNDS * bound / 1000)
+        starts = map(plan.probe_start, itertools.count())
+        tried: list[tuple[bool, int, Measured, Summary]] = []
 
         def holds(rate: float) -> bool:
-            nonlocal start, last
-            asks = pool(workload, start, max(1, int(rate * seconds)), plan.WARM)
-            start += len(asks)
-            measured = Measured()
+            start = next(starts)
+            count = max(plan.CHECKED_REQUESTS, int(rate * seconds))
+            # Backwards: the first numbers are those with a truth, and the last requests those with a queue.
+            shots = self._shots(entrant, pool(workload, start, count, os.cpu_count() or 1)[::-1])
             with meter.measured(entrant.server.pid, gpu=self._scene.site.gpu) as usage:
-                turn = load.opened(entrant.server.url, self._shots(entrant, asks), rate, seconds, _SEED)
-            measured.turns.append(turn)
-            measured.usages.append(usage)
-            last = measured, summary([turn.timings])
-            return not last[1].failed and last[1].p99_ms <= bound
+                turn = load.opened(entrant.server.url, shots, rate, _SEED, plan.CHECKED_REQUESTS)
+            found = summary([turn.timings])
+            slow = found.p99_ms > bound or slowing(turn.timings, _SLACK * bound)
+            tried.append((not turn.failure and not slow, start, Measured([turn], [usage]), found))
+            return tried[-1][0]
 
-        for rate, good in load.highest(holds, top, PROBES):
-            if good:
-                best = rate, *last
-        rate, measured, found = best or (0.0, *last)
-        known = [truth for (name, _), truth in self._truths.items() if name == workload.name]
+        for _ in load.highest(holds, rate, plan.PROBES):
+            pass
+        good, start, measured, found = max(tried, key=lambda probe: (probe[0], probe[3].items_per_s))
+        failed = "" if good else f"p99 was over {bound:.0f} ms, or grew, at every rate that was tried"
+        if all(held for held, *_ in tried):
+            failed = "every rate that was tried held"
         return self._scene.row(
             workload.name,
             "open",
             entrant.name,
-            items_per_s=rate * workload.items,
-            known=known,
-            failed="" if best else f"p99 was over {bound:.0f} ms at every rate that was tried",
+            items_per_s=found.items_per_s if good else 0.0,
+            answers=[entrant.contestant.answer(body) for body in measured.turns[0].bodies[::-1]]
+            if good
+            else [],
+            known=self._known(workload.name, start),
+            failed=failed,
             bound_ms=bound,
             **measured.numbers(found),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +24,7 @@ REQUEST_SECONDS = 120.0
 _BARRIER_SECONDS = 60.0
 _MOST_IN_FLIGHT = 4096
 """Open loop gives up here: the server has fallen behind for good."""
+_STEP = 1.25
 _HEADERS = {"Content-Type": "application/json"}
 
 
@@ -51,10 +52,13 @@ def closed(url: str, shots: Sequence[Shot], concurrency: int, seconds: float, ke
     return uvloop.run(_closed(url, shots, concurrency, seconds, keep))
 
 
-def opened(url: str, shots: Sequence[Shot], rate: float, seconds: float, seed: int) -> Turn:
-    """Requests at random moments (Poisson), `rate` per second, whether or not earlier ones are answered."""
-    gaps = np.random.default_rng(seed).exponential(1 / rate, size=max(1, int(rate * seconds)))
-    return uvloop.run(_opened(url, shots, np.cumsum(gaps).tolist()))
+def opened(url: str, shots: Sequence[Shot], rate: float, seed: int, keep: int = 0) -> Turn:
+    """Each shot at a random moment (Poisson), `rate` per second, whether or not earlier ones are answered.
+
+    The answers to the last `keep` are kept, which meet the longest queue.
+    """
+    gaps = np.random.default_rng(seed).exponential(1 / rate, size=len(shots))
+    return uvloop.run(_opened(url, shots, np.cumsum(gaps).tolist(), keep))
 
 
 def replayed(url: str, shots: Sequence[Shot], moments: Sequence[float]) -> Turn:
@@ -140,22 +144,29 @@ async def _closed(url: str, shots: Sequence[Shot], concurrency: int, seconds: fl
     return Turn(timings, [bodies[number] for number in sorted(bodies)], "".join(failures[:1]))
 
 
-async def _opened(url: str, shots: Sequence[Shot], moments: Sequence[float]) -> Turn:
+async def _opened(url: str, shots: Sequence[Shot], moments: Sequence[float], keep: int = 0) -> Turn:
     timings: list[Timing] = []
+    bodies: dict[int, bytes] = {}
+    failures: list[str] = []
 
-    async def one(session: aiohttp.ClientSession, shot: Shot, moment: float) -> None:
+    async def one(session: aiohttp.ClientSession, place: int, moment: float) -> None:
         # Timers have a resolution of a millisecond and may fire early.
-        timing, _ = await _send(session, shot, min(moment, time.monotonic()))
+        timing, body = await _send(session, shots[place], min(moment, time.monotonic()))
         timings.append(timing)
+        if timing.status != 200:
+            failures.append(_reason(timing, body))
+        if place >= len(shots) - keep:
+            bodies[place] = body
 
     async with _session(url) as session, asyncio.TaskGroup() as group:
         start = time.monotonic()
-        for place, (shot, moment) in enumerate(zip(itertools.cycle(shots), moments, strict=False)):
+        for place, moment in enumerate(moments):
             await asyncio.sleep(max(0.0, start + moment - time.monotonic()))
             if place - len(timings) > _MOST_IN_FLIGHT:
+                failures.append(f"{_MOST_IN_FLIGHT} requests were in flight")
                 break
-            group.create_task(one(session, shot, start + moment))
-    return Turn(timings, [])
+            group.create_task(one(session, place, start + moment))
+    return Turn(timings, [bodies[place] for place in sorted(bodies)], "".join(failures[:1]))
 
 
 def _session(url: str) -> aiohttp.ClientSession:
@@ -181,11 +192,11 @@ async def _send(session: aiohttp.ClientSession, shot: Shot, asked: float) -> tup
         return Timing(asked, time.monotonic(), shot.items, 0), repr(error).encode()
 
 
-def highest(holds: Callable[[float], bool], top: float, probes: int) -> Iterator[tuple[float, bool]]:
-    """Rates tried, and whether each held: halving between 0 and `top`, which is taken not to hold."""
-    low, high = 0.0, top
+def highest(holds: Callable[[float], bool], rate: float, probes: int) -> Iterator[tuple[float, bool]]:
+    """Rates tried, and whether each held: from `rate` up or down by a quarter, then halving what is left."""
+    low, high = 0.0, math.inf
     for _ in range(probes):
-        rate = 0.5 * (low + high)
         good = holds(rate)
         yield rate, good
         low, high = (rate, high) if good else (low, rate)
+        rate = low * _STEP if high == math.inf else (low + high) / 2 if low else high / _STEP

@@ -6,15 +6,14 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from benchmarks.asks import Ask, Role, narrowed, spread
+from benchmarks.asks import Ask, Role
 from benchmarks.profiles import Load, Mode, Profile
 from benchmarks.workloads import Workload, pool
 
 CHECKED_REQUESTS = 2
-"""Of each closed-loop row and contestant, under load."""
+"""Of each row and contestant, under load."""
 CHECKED_ITEMS = 4
 """Of each checked request."""
 WARM = 4
@@ -60,16 +59,6 @@ class Slot:
     def asks(self, turn: int) -> list[Ask]:
         return pool(self.workload, self.starts[turn], self.count, os.cpu_count() or 1)
 
-    @cached_property
-    def places(self) -> tuple[int, ...]:
-        """Items of a request whose answers are checked."""
-        return spread(self.workload.items, CHECKED_ITEMS)
-
-    def checks(self) -> Iterator[tuple[int, Ask]]:
-        """The first requests of the first turn, by number, cut to the checked items."""
-        for number in range(self.starts[0], self.starts[0] + CHECKED_REQUESTS):
-            yield number, narrowed(self.workload.make(number), self.places)
-
 
 def slots(options: Options, chosen: Sequence[Workload]) -> list[Slot]:
     """No two turns of a workload share a request, so that nothing is answered out of a cache by accident."""
@@ -91,6 +80,24 @@ def made_for(load: Load, seconds: float) -> int:
     return math.ceil(load.most * seconds)
 
 
-OPEN_START = 10_000_000
+PROBES = 5
+"""Rates that the open loop tries."""
 OFFLINE_START = 20_000_000
-"""Numbers of the requests of the other modes, out of reach of the closed loop's."""
+"""Numbers of the requests of the other modes are out of reach of the closed loop's."""
+
+
+def probe_start(probe: int) -> int:
+    """Of the requests of one rate of the open loop; each has fewer than the distance to the next."""
+    return 10_000_000 + 100_000 * probe
+
+
+def checked(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Workload, int]]:
+    """For each row the first of the `CHECKED_REQUESTS` whose answers are checked."""
+    if "closed" in options.modes:
+        yield from ((slot.workload, slot.starts[0]) for slot in slots(options, chosen))
+    for workload in chosen:
+        load = options.profile.loads[workload.name]
+        if "open" in options.modes and load.bound_ms:
+            yield from ((workload, probe_start(probe)) for probe in range(PROBES))
+        if "offline" in options.modes and load.offline:
+            yield workload, OFFLINE_START

@@ -52,7 +52,7 @@ class Profile:
     clients: int
     """Client processes (1: the harness itself)."""
     probe_seconds: float
-    """One rate of the open-loop search."""
+    """One rate of the open-loop search, at least; ten times the bound where that is more."""
     start_seconds: float = 300.0
     """For a server to answer its health check."""
     sizes: Sizes = field(default_factory=Sizes)
@@ -67,7 +67,7 @@ CPU = Profile(
     seconds=3.0,
     rounds=2,
     clients=1,
-    probe_seconds=2.0,
+    probe_seconds=3.0,
     sizes=Sizes(frame=(448, 320), document_tokens=64, image_document=224),
     loads={
         "short": Load(closed=(1, 8, 64), most=1500, offline=400, bound_ms=250),
@@ -95,7 +95,7 @@ GPU = Profile(
     seconds=5.0,
     rounds=2,
     clients=4,
-    probe_seconds=3.0,
+    probe_seconds=10.0,
     modes=("closed",),
     loads={
         "short": Load(closed=(1, 256), most=6000, offline=20000, bound_ms=250),

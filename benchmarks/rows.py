@@ -40,7 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     items_per_s: float
     """Vectors or scores; in open loop the highest rate whose p99 was within `bound_ms`."""
     tokens_per_s: float | None = None
-    """Tokens that the model read, template and visual tokens included."""
+    """That the model read, template and visual ones included; None where requests differ in length."""
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None

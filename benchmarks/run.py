@@ -85,7 +85,7 @@ def _rows(scene: Scene) -> Iterator[Row]:
     options = scene.options
     planned = plan.slots(options, scene.chosen)
     with Clients(options.profile.clients) as clients, ExitStack() as stack:
-        truths, own = unserved.reference(scene, planned)
+        truths, own = unserved.reference(scene)
         yield from own
         if _SERVED & set(options.modes):
             servers = contestants(options.contestants, options.api_servers, options.replicas)

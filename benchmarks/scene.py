@@ -22,6 +22,7 @@ from benchmarks.workloads import Workload
 Truths = dict[tuple[str, int], Truth]
 """The reference's answers by workload and number of the request."""
 
+_ALIKE = 1.1
 UNCHECKED = "not checked: the reference gave no answer"
 
 
@@ -54,7 +55,7 @@ class Scene:
         """Void when a request failed or an answer is wrong; `known` are the truths of `answers`."""
         limit = truth.allowed(self.options.judged_as, self._width)
         error = truth.worst(answers, known)
-        tokens_per_item = _tokens_per_item(known)
+        tokens = tokens_per_item(known)
         reasons = [*([failed] if failed else []), *truth.wrong(answers, known, limit)]
         row = Row(
             hardware=rows.hardware(self.site.gpu),
@@ -69,7 +70,7 @@ class Scene:
             concurrency=concurrency,
             contestant=contestant,
             items_per_s=items_per_s,
-            tokens_per_s=None if tokens_per_item is None else items_per_s * tokens_per_item,
+            tokens_per_s=None if tokens is None else items_per_s * tokens,
             max_error=error,
             allowed_error=None if error is None else limit,
             void="; ".join(reasons) or None,
@@ -102,6 +103,7 @@ class Scene:
             self.console.print(f"  void: {row.void}", style="red", markup=False, highlight=False)
 
 
-def _tokens_per_item(known: Sequence[Truth]) -> float | None:
+def tokens_per_item(known: Sequence[Truth]) -> float | None:
+    """Of a few items; None where they differ so much that others will too."""
     counts = [count for each in known for count in each.tokens]
-    return sum(counts) / len(counts) if counts else None
+    return sum(counts) / len(counts) if counts and max(counts) <= _ALIKE * min(counts) else None

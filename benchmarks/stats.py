@@ -40,6 +40,14 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
+def slowing(timings: Sequence[Timing], slack_ms: float) -> bool:
+    """Whether those asked later waited half as long again, and by `slack_ms`: their queue grows."""
+    ordered = sorted(timings, key=lambda timing: timing.asked)
+    half = len(ordered) // 2
+    early, late = (summary([part]).p50_ms for part in (ordered[:half], ordered[half:]))
+    return late > 1.5 * early and late - early > slack_ms
+
+
 def summary(turns: Sequence[Sequence[Timing]]) -> Summary:
     """Of all turns together: idle time between two turns does not count."""
     good = [timing for turn in turns for timing in turn if timing.status == 200]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from benchmarks import offline, plan, processes
 from benchmarks.asks import narrowed, spread
 from benchmarks.offline import Done, Job, Task
-from benchmarks.plan import Slot
 from benchmarks.rows import Row
 from benchmarks.scene import UNCHECKED, Scene, Truths
 from benchmarks.truth import Truth
@@ -22,22 +21,18 @@ _WARM = 2
 _WARM_START = 30_000_000
 
 
-def reference(scene: Scene, planned: Sequence[Slot]) -> tuple[Truths, list[Row]]:
+def reference(scene: Scene) -> tuple[Truths, list[Row]]:
     """Right answers for all that the rows will check; and its offline rows when it is a contestant."""
     batch = _BATCH[scene.site.gpu]
     keys: list[tuple[str, int]] = []
     checks: list[Task] = []
-    for slot in planned if "closed" in scene.options.modes else ():
-        numbered = dict(slot.checks())
-        keys += [(slot.workload.name, number) for number in numbered]
-        checks.append(Task(slot.workload.name, list(numbered.values()), batch=batch))
-    timed = tasks(scene, batch)
-    for task in timed:
-        asked = task.asks[: plan.CHECKED_REQUESTS]
-        keys += [(task.name, plan.OFFLINE_START + place) for place in range(len(asked))]
-        narrow = [narrowed(ask, spread(ask.count, plan.CHECKED_ITEMS)) for ask in asked]
-        checks.append(Task(task.name, narrow, batch=batch))
-    kept = timed if REFERENCE in scene.options.contestants else []
+    for workload, start in plan.checked(scene.options, scene.chosen):
+        numbers = range(start, start + plan.CHECKED_REQUESTS)
+        places = spread(workload.items, plan.CHECKED_ITEMS)
+        keys += [(workload.name, number) for number in numbers]
+        asks = [narrowed(workload.make(number), places) for number in numbers]
+        checks.append(Task(workload.name, asks, batch=batch))
+    kept = tasks(scene, batch) if REFERENCE in scene.options.contestants else []
     job = Job(REFERENCE, replace(scene.site, quantization=None), [*checks, *kept])
     try:
         with scene.console.status(f"reference ({scene.role}): {len(keys)} requests to check"):

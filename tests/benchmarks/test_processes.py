@@ -129,9 +129,13 @@ def test_failures_are_told(server: Server) -> None:
 
 
 def test_open_loop_keeps_its_own_pace(server: Server) -> None:
-    turn = load.opened(server.url, [Shot("/", b"x", 1)], rate=200, seconds=0.5, seed=1)
+    shots = [Shot("/", str(number).encode(), 1) for number in range(100)]
+    turn = load.opened(server.url, shots, rate=200, seed=1, keep=2)
     assert len(turn.timings) == 100
     assert all(timing.answered >= timing.asked for timing in turn.timings)
+    assert turn.bodies == [b"98", b"99"]
+    assert turn.failure == ""
+    assert "400" in load.opened(server.url, [Shot("/", b"bad", 1)], rate=200, seed=1).failure
 
 
 def test_client_processes_share_the_shots(server: Server) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.load import highest
-from benchmarks.stats import Timing, percentile, summary
+from benchmarks.scene import tokens_per_item
+from benchmarks.stats import Timing, percentile, slowing, summary
 from benchmarks.truth import Truth, allowed, error, wrong
 
 
@@ -42,10 +43,26 @@ def test_failures_are_counted_and_earn_nothing() -> None:
 
 
 def test_the_search_closes_in_on_the_highest_rate() -> None:
-    tried = list(highest(lambda rate: rate <= 60, 100, 6))
-    assert [rate for rate, _ in tried[:3]] == [50, 75, 62.5]
-    assert max(rate for rate, good in tried if good) == pytest.approx(60, abs=2)
+    assert [rate for rate, _ in highest(lambda rate: rate <= 60, 100, 5)] == [100, 80, 64, 51.2, 57.6]
     assert not any(good for _, good in highest(lambda _: False, 100, 4))
+
+
+def test_the_search_goes_up_until_a_rate_fails() -> None:
+    assert [rate for rate, _ in highest(lambda rate: rate <= 140, 100, 5)] == [
+        100,
+        125,
+        156.25,
+        140.625,
+        132.8125,
+    ]
+
+
+def test_a_queue_that_grows_is_slowing() -> None:
+    steady = [Timing(t, t + 0.05 + 0.02 * (t % 3), 1, 200) for t in range(100)]
+    growing = [Timing(t, t + 0.05 + 0.002 * t, 1, 200) for t in range(100)]
+    assert not slowing(steady, 25)
+    assert slowing(growing[::-1], 25)
+    assert not slowing(growing, 1000)
 
 
 def test_errors_are_of_the_checked_places() -> None:
@@ -78,6 +95,12 @@ def test_another_request_s_answer_is_wrong_however_much_is_allowed() -> None:
     assert not list(wrong([theirs], known[:1], limit))
     [reason] = wrong([ours + 0.06, ours], known, limit)
     assert "is allowed" in reason
+
+
+@pytest.mark.parametrize(("counts", "mean"), [((100, 110), 105), ((100, 400), None), ((), None)])
+def test_tokens_are_told_where_requests_are_alike(counts: tuple[int, ...], mean: float | None) -> None:
+    rows = np.zeros((1, 4), dtype=np.float32)
+    assert tokens_per_item([Truth((0,), rows, (count,)) for count in counts]) == mean
 
 
 def test_a_wider_vector_allows_less_in_one_number() -> None:

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
+from benchmarks.__main__ import bench
 from benchmarks.asks import Ask, Embed, Item, Rerank, narrowed, spread
-from benchmarks.plan import Options, slots
-from benchmarks.profiles import CPU, GPU, Sizes
+from benchmarks.plan import PROBES, Options, checked, slots
+from benchmarks.profiles import CPU, GPU, Mode, Sizes
 from benchmarks.workloads import REPEATED, Workload, pool, workloads
 from tests.conftest import Pair
 
+MODES: tuple[Mode, ...] = ("closed", "open", "offline")
 SIZES = Sizes(photo=96, small=64, frame=(64, 64), documents=5, document_tokens=40, image_documents=3)
 
 
@@ -107,16 +109,30 @@ def test_pool_is_in_order(every: dict[str, Workload]) -> None:
     assert made == [every["short"].make(number) for number in range(7, 27)]
 
 
-def test_no_two_turns_share_a_request(every: dict[str, Workload]) -> None:
-    options = Options(
+def planned(*modes: Mode) -> Options:
+    return Options(
         profile=CPU,
         models={},
         workloads=("short",),
         contestants=("qvl",),
-        modes=("closed",),
+        modes=modes,
         concurrencies=(),
         out=Path("unused"),
     )
+
+
+def test_every_row_has_requests_that_are_checked(every: dict[str, Workload]) -> None:
+    closed, opened, offline = (len(list(checked(planned(mode), [every["short"]]))) for mode in MODES)
+    assert (closed, opened, offline) == (len(CPU.loads["short"].closed), PROBES, 1)
+
+
+def test_open_loop_without_closed_is_refused() -> None:
+    with pytest.raises(SystemExit, match="add --mode closed"):
+        bench(mode=("open",))
+
+
+def test_no_two_turns_share_a_request(every: dict[str, Workload]) -> None:
+    options = planned("closed")
     made = slots(options, [every["short"]])
     numbers = [n for slot in made for start in slot.starts for n in range(start, start + slot.count)]
     assert len(made) == len(CPU.loads["short"].closed)
