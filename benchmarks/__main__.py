@@ -48,7 +48,7 @@ def bench(
     quantization: str | None = None,
     out: Path | None = None,
 ) -> int:
-    """Run a set, print the ratio table and where the aims stand.
+    """Run a set, print ratios and where the aims stand. Exit code 1: a row is void or a contestant missing.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def bench(
     out
         Results file (default: results/DATE-PROFILE.jsonl).
     """
-    from benchmarks import run, tables
+    from benchmarks import run
 
     console = Console(stderr=True)
     profile = _adjusted(profiles.GPU if gpu else profiles.CPU, seconds, rounds)
@@ -98,10 +98,7 @@ def bench(
         quantization=quantization,
         out=out or rows.RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{profile.name}.jsonl",
     )
-    made = run.run(options, console)
-    tables.show(made, _wide())
-    console.print(f"{len(made)} rows added to {options.out}")
-    return 0 if made else 1
+    return told(*run.run(options, console), options.out)
 
 
 @app.command
@@ -115,7 +112,6 @@ def judge(
 ) -> int:
     """Drive the servers with `vllm bench serve` (embeddings and rerank) as an outside judge."""
     from benchmarks import judge as outside
-    from benchmarks import tables
 
     profile = profiles.GPU if gpu else profiles.CPU
     options = Options(
@@ -127,9 +123,7 @@ def judge(
         concurrencies=(),
         out=out or rows.RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{profile.name}.jsonl",
     )
-    made = outside.run(options, Console(stderr=True))
-    tables.show(made, _wide())
-    return 0 if made else 1
+    return told(*outside.run(options, Console(stderr=True)), options.out)
 
 
 @app.command
@@ -187,6 +181,18 @@ def models(profile: Profile, embedder: Path | None, reranker: Path | None) -> di
     from tests.tiny import write_pair
 
     return dict(zip(ROLES, write_pair(cache_folder() / "tiny"), strict=True))
+
+
+def told(made: list[rows.Row], missing: list[str], out: Path) -> int:
+    """Prints the tables; the exit code."""
+    from benchmarks import tables
+
+    tables.show(made, _wide())
+    void = sum(row.void is not None for row in made)
+    sys.stderr.write(f"{len(made)} rows added to {out}, {void} of them void\n")
+    for name in missing:
+        sys.stderr.write(f"left out: {name}\n")
+    return 0 if made and not void and not missing else 1
 
 
 def _known(names: tuple[str, ...], profile: Profile) -> tuple[str, ...]:

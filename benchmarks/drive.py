@@ -14,9 +14,9 @@ from benchmarks.contestants import Contestant
 from benchmarks.load import Clients, Shot, Turn
 from benchmarks.meter import Cpu, Usage
 from benchmarks.plan import Slot
-from benchmarks.processes import Server
+from benchmarks.processes import DidNotStart, Server, tail
 from benchmarks.rows import Row
-from benchmarks.scene import UNCHECKED, Scene, Truths
+from benchmarks.scene import Scene, Truths
 from benchmarks.stats import Summary, slowing, summary
 from benchmarks.truth import Truth
 from benchmarks.workloads import Workload, pool
@@ -109,8 +109,7 @@ class Driver:
     def _living(self) -> list[Entrant]:
         for entrant in [each for each in self._entrants if not each.server.alive]:
             self._entrants.remove(entrant)
-            log = entrant.server.log
-            self._scene.console.print(f"[red]{entrant.name} has died and is left out[/red] (log: {log})")
+            self._scene.left_out(entrant.name, DidNotStart("it has died", tail(entrant.server.log)))
         return list(self._entrants)
 
     def _warm(self, entrant: Entrant, slot: Slot) -> None:
@@ -131,16 +130,14 @@ class Driver:
         return [entrant.contestant.shot(self._scene.site, ask) for ask in asks]
 
     def _known(self, workload: str, start: int) -> list[Truth]:
-        keys = [(workload, start + place) for place in range(plan.CHECKED_REQUESTS)]
-        return [self._truths[key] for key in keys if key in self._truths]
+        return [self._truths[workload, start + place] for place in range(plan.CHECKED_REQUESTS)]
 
     def _closed_row(self, entrant: Entrant, slot: Slot, measured: Measured) -> Row:
         workload = slot.workload.name
         found = summary([turn.timings for turn in measured.turns])
         rate = found.items_per_s / slot.workload.items
         entrant.best[workload] = max(rate, entrant.best.get(workload, 0.0))
-        known = self._known(workload, slot.starts[0])
-        failed = measured.failed(found) or ("" if known else UNCHECKED)
+        failed = measured.failed(found)
         answers = [] if failed else [entrant.contestant.answer(body) for body in measured.turns[0].bodies]
         return self._scene.row(
             workload,
@@ -149,7 +146,7 @@ class Driver:
             concurrency=slot.concurrency,
             items_per_s=found.items_per_s,
             answers=answers,
-            known=known,
+            known=self._known(workload, slot.starts[0]),
             failed=failed,
             **measured.numbers(found),
         )

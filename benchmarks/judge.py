@@ -85,8 +85,9 @@ CASES = (
 )
 
 
-def run(options: Options, console: Console) -> list[Row]:
-    made = []
+def run(options: Options, console: Console) -> tuple[list[Row], list[str]]:
+    """As `benchmarks.run.run`."""
+    made, missing = [], []
     logs = Path(tempfile.mkdtemp(prefix="qvl-judge-"))
     date = rows.now()
     for role in options.models:
@@ -97,7 +98,8 @@ def run(options: Options, console: Console) -> list[Row]:
                 for row in _judged(scene, entrant, [case for case in CASES if case.role == role]):
                     rows.append(options.out, [row])
                     made.append(row)
-    return made
+        missing += scene.missing
+    return made, missing
 
 
 def _judged(scene: Scene, entrant: Entrant, cases: Sequence[Case]) -> Iterator[Row]:

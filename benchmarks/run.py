@@ -25,9 +25,9 @@ GPU_MEMORY = 0.88
 _SERVED = {"closed", "open"}
 
 
-def run(options: Options, console: Console) -> list[Row]:
-    """All rows; each is in the results file as soon as it is made."""
-    made = []
+def run(options: Options, console: Console) -> tuple[list[Row], list[str]]:
+    """All rows, each in the results file as soon as it is made; and who was left out."""
+    made, missing = [], []
     logs = Path(tempfile.mkdtemp(prefix="qvl-bench-"))
     console.print(f"servers' logs: {logs}", style="dim", highlight=False)
     date = rows.now()
@@ -36,7 +36,8 @@ def run(options: Options, console: Console) -> list[Row]:
         for row in _rows(scene) if scene.chosen else ():
             rows.append(options.out, [row])
             made.append(row)
-    return made
+        missing += scene.missing
+    return made, missing
 
 
 def prepared(options: Options, console: Console, role: Role, logs: Path, date: str) -> Scene:

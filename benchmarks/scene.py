@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ Truths = dict[tuple[str, int], Truth]
 """The reference's answers by workload and number of the request."""
 
 _ALIKE = 1.1
-UNCHECKED = "not checked: the reference gave no answer"
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Scene:
     chosen: Sequence[Workload]
     logs: Path
     date: str
+    missing: list[str] = field(default_factory=list)
+    """Contestants, servers or offline engines, that are left out."""
 
     @property
     def role(self) -> Role:
@@ -80,6 +81,7 @@ class Scene:
         return row
 
     def left_out(self, name: str, error: DidNotStart) -> None:
+        self.missing.append(name)
         self.console.print(f"[red]{name} is left out:[/red] {error}", highlight=False)
         if error.tail:
             self.console.print(error.tail, style="dim", markup=False, highlight=False)

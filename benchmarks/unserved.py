@@ -9,7 +9,7 @@ from benchmarks import offline, plan, processes
 from benchmarks.asks import narrowed, spread
 from benchmarks.offline import Done, Job, Task
 from benchmarks.rows import Row
-from benchmarks.scene import UNCHECKED, Scene, Truths
+from benchmarks.scene import Scene, Truths
 from benchmarks.truth import Truth
 
 REFERENCE = "reference"
@@ -22,7 +22,10 @@ _WARM_START = 30_000_000
 
 
 def reference(scene: Scene) -> tuple[Truths, list[Row]]:
-    """Right answers for all that the rows will check; and its offline rows when it is a contestant."""
+    """Right answers for all that the rows will check; and its offline rows when it is a contestant.
+
+    Raises SystemExit when there are none: every row would be void.
+    """
     batch = _BATCH[scene.site.gpu]
     keys: list[tuple[str, int]] = []
     checks: list[Task] = []
@@ -39,7 +42,7 @@ def reference(scene: Scene) -> tuple[Truths, list[Row]]:
             done = offline.run(job, scene.logs, _SECONDS)
     except processes.DidNotStart as error:
         scene.left_out(REFERENCE, error)
-        return {}, []
+        raise SystemExit("benchmarks: nothing can be checked without the reference's answers") from error
     truths = dict(_truths(scene, keys, done[: len(checks)]))
     return truths, [_row(scene, REFERENCE, each, truths) for each in done[len(checks) :]]
 
@@ -85,8 +88,7 @@ def _truths(
 
 
 def _row(scene: Scene, contestant: str, done: Done, truths: Truths) -> Row:
-    keys = [(done.name, plan.OFFLINE_START + place) for place in range(plan.CHECKED_REQUESTS)]
-    known = [truths[key] for key in keys if key in truths]
+    known = [truths[done.name, plan.OFFLINE_START + place] for place in range(plan.CHECKED_REQUESTS)]
     return scene.row(
         done.name,
         "offline",
@@ -94,7 +96,6 @@ def _row(scene: Scene, contestant: str, done: Done, truths: Truths) -> Row:
         items_per_s=done.items / done.seconds,
         answers=done.answers,
         known=known,
-        failed="" if known else UNCHECKED,
         gpu_busy=done.gpu_busy,
         peak_mem_gb=done.memory_gb,
         requests=len(done.answers),

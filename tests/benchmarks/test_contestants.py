@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
+from rich.console import Console
 
+from benchmarks import unserved
 from benchmarks.asks import Embed, Item, Rerank, Role
 from benchmarks.contestants import Site, contestants
 from benchmarks.contestants.qvl import Qvl
 from benchmarks.contestants.stock import TEMPLATE, Stock, templated
+from benchmarks.plan import Options
+from benchmarks.profiles import CPU
+from benchmarks.scene import Scene
 from qvl.engine import EngineConfig, checkpoint
 from tests.conftest import Pair
 from tests.samples import jpeg, scenes
@@ -132,6 +139,17 @@ def test_the_template_makes_the_models_prompt() -> None:
     assert text.endswith("<Query>:Q\n<Document>:D<|im_end|>\n<|im_start|>assistant\n")
     assert "<Instruct>: Given a search query, retrieve relevant candidates" in text
     assert "<Instruct>: Find it.<Query>" in shown.render(messages=talk, instruction="Find it.")
+
+
+def test_a_run_ends_where_the_reference_does_not_answer(sites: dict[Role, Site], tmp_path: Path) -> None:
+    options = Options(
+        profile=CPU, models={}, workloads=(), contestants=(), modes=(), concurrencies=(), out=tmp_path
+    )  # fmt: skip
+    broken = replace(sites["embedder"], dtype="float7")
+    scene = Scene(options, Console(file=io.StringIO()), broken, [], tmp_path, "")
+    with pytest.raises(SystemExit, match="nothing can be checked"):
+        unserved.reference(scene)
+    assert scene.missing == ["reference"]
 
 
 def test_api_servers_and_replicas_are_swept() -> None:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import figures, rows, tables
+from benchmarks.__main__ import told
 from benchmarks.aims import cpu_aims, gpu_aims
 from benchmarks.compare import groups
 from benchmarks.rows import Row
@@ -152,6 +153,19 @@ def test_tables_show_ratios_and_voids() -> None:
     assert "3.00" in out.getvalue()
     assert "void" in out.getvalue()
     assert "Aims on CPU" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("made", "missing", "code"),
+    [
+        (pair_of(own=2, other=1), [], 0),
+        (pair_of(own=2, other=1), ["vllm-default"], 1),
+        ([*pair_of(own=2, other=1), row("vllm-default", void="wrong answers")], [], 1),
+        ([], [], 1),
+    ],
+)
+def test_what_went_wrong_is_in_the_exit_code(made: list[Row], missing: list[str], code: int) -> None:
+    assert told(made, missing, Path("here.jsonl")) == code
 
 
 def test_figures_are_svg_of_what_counts(tmp_path: Path) -> None:
