@@ -47,7 +47,7 @@ async def _qvl(job: Job) -> list[Done]:
     if site.gpu:
         settings[f"{site.role}_memory"] = site.gpu_share
     # Where it quantises, the vision tower too: as stock does.
-    config = EngineConfig(quantization=site.quantization, quantize_vision=True, **settings)
+    config = EngineConfig(quantization=site.quantization, quantize_vision=bool(site.quantization), **settings)
     async with await Engine.start(config) as engine:
         loop = asyncio.get_running_loop()
 
