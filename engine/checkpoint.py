@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from qvl.engine import modules
+from qvl.engine import sentence_modules
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.prompt import END, FRAME, IMAGE, PADS, START, Template
@@ -159,7 +159,9 @@ def load_text_side(checkpoint: Checkpoint) -> TextSide:
             "tokenizer_config.json from the base model"
         )
     reranker = checkpoint.role == "reranker"
-    yes, no = modules.tokens(checkpoint.path, checkpoint.config, slow.get_vocab()) if reranker else (0, 0)
+    yes, no = (
+        sentence_modules.tokens(checkpoint.path, checkpoint.config, slow.get_vocab()) if reranker else (0, 0)
+    )
     return TextSide(
         template=_template(processor, checkpoint.path),
         tokenizer=PromptTokenizer(tokenizer, special, max_length=checkpoint.max_length, reranker=reranker),
@@ -219,7 +221,7 @@ def of_role(role: Role, model: str, name: str | None = None) -> Checkpoint:
     folder = resolve(model)
     own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     config = _read(folder)
-    modules.check(folder, config)
+    sentence_modules.check(folder, config)
     return Checkpoint(folder, name or own.name, role, config)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvl.engine import modules
+from qvl.engine import sentence_modules
 from qvl.engine.errors import CheckpointError
 from qvl.engine.quantize import awq, files, quality
 from qvl.engine.quantize.schemes import compressed
@@ -32,7 +32,7 @@ def test_a_search_is_not_lost_on_what_sentence_transformers_saved(pair: Pair, tm
     )
     found = {name: each * 2 for name, each in weights.items()}
     files.write(source, out, "awq", vision=False, instead=found, report=lambda _: None)
-    assert modules.tokens(out, {}, {"1": 1, "0": 2}) == (1, 2)
+    assert sentence_modules.tokens(out, {}, {"1": 1, "0": 2}) == (1, 2)
     made = load_file(out / "model.safetensors")
     layer = "language_model.layers.0"
     assert torch.equal(

@@ -93,6 +93,14 @@ def level(name: str, values: str, **labels: str) -> dict[str, str]:
     return {**counted(name, 0, **labels), "values": values}
 
 
+def refusals(code: str) -> list[dict[str, str]]:
+    """As many as there are answers."""
+    series = [level("up", "1x60", job="qvl"), level("qvl_ready_replicas", "1x60", job="qvl")]
+    for status in ("200", "429"):
+        series.append(counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status=status))
+    return [*series, counted("qvl_errors_total", 60, job="qvl", status="429", code=code)]
+
+
 EMBEDDERS, RERANKERS = {"job": "qvl-embedders"}, {"job": "qvl-rerankers"}
 ALERTS = {
     "one of two pools is gone": (
@@ -113,26 +121,8 @@ ALERTS = {
         [level("up", "1x60", job="qvl"), level("qvl_ready_replicas", "2x50 1 2x9", job="qvl")],
         set(),
     ),
-    "a client is over its own rate": (
-        [
-            level("up", "1x60", job="qvl"),
-            level("qvl_ready_replicas", "1x60", job="qvl"),
-            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="200"),
-            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="429"),
-            counted("qvl_errors_total", 60, job="qvl", status="429", code="rate_limited"),
-        ],
-        set(),
-    ),
-    "the server is over its own": (
-        [
-            level("up", "1x60", job="qvl"),
-            level("qvl_ready_replicas", "1x60", job="qvl"),
-            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="200"),
-            counted("qvl_requests_total", 60, job="qvl", route="/v1/embeddings", status="429"),
-            counted("qvl_errors_total", 60, job="qvl", status="429", code="overloaded"),
-        ],
-        {"QvlRefusing"},
-    ),
+    "a client is over its own rate": (refusals("rate_limited"), set()),
+    "the server is over its own": (refusals("overloaded"), {"QvlRefusing"}),
 }
 
 

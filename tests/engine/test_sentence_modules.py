@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qvl.engine import checkpoint, modules
+from qvl.engine import checkpoint, sentence_modules
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError
 from tests.published import BASE, LOGIT_SCORE, NORMALIZE, POOLING, add_modules, publish
@@ -48,8 +48,8 @@ def test_the_published_folders_are_served(
     ],
 )
 def test_older_ways_to_say_the_same_are_served(following: list[Any], tmp_path: Path) -> None:
-    modules.check(add_modules(tmp_path, *following), {})
-    modules.check(tmp_path / "without", {})
+    sentence_modules.check(add_modules(tmp_path, *following), {})
+    sentence_modules.check(tmp_path / "without", {})
 
 
 @pytest.mark.parametrize("settings", [None, {"hidden_size": 8}])
@@ -60,8 +60,8 @@ def test_settings_in_the_wrong_place_are_the_published_ones(
     """Qwen3-VL-Reranker-8B's `modules.json` named a folder that was not there."""
     folder = add_modules(tmp_path, (kind, settings))
     with caplog.at_level(logging.WARNING, "qvl.engine"):
-        modules.check(folder, {})
-        assert modules.tokens(folder, {}, VOCABULARY) == (7, 8)
+        sentence_modules.check(folder, {})
+        assert sentence_modules.tokens(folder, {}, VOCABULARY) == (7, 8)
     assert [record.message.endswith("is taken for Qwen3-VL's own") for record in caplog.records] == [True]
 
 
@@ -112,7 +112,7 @@ def test_the_two_tokens_are_those_that_it_was_trained_on(
     if score:
         add_modules(tmp_path, (LOGIT_SCORE, score))
     if isinstance(found, tuple):
-        assert modules.tokens(tmp_path, config, VOCABULARY) == found
+        assert sentence_modules.tokens(tmp_path, config, VOCABULARY) == found
         return
     with pytest.raises(CheckpointError, match=found):
-        modules.tokens(tmp_path, config, VOCABULARY)
+        sentence_modules.tokens(tmp_path, config, VOCABULARY)
