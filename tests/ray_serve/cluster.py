@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import psutil
 import pytest
 
@@ -74,9 +76,15 @@ class Cluster:
             shutil.rmtree(folder, ignore_errors=True)
 
     def wait(self, done: Callable[[], bool], seconds: float) -> None:
-        """Until it is so; fails with the log when it is not in time, or the cluster has ended."""
+        """Until it is so; fails with the log when it is not in time, or the cluster has ended.
+
+        Where nobody answers yet, it is not so yet.
+        """
         deadline = time.monotonic() + seconds
-        while not done():
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if done():
+                    return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"not so within {seconds:g} s:\n{self._log.read_text()[-4000:]}")
             time.sleep(0.2)

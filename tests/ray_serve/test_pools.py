@@ -94,13 +94,7 @@ def test_a_killed_proxy_comes_back_and_the_replicas_stay(cluster: Cluster) -> No
     with pytest.raises(httpx.TransportError):
         web.get(f"{cluster.url}/health/ready", timeout=10)
 
-    def answered() -> bool:
-        try:
-            return ask(cluster) == 200
-        except httpx.TransportError:
-            return False
-
-    cluster.wait(answered, PROXY_SECONDS)
+    cluster.wait(lambda: ask(cluster) == 200, PROXY_SECONDS)
     cluster.wait(lambda: cluster.up("embedder") == cluster.up("reranker") == 1, PROXY_SECONDS)
     assert {ask(cluster) for _ in range(20)} == {200}
     assert {each.pid for each in cluster.replicas()} == replicas
