@@ -1,7 +1,8 @@
 """The index in a folder: SQLite keeps everything, usearch the nearest.
 
     FOLDER/items.sqlite     entries, vectors, metadata; each `put` is one transaction
-    FOLDER/graph-*.usearch  derived from the vectors, replaced whole; built by a process beside the searches
+    FOLDER/graph-*.usearch  derived from the vectors, the table names the one that is its; built by a process
+                            beside the searches
     FOLDER/graph.lock       held by who builds: the others wait for their turn, and find it built
 
 One process writes at a time; any number read meanwhile, and see at their next search what was put. The folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,30 +30,32 @@ class Loaded:
     graph: Graph
     change: int
     """The last one that it knows of."""
-    stamp: tuple[int, int] | None
-    """Of its file."""
+    mark: int
 
 
-def path(folder: Path, made: tables.Made) -> Path:
-    return folder / f"graph-{made.name}.usearch"
-
-
-def stamp(file: Path) -> tuple[int, int] | None:
-    """Another one for each file that was put in its place; None: there is none."""
-    with suppress(FileNotFoundError):
-        found = file.stat()
-        return found.st_ino, found.st_mtime_ns
-    return None
+def path(folder: Path, made: tables.Made, mark: int) -> Path:
+    """Each saving has its own, and the table names it: beside a table that was put back from a copy lie
+    graphs of other rows that have the same numbers."""
+    return folder / f"graph-{made.name}-{mark:08x}.usearch"
 
 
 def load(db: sqlite3.Connection, folder: Path, made: tables.Made) -> Loaded:
     """The graph as it lies there, without the rows that are gone; an empty one where none lies."""
-    file = path(folder, made)
-    stamped, change = stamp(file), tables.change(db)
-    graph = Graph(made.layout.prefix, made.layout.dtype, file)
+    change = tables.change(db)
+    graph, mark = _latest(folder, made)
     if len(graph):
         graph.remove(np.setdiff1d(graph.rows, tables.rows(db), assume_unique=True))
-    return Loaded(graph, change, stamped)
+    return Loaded(graph, change, mark)
+
+
+def _latest(folder: Path, made: tables.Made) -> tuple[Graph, int]:
+    """Whatever transaction the reader is in: the file that was the latest at its beginning may be gone."""
+    with closing(tables.connect(folder, BUSY_SECONDS, make=False)) as db:
+        while True:
+            mark = tables.mark(db)
+            graph = Graph(made.layout.prefix, made.layout.dtype, path(folder, made, mark))
+            if len(graph) or tables.mark(db) == mark:
+                return graph, mark
 
 
 def chunks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import select
 import signal
 import sqlite3
@@ -36,7 +37,6 @@ class Growing:
 
     def __init__(self, layout: Layout, path: Path) -> None:
         """The one in that file; empty without one, or with one of another version of usearch."""
-        self._path = path
         self._graph = empty(layout.prefix, layout.dtype)
         if path.exists():
             try:
@@ -58,20 +58,20 @@ class Growing:
         if len(gone):
             self._graph.remove(gone)
 
-    def save(self) -> None:
+    def save(self, path: Path) -> None:
         """Raises Unavailable; without it nothing is lost but time."""
-        draft = self._path.with_name(f"{self._path.name}.new")
+        draft = path.with_name("graph-new")
         try:
             self._graph.save(str(draft))
             with draft.open("rb+") as file:
                 os.fsync(file.fileno())
-            draft.replace(self._path)
+            draft.replace(path)
         except (RuntimeError, OSError) as error:
             with suppress(OSError):
                 draft.unlink()
             raise Unavailable(
-                f"all items are in the index, but not its graph {self._path}: {error}; make room, and the "
-                "same command puts it there",
+                f"all items are in the index, but its graph could not be saved in {path.parent}: {error}; "
+                "make room, and the same command puts it there",
                 code="index_failed",
             ) from None
 
@@ -81,8 +81,9 @@ def build(folder: Path, made: tables.Made, closed: threading.Event) -> None:
 
     Raises MadeAgain, or Unavailable when it cannot be saved or is `closed`.
     """
-    file, layout = graphs.path(folder, made), made.layout
+    layout = made.layout
     with closing(tables.connect(folder, graphs.BUSY_SECONDS, make=False)) as db, _alone(folder, closed):
+        file = graphs.path(folder, made, tables.mark(db))
         if Graph(layout.prefix, layout.dtype, file).last >= tables.last(db):
             return
         graph, waiting = Growing(layout, file), 0
@@ -92,18 +93,26 @@ def build(folder: Path, made: tables.Made, closed: threading.Event) -> None:
             waiting += len(rows)
             if waiting >= SAVED_ROWS:
                 waiting = 0
-                _save(graph, db, made, file)
+                _save(graph, db, made, folder)
         if waiting:
-            _save(graph, db, made, file)
+            _save(graph, db, made, folder)
 
 
-def _save(graph: Growing, db: sqlite3.Connection, made: tables.Made, file: Path) -> None:
+def _save(graph: Growing, db: sqlite3.Connection, made: tables.Made, folder: Path) -> None:
+    mark = 1 + secrets.randbelow((1 << 31) - 1)
+    file = graphs.path(folder, made, mark)
     try:
-        graph.save()
+        graph.save(file)
+        db.execute("BEGIN IMMEDIATE")
+        tables.put_mark(db, mark)
+        db.execute("COMMIT")
     finally:
         if tables.made(db) != made:  # who forgot everything took this file away, or came too early for it
             file.unlink(missing_ok=True)
             raise graphs.MadeAgain("the index has just been made again; ask again", code="index_failed")
+    for other in folder.glob("graph-*"):
+        if other != file:
+            other.unlink(missing_ok=True)
 
 
 @contextmanager

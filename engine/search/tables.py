@@ -135,6 +135,17 @@ def change(db: sqlite3.Connection) -> int:
     return int(found[0]) if found else 0
 
 
+def mark(db: sqlite3.Connection) -> int:
+    """Of the graph that was saved for these rows; 0: none was."""
+    [(found,)] = db.execute("PRAGMA user_version")
+    return int(found)
+
+
+def put_mark(db: sqlite3.Connection, mark: int) -> None:
+    """Up to 31 bits; in a transaction, as all else."""
+    db.execute(f"PRAGMA user_version={mark}")
+
+
 def gone(db: sqlite3.Connection, after: int) -> Rows | None:
     """The rows taken away since that change; None: longer ago than is remembered."""
     found = db.execute("SELECT row FROM gone WHERE change > ?", (after,)).fetchall()

@@ -20,7 +20,8 @@ class View:
         self._seen = tables.Seen()
         self._start = 0
         """The scan is of all rows behind this one."""
-        self._stamp: tuple[int, int] | None = None
+        self._mark = 0
+        """Of the graph here."""
 
     @property
     def outgrown(self) -> bool:
@@ -35,7 +36,7 @@ class View:
         version = tables.version(db)
         if version != self._seen.version:
             made = tables.made(db)
-            if made is None or made != self.made or self._near is None or self._overtaken(db, made):
+            if made is None or made != self.made or self._near is None or self._overtaken(db):
                 self.restart(db, made)
             if self._near is not None and made is not None:
                 self._follow(db, self._near, made)
@@ -63,12 +64,12 @@ class View:
         self._start, self._seen.row = last, max(self._seen.row, last)
         # What it does not know of is taken out once more: that does the others no harm.
         self._seen.change, self._seen.version = loaded.change, -1
-        self._stamp = loaded.stamp
+        self._mark = loaded.mark
 
-    def _overtaken(self, db: sqlite3.Connection, made: tables.Made) -> bool:
+    def _overtaken(self, db: sqlite3.Connection) -> bool:
         """Whether much is missing here, and a graph lies there that is not this one."""
         missing = tables.last(db) - self._seen.row
-        return missing > self._exact_rows and self._stamp != graphs.stamp(graphs.path(self._folder, made))
+        return missing > self._exact_rows and self._mark != tables.mark(db)
 
     def _follow(self, db: sqlite3.Connection, near: Near, made: tables.Made) -> None:
         """Take out the rows that are gone and take in those that are new, in the order of their numbers."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +55,9 @@ def test_who_forgets_everything_while_a_graph_is_saved(
         monkeypatch.setattr(os, "fsync", lambda _: writer.clear())
     else:  # it looks for files before there is one
 
-        def late(graph: Growing) -> None:
+        def late(graph: Growing, path: Path) -> None:
             writer.clear()
-            save(graph)
+            save(graph, path)
 
         monkeypatch.setattr(Growing, "save", late)
     assert made
@@ -69,7 +71,9 @@ def test_a_graph_is_saved_while_it_grows(folder: Open, monkeypatch: pytest.Monke
     monkeypatch.setattr(grow, "CHUNK", 10)
     monkeypatch.setattr(grow, "SAVED_ROWS", 50)
     saved, save = [], Growing.save
-    monkeypatch.setattr(Growing, "save", lambda graph: (saved.append(len(graph.rows)), save(graph)))
+    monkeypatch.setattr(
+        Growing, "save", lambda graph, path: (saved.append(len(graph.rows)), save(graph, path))
+    )
     writer.settle()
     assert saved == [50, 100, 150, 200, 250, 300]
 
@@ -78,12 +82,16 @@ def test_what_is_read_again_behind_a_shorter_graph(folder: Open, tmp_path: Path)
     """Somebody took the file away, and it was begun again."""
     writer, rows = filled(folder, 300)
     writer.settle()
+    made = writer._view.made
     [path] = tmp_path.glob("index/graph-*.usearch")
+    assert made
     short = Growing(layout(), path)
     short.keep(np.arange(1, 101, dtype=np.uint64))
     reader = folder(exact_rows=100)
     reader.load()
-    short.save()
+    short.save(graphs.path(path.parent, made, 7))
+    with writer._transaction("IMMEDIATE"):
+        tables.put_mark(writer._db, 7)
     reader._take()
     assert sorted(found(reader, rows[0], 300)) == list(range(300))
 
@@ -109,10 +117,10 @@ def test_rows_that_are_gone_are_not_remembered_for_ever(
 
 
 def test_a_graph_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
-    graph = Growing(layout(dimensions=8, prefix=8), tmp_path / "gone" / "graph")
+    graph = Growing(layout(dimensions=8, prefix=8), tmp_path / "graph")
     graph.add(np.arange(4, dtype=np.uint64), unit_rows(4, width=8))
-    with pytest.raises(Unavailable, match="all items are in the index, but not its graph"):
-        graph.save()
+    with pytest.raises(Unavailable, match="its graph could not be saved"):
+        graph.save(tmp_path / "gone" / "graph")
 
 
 def test_a_graph_that_cannot_be_read_is_built_again(folder: Open, tmp_path: Path) -> None:
@@ -127,11 +135,29 @@ def test_a_graph_that_cannot_be_read_is_built_again(folder: Open, tmp_path: Path
     assert len(graphed(built(reader))) == 300
 
 
+def test_a_table_put_back_from_a_copy_does_not_take_the_graph_of_later_rows(
+    folder: Open, tmp_path: Path
+) -> None:
+    writer, rows = filled(folder, 300)
+    writer.settle()
+    with closing(sqlite3.connect(tmp_path / "copy")) as copy:
+        writer._db.backup(copy)
+    writer.put([entry(i) for i in range(300, 400)], unit_rows(100, seed=1))
+    writer.settle()
+    writer.close()
+    Path(tmp_path, "copy").replace(tmp_path / "index" / tables.FILE)
+    writer, others = folder(writable=True, exact_rows=100), unit_rows(100, seed=2)
+    writer.put([entry(i) for i in range(500, 600)], others)
+    for reader in (writer, built(folder(exact_rows=100))):
+        assert [found(reader, each, 1) for each in others] == [[i] for i in range(500, 600)]
+        assert found(reader, rows[7], 1) == [7]
+
+
 def test_rows_taken_out_of_a_graph_are_passed_over(tmp_path: Path) -> None:
     growing, rows = Growing(layout(), tmp_path / "graph"), unit_rows(2000)
     numbers = np.arange(1, 2001, dtype=np.uint64)
     growing.add(numbers, rows)
-    growing.save()
+    growing.save(tmp_path / "graph")
     graph = Graph(32, "float32", tmp_path / "graph")
     (tmp_path / "graph").unlink()
     nearest = numbers[np.argsort(-(rows @ rows[0]), kind="stable")]
@@ -152,7 +178,7 @@ def test_a_filter_far_from_the_query_walks_past_no_more_than_fit(
     growing, rows = Growing(layout(), tmp_path / "graph"), unit_rows(3000)
     numbers = np.arange(1, 3001, dtype=np.uint64)
     growing.add(numbers, rows)
-    growing.save()
+    growing.save(tmp_path / "graph")
     graph = Graph(32, "float32", tmp_path / "graph")
     nearest = numbers[np.argsort(-(rows @ rows[0]), kind="stable")]
     walked, walk = [], Graph._walked
