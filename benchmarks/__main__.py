@@ -132,7 +132,7 @@ def report(*results: Path, out: Path | None = None) -> int:
     from benchmarks import figures, promises, tables
 
     files = results or tuple(sorted(rows.RESULTS.glob("*.jsonl")))
-    found = rows.latest(rows.read(files))
+    found = rows.latest(rows.read(files, rows.Row))
     console = _wide()
     tables.show(found, console)
     for path in figures.draw(found, out or rows.RESULTS):

@@ -40,7 +40,7 @@ RATES = (
 class Aim:
     text: str
     met: bool | None
-    """None: not measured."""
+    """None: not measured, or not to be told from what was."""
     found: str
 
 
@@ -68,7 +68,7 @@ def _reached(lines: Sequence[Line], rate: Rate) -> Aim | None:
     if not measured:
         return None
     at = max(measured, key=lambda row: row.items_per_s)
-    least = rate.fp8 if at.dtype == "fp8" and rate.fp8 else rate.bf16
+    least = rate.fp8 if at.dtype.startswith("fp8") and rate.fp8 else rate.bf16
     found = (at.tokens_per_s or 0.0) if rate.tokens else at.items_per_s
     unit = "tokens" if rate.tokens else "items"
     return Aim(f"{rate.workload}, {at.dtype}: ≥ {least:,.0f} {unit}/s", found >= least, f"{found:,.0f}")
@@ -128,17 +128,22 @@ def _photo(lines: Sequence[Line]) -> Aim:
 
 
 def _faster(lines: Sequence[Line], least: float, text: str) -> Aim:
-    ratios = {
-        f"{each.title} against {name}": ratio
+    """Open where the turns of two overlap: the machine's own pace decides there."""
+    found = [
+        (ratio, each.told_apart(name, least), f"{ratio:.2f} on {each.title} against {name}")
         for each in lines
         for name in _stock(each)
         if (ratio := each.faster(name)) is not None
-    }
-    if not ratios:
+    ]
+    if not found:
         return Aim(text, None, "not measured")
-    low = [f"{ratio:.2f} on {where}" for where, ratio in ratios.items() if ratio < least]
-    worst = min(ratios, key=lambda where: ratios[where])
-    return Aim(text, not low, "; ".join(low) or f"lowest {ratios[worst]:.2f} on {worst}")
+    low = [where for ratio, apart, where in found if apart and ratio < least]
+    if low:
+        return Aim(text, False, "; ".join(low))
+    near = [where for _, apart, where in found if not apart]
+    if near:
+        return Aim(text, None, f"turns overlap: {'; '.join(near)}")
+    return Aim(text, True, f"lowest {min(found)[2]}")
 
 
 def _flat(lines: Sequence[Line], workload: str) -> Aim:

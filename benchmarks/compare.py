@@ -28,6 +28,11 @@ class Line:
             return None
         return self.own.items_per_s / other.items_per_s
 
+    def told_apart(self, name: str, ratio: float = 1.0) -> bool:
+        """Whether none of their turns, times `ratio`, is among ours; true where a row tells of no turns."""
+        ours, theirs = self.own.turns, [ratio * each for each in self.others[name].turns]
+        return not (ours and theirs) or min(ours) > max(theirs) or max(ours) < min(theirs)
+
     def cheaper(self, name: str) -> float | None:
         """Our API side's CPU seconds per item over theirs. A void row's costs count: the work was done."""
         other = self.others.get(name)

@@ -17,7 +17,7 @@ from benchmarks.plan import Slot
 from benchmarks.processes import DidNotStart, Server, tail
 from benchmarks.rows import Row
 from benchmarks.scene import Scene, Truths
-from benchmarks.stats import Summary, slowing, summary
+from benchmarks.stats import Summary, slowing, span, summary
 from benchmarks.truth import Truth
 from benchmarks.workloads import Workload, pool
 
@@ -53,11 +53,11 @@ class Measured:
         """Fields of the row."""
         used = sum((usage.cpu for usage in self.usages), Cpu())
         items = sum(t.items for turn in self.turns for t in turn.timings if t.status == 200) or 1
-        busy = [usage.gpu_busy for usage in self.usages if usage.gpu_busy is not None]
+        shares = [u.gpu_busy(*span(turn.timings)) for turn, u in zip(self.turns, self.usages, strict=True)]
+        busy = [share for share in shares if share is not None]
         return {
-            "p50_ms": found.p50_ms,
-            "p90_ms": found.p90_ms,
-            "p99_ms": found.p99_ms,
+            **found.latencies,
+            "turns": tuple(summary([turn.timings]).items_per_s for turn in self.turns),
             "gpu_busy": sum(busy) / len(busy) if busy else None,
             "cpu_s_per_item": used.api / items,
             "cpu_s_per_item_engine": used.engine / items,

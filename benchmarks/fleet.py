@@ -142,7 +142,7 @@ class Simulation:
         elif kind == _READY:
             if not replica.draining:
                 self._ready(replica, now)
-        elif not replica.requests and self._alive.pop(replica.number, None):
+        elif not replica.requests and self._alive.pop(replica.number, None) is not None:
             self._replica_seconds += now - replica.created
 
     def _arrive(self, place: int, now: float, tokens: int) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 import psutil
+
+from benchmarks import rows
 
 ENGINE_TITLES = ("VLLM::EngineCore", "VLLM::Worker")
 """vLLM titles the processes that hold the model so; all others are the API and media side."""
@@ -71,8 +74,13 @@ class Usage:
 
     cpu: Cpu = field(default_factory=Cpu)
     memory_gb: float = 0.0
-    gpu_busy: float | None = None
-    """Share of time in which a kernel ran, 0 to 1."""
+    gpu: list[tuple[float, float]] = field(default_factory=list)
+    """Moments of the monotonic clock, and the share of the time before in which a kernel ran."""
+
+    def gpu_busy(self, start: float, end: float) -> float | None:
+        """The mean of what was said between the two."""
+        shares = [share for moment, share in self.gpu if start <= moment <= end]
+        return sum(shares) / len(shares) if shares else None
 
 
 @contextmanager
@@ -96,22 +104,22 @@ def measured(pid: int, *, gpu: bool) -> Iterator[Usage]:
             done.set()
             sampler.join()
     usage.memory_gb = max(usage.memory_gb, memory(pid))
-    usage.gpu_busy = watch.busy
+    usage.gpu = watch.samples
 
 
 class _GpuWatch:
-    """`nvidia-smi` in the background; `busy` is the mean of what it said."""
+    """`nvidia-smi` in the background; `samples` is what it said."""
 
     def __init__(self, wanted: bool) -> None:
         self._program = shutil.which("nvidia-smi") if wanted else None
         self._process: subprocess.Popen[str] | None = None
-        self.busy: float | None = None
+        self.samples: list[tuple[float, float]] = []
 
     def __enter__(self) -> Self:
         if self._program:
-            command = [self._program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-            shown = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
-            command += ["-i", shown, "-lms", str(_GPU_MILLISECONDS)]
+            query = "--query-gpu=timestamp,utilization.gpu"
+            command = [self._program, query, "--format=csv,noheader,nounits", "-i", rows.first_gpu()]
+            command += ["-lms", str(_GPU_MILLISECONDS)]
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
@@ -124,5 +132,14 @@ class _GpuWatch:
             return
         self._process.terminate()
         said, _ = self._process.communicate(timeout=10)
-        values = [float(line) for line in said.split("\n") if line.strip().isdigit()]
-        self.busy = sum(values) / len(values) / 100 if values else None
+        self.samples = list(_sampled(said))
+
+
+def _sampled(said: str) -> Iterator[tuple[float, float]]:
+    """Of lines such as `2026/11/30 12:34:56.789, 87`, in local time; others, as `[N/A]`, are left out."""
+    ahead = time.time() - time.monotonic()
+    for line in said.splitlines():
+        with suppress(ValueError):
+            moment, share = line.split(",")
+            at = datetime.strptime(moment.strip(), "%Y/%m/%d %H:%M:%S.%f")
+            yield at.timestamp() - ahead, float(share) / 100

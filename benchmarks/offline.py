@@ -44,7 +44,6 @@ class Done:
     name: str
     items: int
     seconds: float
-    cpu_seconds: float
     memory_gb: float
     gpu_busy: float | None
     answers: list[Answer]
@@ -75,9 +74,8 @@ def clocked(task: Task, site: Site, answer: Callable[[Task], Answers]) -> Done:
         name=task.name,
         items=sum(ask.count for ask in task.asks),
         seconds=seconds,
-        cpu_seconds=usage.cpu.api + usage.cpu.engine,
         memory_gb=usage.memory_gb,
-        gpu_busy=usage.gpu_busy,
+        gpu_busy=usage.gpu_busy(start, start + seconds),
         answers=answers,
         tokens=tokens,
     )

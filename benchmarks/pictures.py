@@ -20,6 +20,10 @@ PAGE = (1240, 1754)
 _MARGIN = 192
 """Windows of one scene differ by up to this many pixels in each direction."""
 _SCENES = 4
+_WINDOWS = _SCENES * _MARGIN**2
+_STRIDE = 100_003
+"""Has no divisor in common with `_WINDOWS`, so that it comes to all of them, each far from the last."""
+_SEEDS = 32
 _LINES = 20
 _QUALITY = 90
 """With the scenes' grain about 0.15 bytes a pixel, as a camera's files have."""
@@ -68,8 +72,13 @@ def _window(size: tuple[int, int], *seed: int) -> Image.Image:
 
 
 def _placed(size: tuple[int, int], *seed: int) -> tuple[Image.Image, int, int]:
-    rng = np.random.default_rng([11, *size, *seed])
-    return _scenes(size)[int(rng.integers(_SCENES))], int(rng.integers(_MARGIN)), int(rng.integers(_MARGIN))
+    """Another one for each of `_WINDOWS` numbers in a row, of any number of documents up to `_SEEDS`."""
+    number = 0
+    for each in seed:
+        number = number * _SEEDS + each
+    place, scene = divmod(number * _STRIDE % _WINDOWS, _SCENES)
+    top, left = divmod(place, _MARGIN)
+    return _scenes(size)[scene], left, top
 
 
 def _cut(scene: Image.Image, left: int, top: int, size: tuple[int, int]) -> Image.Image:

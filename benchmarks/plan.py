@@ -39,9 +39,9 @@ class Options:
     out: Path
 
     @property
-    def judged_as(self) -> str:
-        """The kind of number that decides how far answers may be off."""
-        return "fp8" if self.quantization else self.profile.dtype
+    def dtype(self) -> str:
+        """Of the rows: the quantisation's name, or the type that all else is computed in."""
+        return self.quantization or self.profile.dtype
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
     """The mean of before and after."""
     goodput: float | None
     """Items per second while all replicas took requests, of the peak; None: they never all did."""
+    steady: float | None = None
+    """Share of the time in which they all did; None in rows from before it was told."""
+    whole: float | None = None
+    """Items per second of all the time, restarts included, of the peak."""
     requests_per_s: float
     statuses: dict[str, int]
     reject_p50_ms: float | None
@@ -94,6 +98,8 @@ def soaked(
         replicas=replicas,
         peak_items_per_s=peak,
         goodput=float(np.mean(steady)) / peak if steady else None,
+        steady=len(seen.steady) / seconds,
+        whole=seen.good.total() / seconds / peak,
         requests_per_s=sum(seen.statuses.values()) / seconds,
         statuses=_named(seen.statuses),
         reject_p50_ms=_percentile(seen.reject_seconds, 50, 1000),
@@ -112,22 +118,15 @@ def soaked(
 
 
 def append(row: Soaked) -> Path:
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{row.date[:10]}.jsonl"
-    with path.open("ab") as file:
-        file.write(msgspec.json.encode(row) + b"\n")
+    rows.append(path, [row])
     return path
 
 
 def latest(paths: Iterable[Path]) -> list[Soaked]:
     """The last run of each machine."""
-    found = [
-        msgspec.json.decode(line, type=Soaked)
-        for path in paths
-        for line in path.read_bytes().splitlines()
-        if line.strip()
-    ]
-    return list({row.hardware: row for row in sorted(found, key=lambda row: row.date)}.values())
+    found = sorted(rows.read(paths, Soaked), key=lambda row: row.date)
+    return list({row.hardware: row for row in found}.values())
 
 
 def promises(row: Soaked) -> list[tuple[str, str, str, bool]]:
@@ -156,11 +155,18 @@ def table(row: Soaked) -> Table:
         shown.add_row(name, wanted, found, "yes" if kept else "NO")
     shown.caption = (
         f"{row.hardware}; {row.replicas} replicas, {row.seconds:g} s, {row.requests_per_s:.0f} requests/s, "
-        f"peak {row.peak_items_per_s:.0f} items/s, {_counts(row.statuses)}, {row.retried} retried; "
+        f"peak {row.peak_items_per_s:.0f} items/s{_whole(row)}, {_counts(row.statuses)}, "
+        f"{row.retried} retried; "
         f"the generator {row.generator}; other programs took {row.others_cpu:.0%} of the machine; "
         f"{row.commit}, {row.date[:10]}"
     )
     return shown
+
+
+def _whole(row: Soaked) -> str:
+    if row.steady is None or row.whole is None:
+        return ""
+    return f", all replicas up {row.steady:.0%} of the time and {row.whole:.0%} of the peak in all of it"
 
 
 def _percentile(values: list[float], share: float, scale: float = 1) -> float | None:

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from benchmarks.stats import Summary
+from qvl import engine
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -31,6 +32,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """The checkpoint's folder name."""
     dtype: str
+    """The quantisation's name where there is one."""
     workload: str
     mode: str
     """closed, open, offline, or judge (`vllm bench serve`)."""
@@ -44,6 +46,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
+    """Of a hundred requests or more."""
     gpu_busy: float | None = None
     """Share of time, 0 to 1."""
     cpu_s_per_item: float | None = None
@@ -56,6 +59,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     allowed_error: float | None = None
     void: str | None = None
     """Why the row does not count."""
+    turns: tuple[float, ...] = ()
+    """Items per second of each turn; where those of two contestants overlap, their ratio says little."""
     requests: int = 0
     seconds: float = 0.0
     """Measured time, all turns together."""
@@ -77,9 +82,7 @@ def closed(found: Summary, **fields: Any) -> Row:
     return here(
         mode="closed",
         items_per_s=found.items_per_s,
-        p50_ms=found.p50_ms,
-        p90_ms=found.p90_ms,
-        p99_ms=found.p99_ms,
+        **found.latencies,
         requests=found.requests,
         seconds=found.seconds,
         void=f"{found.failed} requests failed" if found.failed else None,
@@ -87,16 +90,19 @@ def closed(found: Summary, **fields: Any) -> Row:
     )
 
 
-def append(path: Path, rows: Iterable[Row]) -> None:
+def append(path: Path, rows: Iterable[msgspec.Struct]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         for row in rows:
             file.write(msgspec.json.encode(row) + b"\n")
 
 
-def read(paths: Iterable[Path]) -> list[Row]:
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+def read(paths: Iterable[Path], kind: type[Kind]) -> list[Kind]:
     return [
-        msgspec.json.decode(line, type=Row)
+        msgspec.json.decode(line, type=kind)
         for path in paths
         for line in path.read_bytes().splitlines()
         if line.strip()
@@ -133,7 +139,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str:
-    """Of this tree; `QVL_COMMIT` where it has travelled without its history."""
+    """Of this tree; `QVL_COMMIT` where it has travelled without its history, or another one is installed."""
     if named := os.environ.get("QVL_COMMIT"):
         return named
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
@@ -141,14 +147,21 @@ def commit() -> str:
         found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except OSError:  # a bare host has no git
         return "unknown"
-    return found.stdout.strip() or "unknown"
+    name = found.stdout.strip() or "unknown"
+    own = Path(engine.__file__).resolve().is_relative_to(ROOT.resolve())
+    return name if own else f"unknown, installed beside {name}"
+
+
+def first_gpu() -> str:
+    """The one that is told of, where there are several."""
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0]
 
 
 @cache
 def hardware(gpu: bool) -> str:
     cores = f"{os.cpu_count()} cores"
     if gpu:
-        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", "0"]
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", first_gpu()]
         try:
             found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
             return f"{found.stdout.strip()}, {cores}"

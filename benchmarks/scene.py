@@ -54,7 +54,7 @@ class Scene:
         **numbers: Any,
     ) -> Row:
         """Void when a request failed or an answer is wrong; `known` are the truths of `answers`."""
-        limit = truth.allowed(self.options.judged_as, self._width)
+        limit = truth.allowed(self.options.dtype, self._width)
         error = truth.worst(answers, known)
         tokens = tokens_per_item(known)
         reasons = [*([failed] if failed else []), *truth.wrong(answers, known, limit)]
@@ -65,7 +65,7 @@ class Scene:
             date=self.date,
             profile=self.options.profile.name,
             model=self.site.checkpoint.name,
-            dtype=self.options.judged_as,
+            dtype=self.options.dtype,
             workload=workload,
             mode=mode,
             concurrency=concurrency,
@@ -94,7 +94,8 @@ class Scene:
         where = f"{row.mode} {row.concurrency}" if row.concurrency else row.mode
         line = f"{row.workload:28}{where:12}{row.contestant:18}{row.items_per_s:9.1f} items/s"
         if row.p50_ms is not None:
-            line += f"  p50 {row.p50_ms:8.1f} ms  p99 {row.p99_ms:8.1f} ms"
+            late = "" if row.p99_ms is None else f"{row.p99_ms:.1f}"
+            line += f"  p50 {row.p50_ms:8.1f} ms  p99 {late:>8} ms"
         if row.cpu_s_per_item is not None and row.cpu_s_per_item_engine is not None:
             api, engine = 1000 * row.cpu_s_per_item, 1000 * row.cpu_s_per_item_engine
             line += f"  CPU/item {api:7.2f} + {engine:8.2f} ms"

@@ -27,7 +27,6 @@ from rich.table import Table
 from benchmarks import rows
 from benchmarks.processes import Server, serving
 from benchmarks.rows import Row
-from benchmarks.stats import percentile
 from qvl.engine.client import Client
 from qvl.engine.client.items import png_url
 from qvl.engine.demo.tasks import FIND
@@ -151,6 +150,7 @@ def _row(
     spent = milliseconds or []
     seconds = seconds or sum(spent) / 1000
     count = items or len(spent)
+    p50, p90, p99 = np.quantile(spent, (0.5, 0.9, 0.99)).tolist() if spent else (None, None, None)
     return rows.here(
         date=rows.now(),
         profile="search",
@@ -161,9 +161,9 @@ def _row(
         concurrency=1,
         contestant=f"qvl-{stored}",
         items_per_s=count / seconds,
-        p50_ms=percentile(spent, 0.5) if spent else None,
-        p90_ms=percentile(spent, 0.9) if spent else None,
-        p99_ms=percentile(spent, 0.99) if spent else None,
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
         requests=count,
         seconds=seconds,
         recall_at_20=share,

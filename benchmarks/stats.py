@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -18,6 +20,10 @@ class Timing:
     """HTTP status; 0: no answer."""
 
 
+TAIL_REQUESTS = 100
+"""Of fewer, the 99th percentile is the slowest one's whim."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     items_per_s: float
@@ -28,16 +34,16 @@ class Summary:
     p90_ms: float
     p99_ms: float
 
+    @property
+    def latencies(self) -> dict[str, float | None]:
+        """As a row has them."""
+        late = self.p99_ms if self.requests >= TAIL_REQUESTS else None
+        return {"p50_ms": self.p50_ms, "p90_ms": self.p90_ms, "p99_ms": late}
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Linear between the two nearest of `values`, which need not be sorted; `share` is 0 to 1."""
-    if not values:
-        raise ValueError("no values")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+def span(turn: Sequence[Timing]) -> tuple[float, float]:
+    """From the first one asked to the last one answered."""
+    return min(timing.asked for timing in turn), max(timing.answered for timing in turn)
 
 
 def slowing(timings: Sequence[Timing], slack_ms: float) -> bool:
@@ -54,18 +60,15 @@ def summary(turns: Sequence[Sequence[Timing]]) -> Summary:
     total = sum(map(len, turns))
     if not good:
         return Summary(0.0, total, total, 0.0, 0.0, 0.0, 0.0)
-    seconds = sum(
-        max(timing.answered for timing in turn) - min(timing.asked for timing in turn)
-        for turn in turns
-        if turn
-    )
+    seconds = sum(end - start for start, end in map(span, filter(None, turns)))
     latencies = [1000 * (timing.answered - timing.asked) for timing in good]
+    p50, p90, p99 = np.quantile(latencies, (0.5, 0.9, 0.99)).tolist()
     return Summary(
         items_per_s=sum(timing.items for timing in good) / seconds,
         requests=total,
         failed=total - len(good),
         seconds=seconds,
-        p50_ms=percentile(latencies, 0.5),
-        p90_ms=percentile(latencies, 0.9),
-        p99_ms=percentile(latencies, 0.99),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
     )

@@ -36,9 +36,20 @@ def ratios(group: Group) -> Table:
     runs = dict.fromkeys(f"{line.own.commit} {line.own.date[:16]}" for line in group.lines)
     table.caption = (
         "× is qvl's items per second over the contestant's; API ms is CPU without the engine's; "
-        f"of {', '.join(runs)}"
+        f"{_memory(group)}of {', '.join(runs)}"
     )
     return table
+
+
+def _memory(group: Group) -> str:
+    """Of qvl's processes beside the others'."""
+    found = []
+    for name in group.names:
+        sides = [(line.own, line.others[name]) for line in group.lines if name in line.others]
+        ratios = [a.peak_mem_gb / b.peak_mem_gb for a, b in sides if a.peak_mem_gb and b.peak_mem_gb]
+        if ratios:
+            found.append(f"{min(ratios):.2f} to {max(ratios):.2f} of {name}'s")
+    return f"host memory {', '.join(found)}; " if found else ""
 
 
 def standing(title: str, aims: Iterable[Aim]) -> Table:

@@ -10,12 +10,14 @@ import numpy as np
 
 from benchmarks.contestants.base import Answer
 
-ERROR_LENGTH = {"float32": 3e-4, "bfloat16": 0.06, "float16": 0.03, "fp8": 0.2}
+ERROR_LENGTH = {"float32": 3e-4, "bfloat16": 0.06, "float16": 0.03}
 """Length of the difference of two unit vectors; 0.06 is a cosine of 0.998.
 
 float32 leaves room for another resizer: torchvision's bicubic against Pillow's moves single numbers by 1.4e-5
 (128 dimensions), while a wrong prompt, grid or pooling moves them by 1e-3 and more."""
-SCORE_ERROR = {"float32": 1e-4, "bfloat16": 0.03, "float16": 0.02, "fp8": 0.1}
+SCORE_ERROR = {"float32": 1e-4, "bfloat16": 0.03, "float16": 0.02}
+QUANTISED_LENGTH, QUANTISED_SCORE = 0.2, 0.1
+"""Likewise, of weights in fewer bits, by whatever scheme."""
 _APART = 0.75
 """An answer's distance from its own reference, of that from another request's. Random weights answer alike to
 long texts, so that what FP8 is allowed holds for a stranger's answer too; FP8's right ones came to 0.66."""
@@ -33,10 +35,10 @@ class Truth:
 
 
 def allowed(dtype: str, dimensions: int | None) -> float:
-    """Largest difference of one number of a vector, or with None of a score."""
+    """Largest difference of one number of a vector, or with None of a score; `dtype` as in a row."""
     if dimensions is None:
-        return SCORE_ERROR[dtype]
-    return ERROR_LENGTH[dtype] * min(1.0, _SPREAD / math.sqrt(dimensions))
+        return SCORE_ERROR.get(dtype, QUANTISED_SCORE)
+    return ERROR_LENGTH.get(dtype, QUANTISED_LENGTH) * min(1.0, _SPREAD / math.sqrt(dimensions))
 
 
 def worst(answers: Sequence[Answer], known: Sequence[Truth]) -> float | None:

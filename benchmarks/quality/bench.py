@@ -41,7 +41,8 @@ def bench(task: Task, models: Mapping[Role, HuggingFace], rankings: int) -> Benc
     if embedder := models.get("embedder"):
         asked, shown = (answers.reference_vectors(embedder, side) for side in (queries, documents))
         closeness = asked @ shown.T
-    ranked, chosen = _NONE, []
+    ranked: Scores = _NONE
+    chosen: Rankings = []
     if reranker := models.get("reranker"):
         ranked, chosen = candidates(queries[:rankings], documents, closeness, grades)
         logits = answers.reference_logits(reranker, chosen)

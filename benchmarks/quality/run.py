@@ -80,7 +80,7 @@ class Grid:
             yield from self._stored(found)
 
     def _served(self, variant: Served, roles: Sequence[Role], folder: Path) -> dict[str, Answers]:
-        chosen = {role: str(self.options.models[role]) for role in roles}
+        chosen: dict[str, str] = {role: str(self.options.models[role]) for role in roles}
         if variant.scheme:
             for role in roles:
                 out = folder / f"{variant.scheme}-{variant.vision}-{role}"
@@ -147,5 +147,4 @@ class Grid:
 
 
 def _sigmoid(logits: Scores) -> Scores:
-    scores: Scores = 1 / (1 + np.exp(-logits))
-    return scores
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)

@@ -105,7 +105,24 @@ def test_cpu_is_counted_by_side(server: Server) -> None:
         load.closed(server.url, [Shot("/", b"x", 1)] * 200, 4, 30)
     assert usage.cpu.api > 0
     assert usage.memory_gb > 0
-    assert usage.gpu_busy is None
+    assert usage.gpu_busy(0, time.monotonic()) is None
+
+
+def test_a_gpu_is_busy_between_two_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    """Warm-up, and the clients' own way down, are not the server's."""
+    say = "echo \"$(date '+%Y/%m/%d %H:%M:%S.%3N'), $share\""
+    loop = f"for share in 10 90 50 '[N/A]'; do {say}; sleep 0.1; done"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{loop}\nexec sleep 60\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with meter.measured(server.pid, gpu=True) as usage:
+        time.sleep(1)
+    [first, second, third] = [moment for moment, _ in usage.gpu]
+    assert usage.gpu_busy(second, third) == pytest.approx(0.7)
+    assert usage.gpu_busy(first, time.monotonic()) == pytest.approx(0.5)
+    assert usage.gpu_busy(third + 10, third + 20) is None
 
 
 def test_every_shot_is_sent_once_and_the_first_answers_are_kept(server: Server) -> None:

@@ -50,6 +50,9 @@ def test_the_table_is_markdown() -> None:
     Console(file=out, width=150).print(promises.table(row()))
     (goodput,) = [line for line in out.getvalue().splitlines() if "goodput" in line]
     cells = [cell.strip() for cell in goodput.strip().strip("|").split("|")]
+    assert "all replicas up 100% of the time and 100% of the peak in all of it" in " ".join(
+        out.getvalue().split()
+    )
     assert cells == ["goodput at twice the capacity, of the peak", "≥ 95 %", "100%", "yes"]
     assert all(kept for *_, kept in promises.promises(row()))
 

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -52,7 +53,7 @@ def test_a_row_has_the_keys_and_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "results" / "cpu.jsonl"
     rows.append(path, [row("qvl")])
     rows.append(path, [row("vllm-default", max_error=float("1e-7"))])
-    assert rows.read([path]) == [row("qvl"), row("vllm-default", max_error=1e-7)]
+    assert rows.read([path], Row) == [row("qvl"), row("vllm-default", max_error=1e-7)]
 
 
 LATER = "2026-02-01T00:00:00+00:00"
@@ -117,6 +118,19 @@ def test_an_aim_holds_against_every_stock_contestant() -> None:
     assert standing([*met, row("reference", items_per_s=500.0)])[text] is True
 
 
+@pytest.mark.parametrize(
+    ("least", "own", "met"), [(1.3, 140, True), (1.3, 100, False), (1.3, 120, None), (1.0, 101, None)]
+)
+def test_an_aim_is_open_where_turns_overlap(least: float, own: float, met: bool | None) -> None:
+    """Stock's turns at 90 and 110 times 1.3: from 117 to 143."""
+    found = [
+        row("qvl", items_per_s=own, turns=(own - 1, own + 1) if own != 140 else (144.0, 146.0)),
+        row("vllm-tuned", turns=(90.0, 110.0)),
+    ]
+    text = "items per s: ≥ 1.3 × stock on short text" if least > 1 else "items per s: never below stock"
+    assert standing(found)[text] is met
+
+
 def test_flat_is_from_one_to_64() -> None:
     costs = {1: 0.001, 64: 0.003}
     found = [
@@ -141,18 +155,20 @@ def test_gpu_rows_have_aims_of_their_own() -> None:
 
 def test_a_gpu_s_aim_may_be_of_tokens_and_higher_in_fp8() -> None:
     numbers = {"profile": "gpu", "model": "2b-embed", "workload": "passages", "tokens_per_s": 200_000.0}
-    for dtype, met in (("bfloat16", True), ("fp8", False)):
+    for dtype, met in (("bfloat16", True), ("fp8_per_channel", False)):
         [aim, *_] = gpu_aims(groups([row("qvl", dtype=dtype, **numbers)]))
         assert aim.met is met
 
 
 def test_tables_show_ratios_and_voids() -> None:
     out = io.StringIO()
-    found = [*pair_of(own=300, other=100), row("vllm-default", void="wrong answers")]
+    found = [*pair_of(own=300, other=100), row("vllm-default", void="wrong answers", peak_mem_gb=4.0)]
+    found[0] = msgspec.structs.replace(found[0], peak_mem_gb=5.0)
     tables.show(found, Console(file=out, width=200))
     assert "3.00" in out.getvalue()
     assert "void" in out.getvalue()
     assert "Aims on CPU" in out.getvalue()
+    assert "host memory 1.25 to 1.25 of vllm-default's; " in " ".join(out.getvalue().split())
 
 
 @pytest.mark.parametrize(

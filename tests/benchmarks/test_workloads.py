@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
+from benchmarks import pictures
 from benchmarks.__main__ import bench
 from benchmarks.asks import Ask, Embed, Item, Rerank, narrowed, spread
 from benchmarks.plan import PROBES, Options, checked, slots
@@ -61,6 +62,13 @@ def test_only_repeated_media_repeat(every: dict[str, Workload]) -> None:
         elif seen:
             each = len(list(_files(workload.make(0))))
             assert len(seen) == 2 * REPEATED * each, name
+
+
+def test_no_window_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_scenes", lambda size: range(4))
+    assert len({pictures._placed((64, 64), number) for number in range(147_456)}) == 147_456
+    of_reranks = {pictures._placed((64, 64), number, place) for number in range(4_000) for place in range(20)}
+    assert len(of_reranks) == 80_000
 
 
 def _files(ask: Ask) -> list[object]:
