@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from multiprocessing import active_children
 from threading import Event
 
 from qvl.engine import compat
+from qvl.engine.errors import CheckpointError
 from qvl.engine.llm import LLM
 from qvl.engine.sockets import named_sockets
 
+_log = logging.getLogger("qvl.engine")
 _LOOK_SECONDS = 0.1
 """Between two looks for the process of an engine that is being loaded."""
 
@@ -34,7 +37,7 @@ async def _append(starts: Sequence[Callable[[], LLM]], models: list[LLM]) -> Non
     def keep(start: Callable[[], LLM]) -> LLM:
         """In a thread, which cannot be cancelled."""
         with named_sockets():  # `load` may be left before
-            model = start()
+            model = _started(start)
         models.append(model)
         if given_up.is_set():  # perhaps too late for who stops those in `models`
             asyncio.run(model.stop())
@@ -58,3 +61,17 @@ async def _append(starts: Sequence[Callable[[], LLM]], models: list[LLM]) -> Non
     models[:] = [each for each in done if isinstance(each, LLM)]
     if errors := [each for each in done if isinstance(each, BaseException)]:
         raise errors[0]
+
+
+def _started(start: Callable[[], LLM]) -> LLM:
+    """Twice on an older vLLM (0.26), whose engine picks a free port and takes it a second later: by then some
+    connection of this machine may have it, and only the engine's own log tells."""
+    from vllm.utils import network_utils
+
+    try:
+        return start()
+    except CheckpointError as error:
+        if hasattr(network_utils, "get_file_store_init_method"):
+            raise
+        _log.warning("%s; it is tried once more", error)
+    return start()

@@ -12,6 +12,7 @@ from qvl.engine import compat
 from qvl.engine.errors import CheckpointError
 from qvl.engine.llm import LLM
 from qvl.engine.load import load
+from tests.parity.conftest import vllm_warnings
 
 
 class Model(LLM):
@@ -50,6 +51,29 @@ def test_one_that_does_not_load_is_told_and_the_others_are_known() -> None:
         asyncio.run(load([good.loaded, broken], models))
     assert models == [good]
     assert not good.opened
+
+
+@pytest.mark.parametrize("port", [True, False])
+def test_where_vllm_takes_a_port_late_it_is_tried_twice(monkeypatch: pytest.MonkeyPatch, port: bool) -> None:
+    with vllm_warnings():
+        from vllm.utils import network_utils
+    starts: list[LLM] = []
+
+    def taken_at_first() -> LLM:
+        starts.append(Model())
+        if len(starts) == 1:
+            raise CheckpointError("the engine did not start")
+        return starts[-1]
+
+    name = "get_file_store_init_method"
+    if port:
+        monkeypatch.delattr(network_utils, name, raising=False)
+        asyncio.run(load([taken_at_first], []))
+    else:
+        monkeypatch.setattr(network_utils, name, None, raising=False)
+        with pytest.raises(CheckpointError):
+            asyncio.run(load([taken_at_first], []))
+    assert len(starts) == 1 + port
 
 
 def test_one_that_comes_too_late_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
