@@ -157,7 +157,8 @@ def _finish(
 ) -> Outcome:
     try:
         if isinstance(ids, Tokens):
-            return Ready(side.tokenizer.check_ids(ids.ids, item.where), ())
+            checked = side.tokenizer.check_ids(ids.ids, item.where, truncate=truncate, max_tokens=max_tokens)
+            return Ready(checked, ())
         found = side.tokenizer.prompt(
             ids, item.visuals, where=item.where, truncate=truncate, max_tokens=max_tokens
         )
@@ -188,8 +189,12 @@ async def _beside(texts: Sequence[str], tokenise: Callable[[], T]) -> T:
 
 
 def _clipped(documents: Sequence[Content], side: TextSide, tokens: int) -> tuple[Content, ...]:
-    clip = side.tokenizer.clip
-    return tuple(replace(each, texts=tuple(clip(text, tokens) for text in each.texts)) for each in documents)
+    """Their texts, which a prompt has end to end, as one."""
+
+    def clipped(texts: tuple[str, ...]) -> tuple[str, ...]:
+        return (side.tokenizer.clip("".join(texts), tokens),) if texts else ()
+
+    return tuple(replace(each, texts=clipped(each.texts)) for each in documents)
 
 
 def settled(outcomes: list[T | QvlError], on_error: OnError) -> list[T | QvlError]:

@@ -6,6 +6,7 @@ reference, which tokenises thousands of spelled-out pads instead.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,9 @@ from qvl.engine import bpe
 from qvl.engine.errors import BadRequest, Unprocessable
 from qvl.engine.protocol import Loaded
 
-_END = "<|im_end|>"
+_START, _END = "<|im_start|>", "<|im_end|>"
+_USER = 3
+"""Ids of `<|im_start|>user\n`, the second of its kind in a prompt, behind which the item stands."""
 _SYSTEM_CHARACTERS = 4096
 """A longer system message is tokenised anew each time."""
 _TAIL_CHARACTERS = 64
@@ -63,6 +66,7 @@ class PromptTokenizer:
         self._appended = _appended(tokenizer)
         self._splits = _splits(tokenizer)
         self._proven = bpe.proven(tokenizer)
+        self._start = tokenizer.token_to_id(_START)
         self._kept = lru_cache(_KEPT)(self._encoded)
         self.max_length = max_length
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -100,9 +104,16 @@ class PromptTokenizer:
         return ids
 
     def clip(self, text: str, tokens: int) -> str:
-        """The longest prefix of `text` that is at most `tokens` tokens."""
+        """The longest prefix of `text` that is at most `tokens` tokens, and ends with a whole character."""
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
-        return text if len(offsets) <= tokens else text[: offsets[tokens - 1][1]]
+        if len(offsets) <= tokens:
+            return text
+        while tokens and offsets[tokens][0] < offsets[tokens - 1][1]:  # one character, several tokens
+            tokens -= 1
+        end = offsets[tokens - 1][1] if tokens else 0
+        while end < offsets[tokens][0] and unicodedata.combining(text[end]):  # read with the letter before
+            end += 1
+        return text[:end]
 
     def prompt(
         self,
@@ -119,18 +130,25 @@ class PromptTokenizer:
         if len(wide) > limit:
             if not truncate:
                 raise _too_long(len(wide), limit, where)
+            if limit < self.max_length:
+                self._check_reaches(wide, limit, where)
             wide = self._cut(wide, limit)
         spans = self._locate(wide, visuals)
         if spans is None or len(wide) > limit:
             raise _too_long(len(wide), limit, where, media=bool(visuals))
         return Prompt(wide, spans)
 
-    def check_ids(self, ids: Sequence[int], where: str) -> Prompt:
-        """Ids that a caller made: fed as they are. Raises BadRequest or Unprocessable."""
+    def check_ids(
+        self, ids: Sequence[int], where: str, *, truncate: bool = True, max_tokens: int | None = None
+    ) -> Prompt:
+        """A caller's ids: fed as they are, or `max_tokens` of them. Raises BadRequest or Unprocessable."""
+        limit = min(self.max_length, max_tokens or self.max_length)
+        if max_tokens and truncate:
+            ids = ids[:limit]
         if not ids:
             raise BadRequest("an empty list of token ids has no last token", param=where)
-        if len(ids) > self.max_length:
-            raise _too_long(len(ids), self.max_length, where)
+        if len(ids) > limit:
+            raise _too_long(len(ids), limit, where)
         if max(ids) >= self.vocab_size or min(ids) < 0:
             raise BadRequest(f"token ids must be from 0 to {self.vocab_size - 1}", param=where)
         return Prompt(list(ids))
@@ -154,6 +172,18 @@ class PromptTokenizer:
                 wide += [pad] * (visual.tokens // visual.grid[0])
                 start = at + 1
         return wide + ids[start:]
+
+    def _check_reaches(self, ids: list[int], limit: int, where: str) -> None:
+        """That the caller's limit leaves some of the item: else all items would be answered alike."""
+        starts = [at for at, each in enumerate(ids) if each == self._start]
+        first = starts[1] + _USER if len(starts) > 1 else 0
+        if limit - len(self._appended) <= first:
+            raise BadRequest(
+                f"of {limit} tokens none is left for the item itself: the template and the instruction "
+                f"before it take {first}, and are counted; allow more",
+                param=where,
+                code="limit_too_small",
+            )
 
     def _cut(self, ids: list[int], limit: int) -> list[int]:
         if not self._reranker:

@@ -56,6 +56,18 @@ def test_long_texts_are_read_and_cut_where_they_hold_up_nobody(
     assert set(on_the_loop) == {loop}
 
 
+def test_a_document_is_cut_as_a_whole(tmp_path: Path) -> None:
+    """In its prompt its texts stand end to end."""
+    side = made(tmp_path)
+    parts = tuple(f"{word} " * 4 for word in ("one", "two", "three"))
+    documents = (Content(texts=parts), Content(texts=("".join(parts),)), Content())
+    request = RerankRequest(query=Content(texts=("q",)), documents=documents, max_tokens_per_document=10)
+    outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).rerank(request, side))
+    several, one, none = (each.prompt.ids for each in outcomes if isinstance(each, Ready))
+    assert several == one
+    assert len(one) <= len(none) + 10
+
+
 def test_ids_of_many_long_texts_are_not_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     most: list[int] = []
     encode = PromptTokenizer.encode

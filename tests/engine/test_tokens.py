@@ -183,10 +183,44 @@ def test_bad_ids_are_refused(folder: Path, ids: list[int]) -> None:
         build(folder).check_ids(ids, "input")
 
 
-def test_clip_is_a_prefix_of_so_many_tokens(folder: Path) -> None:
-    side = build(folder)
-    text = "naïve café 東京 🎉 " * 5
-    clipped = side.clip(text, 7)
+def test_a_callers_ids_are_cut_where_it_says(folder: Path) -> None:
+    side, ids = build(folder), list(range(10, 30))
+    assert side.check_ids(ids, "input").ids == ids
+    assert side.check_ids(ids, "input", max_tokens=4).ids == ids[:4]
+    assert len(side.check_ids(ids * 9, "input", max_tokens=100).ids) == LIMIT
+    with pytest.raises(Unprocessable, match="20 tokens, and at most 4"):
+        side.check_ids(ids, "input", truncate=False, max_tokens=4)
+
+
+def test_a_limit_that_leaves_nothing_of_the_item_is_refused(folder: Path) -> None:
+    """Or all items would have one vector."""
+    side = build(folder, append_end=True)
+    text = "<|im_start|>system\nRead.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    before = side.encode([text.partition("{}")[0]])[0][:-1]  # less what this tokenizer appends
+    ids = side.encode([text.format("a b c")])[0]
+    with pytest.raises(BadRequest, match=f"of {len(before) + 1} tokens none is left .* take {len(before)}"):
+        side.prompt(ids, (), where="input", max_tokens=len(before) + 1)
+    first = side.prompt(ids, (), where="input", max_tokens=len(before) + 2)
+    assert first.ids == [*ids[: len(before) + 1], ids[-1]]
+
+
+@given(text=PIECES, tokens=st.integers(1, 12))
+@settings(max_examples=300, deadline=None)
+def test_clip_is_a_prefix_of_so_many_tokens(
+    both: dict[bool, PromptTokenizer], text: str, tokens: int
+) -> None:
+    side = both[False]
+    clipped = side.clip(text, tokens)
     assert text.startswith(clipped)
-    assert len(side._tokenizer.encode(clipped, add_special_tokens=False).ids) <= 7
-    assert side.clip("short", 100) == "short"
+    assert len(side._tokenizer.encode(clipped, add_special_tokens=False).ids) <= tokens
+    if len(side._tokenizer.encode(text, add_special_tokens=False).ids) <= tokens:
+        assert clipped == text
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "clipped"),
+    [("e\u0301" * 20, 3, "e\u0301" * 3), ("\U00012000", 1, ""), ("a\U00012000", 2, "a")],
+    ids=["an accent of its own", "one character", "a letter before"],
+)
+def test_clip_ends_with_a_whole_character(folder: Path, text: str, tokens: int, clipped: str) -> None:
+    assert build(folder).clip(text, tokens) == clipped
