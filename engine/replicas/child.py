@@ -111,8 +111,11 @@ class Child:
         return self._orders.config.engine.stall_seconds or float("inf")
 
     def heard(self) -> float:
-        """When a ready one last said that it lives, by the monotonic clock; what waits is heard first."""
-        if not self.ready:
+        """When it last said that it lives, by the monotonic clock; what waits is heard first.
+
+        One that loads says nothing yet. One that drains, or whose engine has died, still does, or hangs.
+        """
+        if self._ready_since is None or not self.alive:
             return time.monotonic()
         self._hear()
         return self._heard
