@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -103,6 +105,38 @@ def test_a_process_that_cannot_be_had_has_ended(monkeypatch: pytest.MonkeyPatch,
     assert asyncio.run(started()) == (False, False, "cannot start a process: No such file or directory")
 
 
+def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No handle, or no thread, is left: the other replicas go on."""
+    child = hanging(monkeypatch, tmp_path)
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("os.pidfd_open", none_left)
+
+    async def started() -> tuple[bool, bool, str | None]:
+        child.start()
+        return child.alive, await child.settled(), child.error
+
+    assert asyncio.run(started()) == (False, False, "cannot start a process: Too many open files")
+    assert child.status == -signal.SIGKILL
+
+
+def test_one_that_ends_in_disorder_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child = hanging(monkeypatch, tmp_path)
+    monkeypatch.setattr("qvl.engine.replicas.child.mark_process_dead", lambda *_: 1 / 0)
+
+    async def ended() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        monkeypatch.setattr("threading.Thread.start", lambda _: 1 / 0)  # there is none for what waits
+        child.start()
+        child.stop()
+        await asyncio.wait_for(child.gone(), 20)
+
+    asyncio.run(ended())
+    assert child.status == -signal.SIGTERM
+
+
 def hanging(monkeypatch: pytest.MonkeyPatch, folder: Path, *notes: str) -> Child:
     """One whose process tells `notes`, and no more."""
     script = folder / "hanging"
@@ -142,6 +176,6 @@ def test_one_that_hangs_on_its_way_out_is_killed(monkeypatch: pytest.MonkeyPatch
 
     try:
         assert asyncio.run(watched())
-        assert child.status == -9
+        assert child.status == -signal.SIGKILL
     finally:
         child.kill()
