@@ -173,7 +173,7 @@ class Child:
             loop.remove_reader(self._channel.fileno())
             self._channel.close()
             self._reap()
-            mark_process_dead(self.pid, str(self._orders.metrics))  # type: ignore[no-untyped-call]  # prometheus_client declares none
+            mark_process_dead(self.number, str(self._orders.metrics))  # type: ignore[no-untyped-call]  # prometheus_client declares none
         finally:
             self._over()
 
