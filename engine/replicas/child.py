@@ -169,10 +169,10 @@ class Child:
         loop.remove_reader(ends)
         os.close(ends)
         try:
+            self._reap()
             self._hear()
             loop.remove_reader(self._channel.fileno())
             self._channel.close()
-            self._reap()
             mark_process_dead(self.number, str(self._orders.metrics))  # type: ignore[no-untyped-call]  # prometheus_client declares none
         finally:
             self._over()
