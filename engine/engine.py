@@ -7,10 +7,10 @@ async with await Engine.start(EngineConfig(embedder="Qwen/Qwen3-VL-Embedding-2B"
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from qvl.engine.protocol import (
     RerankResult,
 )
 
+T = TypeVar("T")
 _AT_ONCE = 8
 """Pairs that are tokenised before other requests get a turn."""
 
@@ -118,6 +119,9 @@ class Engine:
             finally:
                 for task in tasks:
                     task.cancel()
+
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
 
     async def _ranked(self, model: LLM, request: RerankRequest) -> RerankResult:
         batch = await self._preparer.rerank(request, model.text)

@@ -1,7 +1,9 @@
 """Every metric, declared once. `Metrics` owns its registry, so two engines in one process do not mix.
 
 Replicas behind one port write theirs to files of a folder they share (prometheus_client's multiprocess mode,
-which the environment variable FOLDER turns on before the library is imported), and each answers for all.
+which the environment variable FOLDER turns on before the library is imported), and each answers for all. A
+file has its replica's number, not its process's: one that is started again goes on in those of the one before
+it, so that counters never fall and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     generate_latest,
+    values,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -39,14 +42,15 @@ _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS)
 class Metrics:
     """Recorded by the stages themselves; read at `/metrics`."""
 
-    def __init__(self, shared: Path | None = None) -> None:
-        """`shared` is the folder of all replicas; None: there is one."""
+    def __init__(self, shared: Path | None = None, number: int = 0) -> None:
+        """`shared` is the folder of all replicas, of which this is `number`; None: there is one."""
         self.tracer: Tracer | None = None
         own = CollectorRegistry(auto_describe=True)
         self.registry = own if shared is None else CollectorRegistry()
         if shared is None:
             ProcessCollector(registry=own)
         else:
+            values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
             MultiProcessCollector(self.registry, str(shared))  # type: ignore[no-untyped-call]  # prometheus_client declares none
         self._ready = Gauge(
             "qvl_ready_replicas", "Replicas that take requests.", registry=own, multiprocess_mode="livesum"

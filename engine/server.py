@@ -176,7 +176,7 @@ class _Server:
             loading.cancel()
             await asyncio.wait((loading,), timeout=_LOADING_SECONDS)
             # A model half loaded sits in a thread that cannot be interrupted and would hold up the exit.
-            _leave(STOPPED)
+            leave(STOPPED)
         return loading.result()
 
     async def _drain(self, death: asyncio.Task[str]) -> None:
@@ -193,7 +193,7 @@ class _Server:
             await asyncio.wait_for(engine.stop(), max(_FLUSH_SECONDS, left))
         except TimeoutError:
             _log.error("the engine did not stop in time; its processes are killed")
-            _leave(STOPPED if self._stop.is_set() else DIED)
+            leave(STOPPED if self._stop.is_set() else DIED)
 
 
 async def _first(event: Awaitable[object], other: asyncio.Future[Any]) -> bool:
@@ -206,7 +206,7 @@ async def _first(event: Awaitable[object], other: asyncio.Future[Any]) -> bool:
         waiting.cancel()
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End this process and those it started, now."""
     for child in multiprocessing.active_children():
         child.kill()

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import secrets
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import serve
@@ -24,7 +24,7 @@ from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
-from qvl.engine.server import Starter
+from qvl.engine.server import DIED, Starter, leave
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import alone_on_the_card, gpus_of
@@ -35,8 +35,6 @@ from qvl.ray_serve.join import CONTROLLER, NAMESPACE
 from qvl.ray_serve.logs import kept, log_with_serve
 from qvl.ray_serve.policy import QUEUED, QueuedTokens
 from qvl.ray_serve.split import Split
-
-DIED = 3
 
 _ONGOING = 4096
 """Above what a replica's own admission lets in: its 429 has our shape and a time, Serve's has neither."""
@@ -75,8 +73,8 @@ class EngineReplica:
             async with alone_on_the_card(self._replicas.replica_gpus or 0):
                 self._engine = await self._start(self._server.engine, self._replica.metrics)
         self._replica.serve(self._engine)
-        await warm_up(self._engine)
         self._watch = asyncio.create_task(self._exit_with(self._engine))
+        await warm_up(self._engine)
         return Mounted(app, self._prefix)
 
     async def check_health(self) -> None:
@@ -97,13 +95,13 @@ class EngineReplica:
         await self._split.close()
         await self._engine.stop()
 
-    async def _exit_with(self, engine: Managed) -> None:
+    async def _exit_with(self, engine: Managed) -> NoReturn:
         """A replica whose engine has died ends at once, as `qvl serve` does; Ray starts another."""
         reason = await engine.died()
         _log.error("%s; the replica exits", reason)
         self._replica.cut(reason)
         await asyncio.sleep(_FLUSH_SECONDS)
-        os._exit(DIED)
+        leave(DIED)
 
 
 async def warm_up(engine: Managed) -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -42,6 +42,7 @@ from qvl.engine.protocol import (
 HEADERS: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", default=())
 """Of the HTTP request at hand."""
 
+T = TypeVar("T")
 _PATH = "/v1/rerank"
 _PASSED = frozenset({b"authorization", b"x-api-key", b"x-request-id", b"traceparent", b"tracestate"})
 _JSON = (b"content-type", b"application/json")
@@ -88,6 +89,9 @@ class Split:
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         return await self._service.score(requests)
+
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await self._service.whole(work)
 
     async def health(self) -> Health:
         return await self._service.health()

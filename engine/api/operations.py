@@ -120,7 +120,8 @@ async def find(backend: Backend, raw: bytes) -> bytes:
     if backend.index is None:
         raise NotFound("nothing to search: start the server with --index", code="no_index")
     recalling = partial(service.metrics.stage, "recall")
-    result = await Searcher(service, backend.index, recalling, backend.threads).search(request)
+    searcher = Searcher(service, backend.index, recalling, backend.threads)
+    result = await service.whole(lambda: searcher.search(request))
     with service.metrics.stage("render"):
         # Items may hold their pictures, which are read here only to be left out.
         return dump(await asyncio.to_thread(search.render, body, result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 from qvl.engine.api.service import Service
@@ -12,6 +13,8 @@ from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
 
 T = TypeVar("T")
+_TAKEN: ContextVar[bool] = ContextVar("taken", default=False)
+"""Whether what runs is in flight already."""
 
 
 class Managed(Service, Protocol):
@@ -80,29 +83,39 @@ class Replica:
 
     def models(self) -> list[ModelCard]:
         """Raises Unavailable while they load: none would be read as a server without models."""
-        if self._engine is None:
-            raise self._refusal()
-        return self._engine.models()
+        return self._loaded().models()
 
-    async def _run(self, ask: Callable[[Managed], Awaitable[T]]) -> T:
-        if self._refusing is not None or self._engine is None:
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        """A drain that comes between two steps of `work` waits for it, and refuses none of them."""
+        if _TAKEN.get():
+            return await work()
+        if self._refusing is not None:
             raise self._refusal()
         self._idle.clear()
-        work = asyncio.timeout(None)
+        limit, taken = asyncio.timeout(None), _TAKEN.set(True)
         try:
-            async with work:
-                self._running.add(work)
-                return await ask(self._engine)
+            async with limit:
+                self._running.add(limit)
+                return await work()
         except TimeoutError:
-            if not work.expired():
+            if not limit.expired():
                 raise
             raise Unavailable(
                 f"{self._refusing}; ask again, or another replica", code="engine_stopped"
             ) from None
         finally:
-            self._running.discard(work)
+            self._running.discard(limit)
             if not self._running:
                 self._idle.set()
+            _TAKEN.reset(taken)
+
+    def _run(self, ask: Callable[[Managed], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+        return self.whole(lambda: ask(self._loaded()))
+
+    def _loaded(self) -> Managed:
+        if self._engine is None:
+            raise self._refusal()
+        return self._engine
 
     def _refusal(self) -> Unavailable:
         reason = self._refusing or "starting"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
+
+T = TypeVar("T")
 
 
 class Service(Protocol):
@@ -16,6 +19,10 @@ class Service(Protocol):
     async def rerank(self, request: RerankRequest) -> RerankResult: ...
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]: ...
+
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        """All that `work` asks of this service is one request: taken or refused at its start."""
+        ...
 
     async def health(self) -> Health: ...
 

@@ -3,11 +3,13 @@
 Decoders are large C libraries fed by strangers. Here one that crashes, or grows beyond BYTES, takes its own
 process with it and nothing else. The parent imports them once (seconds, 300 MB) and forks; a child shares
 those pages and is there in milliseconds. (The standard library's fork server would run the caller's main
-module in each child.) Neither survives the server: both end when their socket closes.
+module in each child.) Neither survives the server: the parent ends when its socket closes, and takes a child
+with it that hangs in a library and would not see that its own has closed too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -28,6 +30,8 @@ from qvl.engine.media.visual import Pixels
 from qvl.engine.media.wire import Closed, Decoded, Failed, Job, receive, send
 
 READY = b"r"
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 _DECODE = msgspec.msgpack.Decoder(Job)
 _VICTIM = "500"
 """Added to how readily the kernel ends a process when the machine's memory runs out."""
@@ -69,6 +73,7 @@ def main(control: socket.socket, memory: int) -> None:
     gc.collect()
     gc.freeze()
     control.sendall(READY)
+    parent = os.getpid()
     while True:
         asked, handles, _, _ = socket.recv_fds(control, 1, 1)
         if not asked:
@@ -76,12 +81,15 @@ def main(control: socket.socket, memory: int) -> None:
         child = os.fork()
         if child == 0:
             control.close()
-            _become_decoder(handles[0], memory)
+            _become_decoder(handles[0], memory, parent)
         os.close(handles[0])
         control.sendall(child.to_bytes(4, "little"))
 
 
-def _become_decoder(handle: int, memory: int) -> None:
+def _become_decoder(handle: int, memory: int, parent: int) -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:  # it had gone before that was asked for
+        os._exit(0)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_VICTIM)
     most = _data_bytes() + memory

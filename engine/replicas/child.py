@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import ExitStack, suppress
 
@@ -54,29 +53,32 @@ class Child:
             self._begin()
         except OSError as error:
             self.error = f"cannot start a process: {error.strerror or error}"
-            self._settled.set()
-            self._gone.set()
 
     def _begin(self) -> None:
-        self._channel, theirs = Channel.pair()
+        loop = asyncio.get_running_loop()
         environment = os.environ | {FOLDER: str(self._orders.metrics)}
         if self.gpus:
             environment[VISIBLE] = ",".join(self.gpus)
-        with theirs, ExitStack() as in_vain:
+        with ExitStack() as in_vain:
+            in_vain.callback(self._over)
+            self._channel, theirs = Channel.pair()
             in_vain.callback(self._channel.close)
-            self._channel.order(self._orders)
-            # -P: whatever lies in the working folder is not ours to import.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "qvl.engine.replicas.member", str(theirs.fileno())],
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            with theirs:
+                self._channel.order(self._orders)
+                # -P: whatever lies in the working folder is not ours to import.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "qvl.engine.replicas.member", str(theirs.fileno())],
+                    env=environment,
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            in_vain.callback(self._reap)
+            # No thread that waits: where the host's processes have run out, none can be had.
+            ends = os.pidfd_open(self.pid)
+            loop.add_reader(ends, self._ended, ends)
+            loop.add_reader(self._channel.fileno(), self._hear)
             in_vain.pop_all()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._channel.fileno(), self._hear)
-        threading.Thread(target=self._wait, args=(self._process, loop), daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -111,8 +113,11 @@ class Child:
         return self._orders.config.engine.stall_seconds or float("inf")
 
     def heard(self) -> float:
-        """When a ready one last said that it lives, by the monotonic clock; what waits is heard first."""
-        if not self.ready:
+        """When it last said that it lives, by the monotonic clock; what waits is heard first.
+
+        One that loads says nothing yet. One that drains, or whose engine has died, still does, or hangs.
+        """
+        if self._ready_since is None or not self.alive:
             return time.monotonic()
         self._hear()
         return self._heard
@@ -159,16 +164,26 @@ class Child:
         if self._channel.hung_up:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
 
-    def _wait(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
-        process.wait()
-        loop.call_soon_threadsafe(self._ended)
+    def _ended(self, ends: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(ends)
+        os.close(ends)
+        try:
+            self._reap()
+            self._hear()
+            loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+            mark_process_dead(self.number, str(self._orders.metrics))  # type: ignore[no-untyped-call]  # prometheus_client declares none
+        finally:
+            self._over()
 
-    def _ended(self) -> None:
-        self._hear()
-        asyncio.get_running_loop().remove_reader(self._channel.fileno())
-        self._channel.close()
-        self.kill()  # engine processes that it has left behind
-        mark_process_dead(self.pid, str(self._orders.metrics))  # type: ignore[no-untyped-call]  # prometheus_client declares none
+    def _reap(self) -> None:
+        """The process, and engine processes that it has left behind: its number is theirs until then."""
+        self.kill()
+        if self._process is not None:
+            self._process.wait()
+
+    def _over(self) -> None:
         self.ready = False
         self._settled.set()
         self._gone.set()

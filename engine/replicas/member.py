@@ -125,7 +125,7 @@ def main(handle: int) -> int:
     log_to_stderr(orders.config, orders.number)
     start = orders.start or start_engine
     try:
-        return serve_at(HandedOver(channel), orders.config, Metrics(orders.metrics), start)
+        return serve_at(HandedOver(channel), orders.config, Metrics(orders.metrics, orders.number), start)
     except ConfigError as error:
         channel.tell(Failed(str(error)))
         return USAGE_ERROR

@@ -48,6 +48,10 @@ _PAUSES_SECONDS = (0.5, 1, 2, 4, 8, 16, 30, 60, 120, 300)
 _ALONE_SECONDS = 30.0
 """The longest pause while no other replica is ready."""
 _WATCH_SECONDS = 1.0
+_LOAD_SECONDS = 3600.0
+"""After which a replica that loads is taken to hang: a first start may fetch its models."""
+_LOADING_SECONDS = 300.0
+"""Between two lines of the log about one that loads."""
 _END_SECONDS = 3.7
 """From the end of the drain to the exit; a replica takes 3.5 at most."""
 _BUSY_SECONDS = 0.02
@@ -145,8 +149,7 @@ class _Supervisor:
         while True:
             async with self._turns[child.gpus]:
                 child.start()
-                if await child.settled():
-                    self._say_ready(child)
+                await self._loaded(child)
             await self._watched(child)
             child.failures = 1 if child.steady_seconds > _STEADY_SECONDS else child.failures + 1
             if not child.models and (child.error or child.failures >= _ATTEMPTS):
@@ -160,6 +163,20 @@ class _Supervisor:
             reason = f": {child.error}" if child.error else f" (status {child.status})"
             _log.error("replica %d has ended%s; it starts again in %g s", child.number, reason, pause)
             await asyncio.sleep(pause)
+
+    async def _loaded(self, child: Child) -> None:
+        """Returns when it is ready, or gone; one that loads for too long is made to go."""
+        loading_seconds = 0.0
+        while True:
+            with suppress(TimeoutError):
+                if await asyncio.wait_for(child.settled(), _LOADING_SECONDS):
+                    self._say_ready(child)
+                return
+            loading_seconds += _LOADING_SECONDS
+            _log.info("replica %d has been loading for %g s", child.number, loading_seconds)
+            if loading_seconds >= _LOAD_SECONDS:
+                _log.error("replica %d does not get ready; it is killed", child.number)
+                child.kill()
 
     async def _watched(self, child: Child) -> None:
         """Returns when it is gone; one that is silent for too long is made to go.

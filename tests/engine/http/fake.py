@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from qvl.engine.protocol import (
 if TYPE_CHECKING:
     from qvl.engine.media import MediaLoader
 
+T = TypeVar("T")
 WIDTH = 64
 EMBEDDER = "tiny-embedder"
 RERANKER = "tiny-reranker"
@@ -72,6 +74,9 @@ class FakeEngine:
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         return [await self.rerank(request) for request in requests]
+
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
 
     @property
     def held(self) -> int:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +15,7 @@ import psutil
 import pytest
 
 from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.replicas import supervisor
 from qvl.engine.replicas.channel import BEAT_SECONDS, Orders
 from qvl.engine.replicas.child import LATE_SECONDS, Child
 from tests.engine.http.fake_replica import STALL_SECONDS
@@ -98,3 +103,79 @@ def test_a_process_that_cannot_be_had_has_ended(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr("sys.executable", "/no/such")
     assert asyncio.run(started()) == (False, False, "cannot start a process: No such file or directory")
+
+
+def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No handle, or no thread, is left: the other replicas go on."""
+    child = hanging(monkeypatch, tmp_path)
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("os.pidfd_open", none_left)
+
+    async def started() -> tuple[bool, bool, str | None]:
+        child.start()
+        return child.alive, await child.settled(), child.error
+
+    assert asyncio.run(started()) == (False, False, "cannot start a process: Too many open files")
+    assert child.status == -signal.SIGKILL
+
+
+def test_one_that_ends_in_disorder_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child = hanging(monkeypatch, tmp_path)
+    monkeypatch.setattr("qvl.engine.replicas.child.mark_process_dead", lambda *_: 1 / 0)
+
+    async def ended() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        monkeypatch.setattr("threading.Thread.start", lambda _: 1 / 0)  # there is none for what waits
+        child.start()
+        child.stop()
+        await asyncio.wait_for(child.gone(), 20)
+
+    asyncio.run(ended())
+    assert child.status == -signal.SIGTERM
+
+
+def hanging(monkeypatch: pytest.MonkeyPatch, folder: Path, *notes: str) -> Child:
+    """One whose process tells `notes`, and no more."""
+    script = folder / "hanging"
+    tell = f"for note in {notes!r}: os.write(int(sys.argv[-1]), note.encode())"
+    script.write_text(f"#!{sys.executable} -S\nimport os, sys, time\n{tell}\ntime.sleep(60)\n")
+    script.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(script))
+    config = ServerConfig(engine=EngineConfig(embedder="x", stall_seconds=0.1))
+    return Child((), Orders(0, config, folder, None))
+
+
+def over(child: Child) -> supervisor._Supervisor:
+    return supervisor._Supervisor([child], None, ServerConfig(engine=EngineConfig(embedder="x")))
+
+
+def test_one_that_hangs_while_it_loads_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    child = hanging(monkeypatch, tmp_path)
+    for name, value in (("_LOADING_SECONDS", 0.05), ("_LOAD_SECONDS", 0.1), ("_PAUSES_SECONDS", (0,))):
+        monkeypatch.setattr(supervisor, name, value)
+    caplog.set_level(logging.INFO)
+    assert asyncio.run(asyncio.wait_for(over(child)._keep(child), 30)) == supervisor.DIED
+    assert caplog.messages.count("replica 0 has been loading for 0.05 s") == supervisor._ATTEMPTS
+    assert caplog.messages.count("replica 0 has ended (status -9); it starts again in 0 s") == 2
+
+
+def test_one_that_hangs_on_its_way_out_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child = hanging(monkeypatch, tmp_path, '{"type":"Ready","models":["m"]}', '{"type":"Refusing"}')
+    monkeypatch.setattr(supervisor, "_WATCH_SECONDS", 0.02)
+
+    async def watched() -> bool:
+        child.start()
+        ready = await child.settled()
+        await asyncio.wait_for(over(child)._watched(child), 20)
+        return ready
+
+    try:
+        assert asyncio.run(watched())
+        assert child.status == -signal.SIGKILL
+    finally:
+        child.kill()

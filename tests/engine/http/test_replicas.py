@@ -117,7 +117,7 @@ def test_who_is_refused_for_load_is_led_to_another_replica(start: Start) -> None
         until(led)
 
 
-def test_a_killed_replica_comes_back_while_the_other_answers(start: Start) -> None:
+def test_a_killed_replica_comes_back_while_the_other_answers(start: Start, tmp_path: Path) -> None:
     server = ready(start())
     first, second = replicas(server)
     answered = metric(server, f'qvl_requests_total{{route="{E}",status="200"}}')
@@ -134,6 +134,8 @@ def test_a_killed_replica_comes_back_while_the_other_answers(start: Start) -> No
     least = answered + statuses[200] - CLIENTS
     until(lambda: metric(server, f'qvl_requests_total{{route="{E}",status="200"}}') >= least)
     assert second.is_running()
+    # It counts where the one before it ended.
+    assert {each.stem.rpartition("_")[2] for each in tmp_path.glob("qvl-metrics-*/*")} == {"0", "1"}
 
 
 def test_a_replica_whose_engine_has_died_starts_again(start: Start) -> None:

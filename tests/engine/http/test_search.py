@@ -11,15 +11,18 @@ import numpy as np
 import orjson
 import pytest
 
+from qvl.engine.api import create_app
+from qvl.engine.api.replica import Replica
 from qvl.engine.client import Client as OwnClient
 from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
-from qvl.engine.protocol import ModelCard
+from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import EmbedRequest, EmbedResult, ModelCard, RerankRequest, RerankResult
 from qvl.engine.search import searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
-from tests.engine.http.conftest import Client, on_a_port
+from tests.engine.http.conftest import Client, on_a_port, settings
 from tests.engine.http.fake import EMBEDDER, WIDTH, FakeEngine, vector
 
 TEXTS = ["a red boat", "a blue boat", "a red bike", "the sea", "!bad"]
@@ -212,3 +215,29 @@ def test_an_index_may_be_empty_or_missing(make: Callable[..., Client], tmp_path:
     answer = search(make(index=str(tmp_path / "new")), query="a")
     assert (answer["results"], answer["candidates"]) == ([], 0)
     assert search(make(), 404, query="a")["code"] == "no_index"
+
+
+class Leaving(FakeEngine):
+    """Its replica is told to go while the query is embedded."""
+
+    def __init__(self, leave: Callable[[Replica], None]) -> None:
+        super().__init__()
+        self.leave, self.replica = leave, Replica(Metrics())
+        self.replica.serve(self)
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        self.leave(self.replica)
+        return await super().embed(request)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        assert not self.replica._idle.is_set()
+        return await super().rerank(request)
+
+
+@pytest.mark.parametrize(("leave", "first"), [("drain", 200), ("cut", 503)])
+def test_a_drain_waits_for_both_stages(folder: Path, leave: str, first: int) -> None:
+    engine = Leaving(Replica.drain if leave == "drain" else lambda replica: replica.cut("draining"))
+    with Client(create_app(engine.replica, settings(index=str(folder)))) as client:
+        search(client, first, query="a red boat")
+        assert engine.replica._idle.is_set()
+        assert search(client, 503, query="a red boat")["code"] == "draining"

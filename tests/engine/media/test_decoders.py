@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -202,14 +203,25 @@ def test_nothing_stays_behind_and_no_key_goes_in(monkeypatch, encoded, picture) 
     assert not alive
 
 
-def test_a_dead_parent_takes_them_with_it(own) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_dead_parent_takes_them_with_it(own, hangs: bool) -> None:  # type: ignore[no-untyped-def]
     """As after a kill -9 of the server: nothing is told to stop, their sockets close."""
     worker = own.fork()
     (found,) = [each for each in fork_servers() if each.pid == own.pid]
     family = [found, *found.children()]
     assert len(family) == 2
+    if hangs:
+        family[1].suspend()
     own._control.close()
     worker._sock.close()
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     os.close(worker._process)
+
+
+def test_one_whose_parent_has_gone_already_ends_too() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        call = f"worker._become_decoder({theirs.fileno()}, {LITTLE}, parent={os.getpid() + 1})"
+        command = [sys.executable, "-c", f"from qvl.engine.media import worker; {call}"]
+        assert subprocess.run(command, pass_fds=(theirs.fileno(),), timeout=60).returncode == 0
