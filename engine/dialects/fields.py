@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -38,6 +38,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 B = TypeVar("B", bound=Body)
+T = TypeVar("T")
 
 REFUSED = {
     "chat_template": "the template is part of the model; it is applied already",
@@ -200,12 +201,12 @@ def one_of(fields: dict[str, Any]) -> str:
     raise BadRequest(f"give only one of {names}", param=given[1], code="conflicting_fields")
 
 
-def agreed(fields: dict[str, int | None]) -> int | None:
+def agreed(fields: Mapping[str, T | None]) -> T | None:
     """The value of a setting that has several names; values that differ are an error."""
     given = {name: value for name, value in fields.items() if value is not None}
     if len(set(given.values())) > 1:
         raise BadRequest(
-            f"{' and '.join(f'`{name}`' for name in given)} differ; keep one of them",
+            f"{' and '.join(f'`{name}`' for name in given)} contradict each other; keep one of them",
             param=list(given)[1],
             code="conflicting_fields",
         )

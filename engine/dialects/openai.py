@@ -64,9 +64,8 @@ class Options(Body):
     """`skip`: a bad item becomes an error entry and the others are answered."""
 
     def asked_instruction(self) -> str | None:
-        if self.instruction is None and self.chat_template_kwargs is not None:
-            return self.chat_template_kwargs.instruction
-        return self.instruction
+        told = self.chat_template_kwargs.instruction if self.chat_template_kwargs else None
+        return agreed({"instruction": self.instruction, "chat_template_kwargs.instruction": told})
 
     def max_tokens(self) -> int | None:
         if self.truncate_prompt_tokens == 0:
@@ -138,7 +137,12 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
         if source == "messages"
         else entries(body.input, "input", body.modality == "image"),
         model=body.model,
-        instruction=tasks.instruction(body.asked_instruction(), body.task, body.input_type, body.prompt_name),
+        instruction=tasks.instruction(
+            body.asked_instruction(),
+            task=body.task,
+            input_type=body.input_type,
+            prompt_name=body.prompt_name,
+        ),
         dimensions=agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}),
         truncate=cuts(body.truncate, body.truncation),
         max_tokens=body.max_tokens(),

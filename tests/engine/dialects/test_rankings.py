@@ -90,11 +90,28 @@ class TestAll:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "flag"), [("v1", {"raw_scores": True}), ("vllm", {"use_activation": False})]
+    ("dialect", "flag"),
+    [
+        ("v1", {"raw_scores": True}),
+        ("vllm", {"use_activation": False}),
+        ("vllm", {"use_activation": False, "raw_scores": True}),
+    ],
 )
 def test_raw_scores(dialect: str, flag: dict[str, bool]) -> None:
     results = ask(dialect, **flag)[1]["results"]
     assert [entry["relevance_score"] for entry in results] == [60, 50, 2, 2, -1]
+
+
+@pytest.mark.parametrize("dialect", ["v1", "vllm"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_scores_are_raw_or_not(dialect: str, flag: bool) -> None:
+    body, parse = {
+        "v1": (rerank.RerankBody, rerank.parse),
+        "vllm": (vllm.RerankBody, vllm.parse_rerank),
+    }[dialect]
+    both = {**FULL, "raw_scores": flag, "use_activation": flag}
+    with pytest.raises(BadRequest, match="`raw_scores` and `use_activation` contradict each other"):
+        parse(decode(body, dump(both)))  # type: ignore[operator]
 
 
 def test_vllms_zeros_mean_all() -> None:
