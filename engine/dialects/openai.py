@@ -131,14 +131,20 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
         refuse(getattr(body, name), name, "each item has one vector, read from its last token")
     unit_length(normalize=body.normalize, normalized=body.normalized, use_activation=body.use_activation)
     refuse(body.modality == "audio", "modality", "the model reads texts, images and videos")
-    source = one_of({"input": body.input, "messages": body.messages})
+    explicit = body.asked_instruction()
+    given: tuple[Content | Tokens, ...] = (
+        messages.conversations(body.messages or ())
+        if one_of({"input": body.input, "messages": body.messages}) == "messages"
+        else entries(body.input, "input", body.modality == "image")
+    )
+    # Not a task as well: there are clients that send one with whatever they have.
+    untold = explicit and any(isinstance(each, Tokens) for each in given)
+    refuse(untold, "instruction", "token ids are taken as they are, without the template that holds it")
     return EmbedRequest(
-        input=messages.conversations(body.messages or ())
-        if source == "messages"
-        else entries(body.input, "input", body.modality == "image"),
+        input=given,
         model=body.model,
         instruction=tasks.instruction(
-            body.asked_instruction(),
+            explicit,
             task=body.task,
             input_type=body.input_type,
             prompt_name=body.prompt_name,

@@ -51,5 +51,5 @@ def kind(encoding_format: str | None, dtypes: Mapping[str, Spelling | None]) -> 
     forms = {name: True for name, asked in given.items() if asked.base64}
     if encoding_format is not None:
         forms["encoding_format"] = encoding_format == "base64"
-    dtype = agreed({name: asked.dtype for name, asked in given.items()})
-    return Kind(dtype or "float32", bool(agreed(forms)))
+    dtype: Dtype | None = agreed({name: asked.dtype for name, asked in given.items()})
+    return Kind(dtype or _FLOATS.dtype, bool(agreed(forms)))
