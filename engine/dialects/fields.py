@@ -85,7 +85,7 @@ def _malformed(raw: bytes, message: str) -> str:
     if "surrogate" in message or ("truncated" in message and _HALF.search(raw[-12:])):
         message = "a string holds half of a surrogate pair (\\ud800 to \\udfff): cut texts between characters"
         return f"the body is not valid JSON: {message}"
-    return f"the body is not valid JSON: {_short(message)}"
+    return f"the body is not valid JSON: {short(message)}"
 
 
 @functools.cache
@@ -129,7 +129,7 @@ def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
             if isinstance(kind, inspect.StructType)
             for field in kind.fields
         ]
-        shown = _short(name)
+        shown = short(name)
         where = f"{param}.{shown}" if param else shown
         return BadRequest(
             f"unknown field `{shown}`{_hint(name, known, 'known fields')}", param=where, code="unknown_field"
@@ -138,7 +138,7 @@ def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
         where = f"{param}.{missing[1]}" if param else missing[1]
         return BadRequest(f"{where}: is required", param=where, code="missing_field")
     if (invalid := _INVALID.fullmatch(text)) and (options := list(_options(types))):
-        text = f"`{_short(invalid[1])}` is not accepted{_hint(invalid[1], options, 'accepted')}"
+        text = f"`{short(invalid[1])}` is not accepted{_hint(invalid[1], options, 'accepted')}"
     return BadRequest(f"{param or 'the body'}: {text}", param=param)
 
 
@@ -184,7 +184,7 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(name[:_SHOWN], known, n=1)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 

@@ -199,6 +199,24 @@ def test_a_record_of_many_keys_is_no_misspelt_item() -> None:
     assert asked.documents[0].texts == ("a",)
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (["title"], "documents[0]"),
+        (["text", "title", "year"], "documents[0].year"),
+        (["text", "tags"], "documents[0].tags"),
+        (["text", "image"], "rank_fields"),
+        (["video"], "rank_fields"),
+    ],
+)
+def test_fields_to_rank_by_are_texts(fields: list[str], param: str) -> None:
+    record = {"text": "a", "title": None, "year": 1999, "tags": ["b"], "image": "http://h/x.png"}
+    with pytest.raises(BadRequest) as caught:
+        ask("v1", documents=[record], rank_fields=fields)
+    assert caught.value.param == param
+    assert ask("v1", documents=[record] * 5, rank_fields=["text", "title"])[0].documents[0].texts == ("a",)
+
+
 def test_a_callers_long_keys_are_not_kept() -> None:
     before = fields._is_near.cache_info().currsize
     long = {"text": "a", "k" * 1000: "v"}
