@@ -222,6 +222,7 @@ def of_role(role: Role, model: str, name: str | None = None) -> Checkpoint:
     own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     config = _read(folder)
     sentence_modules.check(folder, config)
+    sentence_modules.tell_prompts(folder, reranker=role == "reranker")
     return Checkpoint(folder, name or own.name, role, config)
 
 

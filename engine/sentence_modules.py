@@ -1,7 +1,8 @@
-"""What sentence-transformers has written beside a checkpoint: the modules that follow the model.
+"""What sentence-transformers has written beside a checkpoint: the modules that follow the model, and prompts.
 
 Served are those that the published models have: last-token pooling, normalisation, and the logit of one token
-less another's. What would give other answers is refused by name.
+less another's. What would give other answers is refused by name. Prompts are a caller's choice, so they are
+told of, not refused.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from qvl.engine.dialects import tasks
 from qvl.engine.errors import CheckpointError
+from qvl.engine.prompt import EMBED_INSTRUCTION, RERANK_INSTRUCTION, closed
 
 _LAST = ("lasttoken", ["lasttoken"], ["pooling_mode_lasttoken"])
 """The same, as the new and the old files have it."""
@@ -27,6 +30,11 @@ class _Module(msgspec.Struct):
     @property
     def kind(self) -> str:
         return self.type.rpartition(".")[2]
+
+
+class _Prompts(msgspec.Struct):
+    prompts: dict[str, str | None] | None = None
+    default_prompt_name: str | None = None
 
 
 class _LogitScore(msgspec.Struct):
@@ -52,6 +60,33 @@ def check(folder: Path, config: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{folder}: it scores by a head of its own, score.weight; served are rerankers that say yes or "
             "no by their lm_head: train one of those"
+        )
+
+
+def tell_prompts(folder: Path, *, reranker: bool) -> None:
+    """One warning of all that are not what is asked here under their names."""
+    file = folder / "config_sentence_transformers.json"
+    try:
+        said = msgspec.json.decode(file.read_bytes(), type=_Prompts)
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
+        _log.warning("%s: its prompts are unknown and not applied (%s)", file, error)
+        return
+    ours: dict[tasks.Task, str | None] = {} if reranker else tasks.INSTRUCTIONS
+    default = RERANK_INSTRUCTION if reranker else EMBED_INSTRUCTION
+    others = []
+    for name, text in (said.prompts or {}).items():
+        asked = {ours.get(cast("tasks.Task", name)) or default}
+        if name == said.default_prompt_name:
+            asked.add(default)  # here, of who names none
+        if closed(text) and asked != {closed(text)}:
+            others.append(f"{name!r}{' (its default)' if name == said.default_prompt_name else ''}")
+    if others:
+        _log.warning(
+            "%s: its prompts %s are not qvl's own and not applied; send such a text as `instruction`",
+            file,
+            ", ".join(others),
         )
 
 

@@ -29,7 +29,7 @@ Item: TypeAlias = "str | bytes | Path | Image | Mapping[str, Any]"
 Json: TypeAlias = str | dict[str, Any]
 
 MEDIA_KEYS = frozenset({"image", "video", "content"})
-PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
+PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 
 SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -64,7 +64,7 @@ def native(item: Item, where: str = "input") -> Json:
             for key, value in item.items()
         }
     if _is_image(item):
-        return {"image": png_url(item)}
+        return {"image": png_url(item, where)}
     if isinstance(item, bytes | Path):
         data = item if isinstance(item, bytes) else item.read_bytes()
         mime = sniff(data)
@@ -91,7 +91,7 @@ def _media(value: Any, where: str) -> Any:
         # The server refuses what it cannot read, with its own list of formats; a mime it ignores is enough.
         return data_url(data, sniff(data) or "application/octet-stream")
     if _is_image(value):
-        return png_url(value)
+        return png_url(value, where)
     if isinstance(value, Mapping):
         return {key: _media(part, f"{where}.{key}") for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -124,10 +124,15 @@ def data_url(data: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def png_url(image: Image) -> str:
+def png_url(image: Image, where: str = "image") -> str:
     """Lossless; modes that PNG lacks become RGB, which is what the server would make of them."""
     buffer = BytesIO()
-    (image if image.mode in PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
+    try:
+        (image if image.mode in PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
+    except (OSError, ValueError) as error:
+        raise UnsupportedMedia(
+            f"{where}: Pillow makes no PNG of this picture of mode {image.mode} ({error})", param=where
+        ) from error
     return data_url(buffer.getvalue(), "image/png")
 
 

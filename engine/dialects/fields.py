@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -38,6 +38,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 B = TypeVar("B", bound=Body)
+T = TypeVar("T")
 
 REFUSED = {
     "chat_template": "the template is part of the model; it is applied already",
@@ -84,7 +85,7 @@ def _malformed(raw: bytes, message: str) -> str:
     if "surrogate" in message or ("truncated" in message and _HALF.search(raw[-12:])):
         message = "a string holds half of a surrogate pair (\\ud800 to \\udfff): cut texts between characters"
         return f"the body is not valid JSON: {message}"
-    return f"the body is not valid JSON: {_short(message)}"
+    return f"the body is not valid JSON: {short(message)}"
 
 
 @functools.cache
@@ -128,7 +129,7 @@ def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
             if isinstance(kind, inspect.StructType)
             for field in kind.fields
         ]
-        shown = _short(name)
+        shown = short(name)
         where = f"{param}.{shown}" if param else shown
         return BadRequest(
             f"unknown field `{shown}`{_hint(name, known, 'known fields')}", param=where, code="unknown_field"
@@ -137,7 +138,7 @@ def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
         where = f"{param}.{missing[1]}" if param else missing[1]
         return BadRequest(f"{where}: is required", param=where, code="missing_field")
     if (invalid := _INVALID.fullmatch(text)) and (options := list(_options(types))):
-        text = f"`{_short(invalid[1])}` is not accepted{_hint(invalid[1], options, 'accepted')}"
+        text = f"`{short(invalid[1])}` is not accepted{_hint(invalid[1], options, 'accepted')}"
     return BadRequest(f"{param or 'the body'}: {text}", param=param)
 
 
@@ -183,7 +184,7 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(name[:_SHOWN], known, n=1)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
@@ -200,12 +201,12 @@ def one_of(fields: dict[str, Any]) -> str:
     raise BadRequest(f"give only one of {names}", param=given[1], code="conflicting_fields")
 
 
-def agreed(fields: dict[str, int | None]) -> int | None:
+def agreed(fields: Mapping[str, T | None]) -> T | None:
     """The value of a setting that has several names; values that differ are an error."""
     given = {name: value for name, value in fields.items() if value is not None}
     if len(set(given.values())) > 1:
         raise BadRequest(
-            f"{' and '.join(f'`{name}`' for name in given)} differ; keep one of them",
+            f"{' and '.join(f'`{name}`' for name in given)} contradict each other; keep one of them",
             param=list(given)[1],
             code="conflicting_fields",
         )

@@ -64,9 +64,8 @@ class Options(Body):
     """`skip`: a bad item becomes an error entry and the others are answered."""
 
     def asked_instruction(self) -> str | None:
-        if self.instruction is None and self.chat_template_kwargs is not None:
-            return self.chat_template_kwargs.instruction
-        return self.instruction
+        told = self.chat_template_kwargs.instruction if self.chat_template_kwargs else None
+        return agreed({"instruction": self.instruction, "chat_template_kwargs.instruction": told})
 
     def max_tokens(self) -> int | None:
         if self.truncate_prompt_tokens == 0:
@@ -132,13 +131,24 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
         refuse(getattr(body, name), name, "each item has one vector, read from its last token")
     unit_length(normalize=body.normalize, normalized=body.normalized, use_activation=body.use_activation)
     refuse(body.modality == "audio", "modality", "the model reads texts, images and videos")
-    source = one_of({"input": body.input, "messages": body.messages})
+    explicit = body.asked_instruction()
+    given: tuple[Content | Tokens, ...] = (
+        messages.conversations(body.messages or ())
+        if one_of({"input": body.input, "messages": body.messages}) == "messages"
+        else entries(body.input, "input", body.modality == "image")
+    )
+    # Not a task as well: there are clients that send one with whatever they have.
+    untold = explicit and any(isinstance(each, Tokens) for each in given)
+    refuse(untold, "instruction", "token ids are taken as they are, without the template that holds it")
     return EmbedRequest(
-        input=messages.conversations(body.messages or ())
-        if source == "messages"
-        else entries(body.input, "input", body.modality == "image"),
+        input=given,
         model=body.model,
-        instruction=tasks.instruction(body.asked_instruction(), body.task, body.input_type, body.prompt_name),
+        instruction=tasks.instruction(
+            explicit,
+            task=body.task,
+            input_type=body.input_type,
+            prompt_name=body.prompt_name,
+        ),
         dimensions=agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}),
         truncate=cuts(body.truncate, body.truncation),
         max_tokens=body.max_tokens(),

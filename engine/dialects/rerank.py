@@ -1,8 +1,9 @@
 """`POST /v1/rerank`: vLLM's, Jina's and Cohere v1's, whose answers share one object; also TEI's flags.
 
 Cohere's documents may be records of texts: of one with keys that an item has not, `rank_fields` are read,
-one below the other, or `text` alone. Voyage's `top_k`, which its client always sends, be it null, asks for
-Voyage's answer.
+one below the other, or `text` alone. A field that is there and is no text is refused, and so are `image`
+and `video`: what they hold is seen in an item, without `rank_fields`. Voyage's `top_k`, which its client
+always sends, be it null, asks for Voyage's answer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, ranking, vllm, voyage
-from qvl.engine.dialects.fields import Count, agreed, convert, near
+from qvl.engine.dialects.fields import Count, agreed, convert, near, refuse, short
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -24,6 +25,7 @@ Flag: TypeAlias = bool | Literal["true", "false"]
 
 MOST_MISSPELT = 4
 """Keys of a record that are compared with an item's; one of more keys is a record."""
+_MEDIA = frozenset({"image", "video"})
 _OF_ITEMS = frozenset((*Document.__struct_fields__, "instruction"))
 _RECORD = {"description": "a `Document`; or a record of texts, of which `rank_fields` or `text` are read"}
 # Read as anything first: its keys are the caller's own.
@@ -76,6 +78,8 @@ class RerankResponse(TypedDict):
 
 def parse(body: RerankBody) -> RerankRequest:
     _most(body)
+    media = _MEDIA.intersection(body.rank_fields or ())
+    refuse(media, "rank_fields", "its fields are read as texts; without it an item's image or video is seen")
     return body.request(items.content(body.query, "query"), _documents(body.documents, body.rank_fields))
 
 
@@ -115,10 +119,17 @@ def _documents(value: Records, fields: list[str] | None) -> tuple[Content, ...]:
 def _document(value: str | Record, where: str, fields: list[str] | None) -> Content:
     if isinstance(value, str) or _is_item(value, fields):
         return items.content(value if isinstance(value, str) else convert(Document, value, where), where)
-    texts = [text for name in fields or ["text"] if isinstance(text := value.get(name), str)]
+    present = [name for name in fields or ["text"] if value.get(name) is not None]
+    texts = [_text(value[name], f"{where}.{short(name)}") for name in present]
     if not texts:
-        raise BadRequest(f"{where}: none of its `rank_fields` is a text", param=where, code="missing_field")
+        raise BadRequest(f"{where}: it has none of the `rank_fields`", param=where, code="missing_field")
     return Content(texts=("\n".join(texts),), where=where)
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"{where}: a field to rank by must be a text", param=where)
+    return value
 
 
 def _is_item(record: Record, fields: list[str] | None) -> bool:

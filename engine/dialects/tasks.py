@@ -9,12 +9,14 @@
 | `classification`                                                       | `CLASSIFY`               |
 | `clustering`, `separation`                                             | `CLUSTER`                |
 
-An `instruction` in the same request wins.
+An `instruction` in the same request wins. Of several the first counts, but a query is not also a document.
 """
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias
+
+from qvl.engine.dialects.fields import agreed
 
 QUERY = "Retrieve images or text relevant to the user's query."
 CODE = "Retrieve code relevant to the user's query."
@@ -57,8 +59,16 @@ INSTRUCTIONS: dict[Task, str | None] = {
 }
 
 
-def instruction(explicit: str | None, *tasks: Task | None) -> str | None:
+def instruction(explicit: str | None, **tasks: Task | None) -> str | None:
     """The caller's own instruction, else that of the first task named, else the model's default."""
     if explicit is not None:
         return explicit
-    return next((INSTRUCTIONS[task] for task in tasks if task is not None), None)
+    agreed({field: _of_query(task) for field, task in tasks.items()})
+    return next((INSTRUCTIONS[task] for task in tasks.values() if task is not None), None)
+
+
+def _of_query(task: Task | None) -> bool | None:
+    """Which side of a search it names, if it names one."""
+    if task is None or not task.endswith(("query", "document", "passage")):
+        return None
+    return task.endswith("query")

@@ -55,7 +55,7 @@ def parse_embed(body: EmbedBody) -> EmbedRequest:
     return EmbedRequest(
         input=openai.entries(body.inputs, "inputs"),
         model=body.model,
-        instruction=tasks.instruction(None, body.prompt_name),
+        instruction=tasks.instruction(None, prompt_name=body.prompt_name),
         dimensions=body.dimensions,
         truncate=cuts(body.truncate),
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from qvl.engine.errors import BadRequest
+from qvl.engine.dialects.fields import agreed
 
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 Spelling: TypeAlias = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -47,14 +47,9 @@ def spelled(name: Spelling) -> Kind:
 def kind(encoding_format: str | None, dtypes: Mapping[str, Spelling | None]) -> Kind:
     """One kind from a form and at most one number type, whichever field spells it."""
     given = {name: spelled(value) for name, value in dtypes.items() if value is not None}
-    if not given:
-        return _BASE64 if encoding_format == "base64" else _FLOATS
-    chosen = {asked.dtype for asked in given.values()}
-    if len(chosen) > 1:
-        raise BadRequest(
-            f"{', '.join(given)} ask for different number types; keep one of them",
-            param=list(given)[1],
-            code="conflicting_fields",
-        )
-    as_base64 = encoding_format == "base64" or any(asked.base64 for asked in given.values())
-    return Kind(chosen.pop(), as_base64)
+    # Of a type only `base64` is a form too: OpenAI's SDK asks for base64 beside any other, `float` with it.
+    forms = {name: True for name, asked in given.items() if asked.base64}
+    if encoding_format is not None:
+        forms["encoding_format"] = encoding_format == "base64"
+    dtype: Dtype | None = agreed({name: asked.dtype for name, asked in given.items()})
+    return Kind(dtype or _FLOATS.dtype, bool(agreed(forms)))

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, openai, ranking, tei
-from qvl.engine.dialects.fields import Truncate, cuts, one_of, priority
+from qvl.engine.dialects.fields import Truncate, agreed, cuts, one_of, priority
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -37,7 +37,8 @@ class Scoring(openai.Options):
     truncation: bool | None = None
 
     def raw(self) -> bool:
-        return bool(self.raw_scores) or self.use_activation is False
+        unscaled = None if self.use_activation is None else not self.use_activation
+        return bool(agreed({"raw_scores": self.raw_scores, "use_activation": unscaled}))
 
     def request(self, query: Content, documents: tuple[Content, ...]) -> RerankRequest:
         if self.truncate_prompt_tokens not in (None, -1):
@@ -46,6 +47,7 @@ class Scoring(openai.Options):
                 param="truncate_prompt_tokens",
                 code="unsupported_field",
             )
+        self.raw()  # before the work, not after it
         return RerankRequest(
             query=query,
             documents=documents,

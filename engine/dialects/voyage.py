@@ -46,7 +46,7 @@ def parse(body: EmbedBody) -> EmbedRequest:
     return EmbedRequest(
         input=items.contents(body.inputs, "inputs"),
         model=body.model,
-        instruction=tasks.instruction(None, body.input_type),
+        instruction=tasks.instruction(None, input_type=body.input_type),
         dimensions=body.output_dimension,
         truncate=body.truncation is not False,
     )

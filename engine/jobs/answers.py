@@ -101,10 +101,12 @@ async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) ->
             f"{config.quantization}, the vision tower {'too' if config.quantize_vision else 'left'}"
         )
         return {"model": models, "dtype": config.dtype, "quantization": quantization}
-    model = next((card.id for card in await models_of(job.url, job.key) if card.role == role), None)
-    if model is None:
+    card = next((card for card in await models_of(job.url, job.key) if card.role == role), None)
+    if card is None:
         raise JobError(f"the server at {job.url} has no {role}")
-    return {"model": model}
+    # A name stays when a server comes back with another model of it. Servers that are not ours say no more.
+    told = {"dtype": card.dtype, "width": card.dimensions}
+    return {"model": card.id} | {key: value for key, value in told.items() if value}
 
 
 async def models_of(url: str, key: str | None) -> list[ModelCard]:

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "refusals": [],  # [status, headers, body] of the first requests
     "unlisted": [],  # the same of the first questions after its models
     "dimensions": 8,
+    "card": {"dimensions": 8, "max_length": 99, "dtype": "float32"},  # of its models
     "most": 10_000,  # items of one request
 }
 
@@ -47,8 +48,8 @@ class Handler(BaseHTTPRequestHandler):
     seen: ClassVar[list[dict[str, Any]]] = []
 
     def do_GET(self) -> None:
-        about = {"dimensions": 8, "max_length": 99, "dtype": "float32"}
-        models = [{"id": f"fake-{role}", "role": role, **about} for role in ("embedder", "reranker")]
+        roles = ("embedder", "reranker")
+        models = [{"id": f"fake-{role}", "role": role, **self.options["card"]} for role in roles]
         if self.path == "/v1/models" and self.options["unlisted"]:
             status, headers, refusal = self.options["unlisted"].pop(0)
             self.reply(status, refusal, headers)

@@ -46,11 +46,22 @@ def test_a_pil_image_loses_no_pixel(mode: str) -> None:
     assert (back.mode, back.tobytes()) == (image.mode, image.tobytes())
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "F"])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "F", "I", "PA", "RGBa", "RGBX"])
 def test_modes_that_png_lacks_become_rgb(mode: str) -> None:
-    item = native(picture().convert(mode))
+    image = Image.new(mode, (5, 3), 9)
+    item = native(image)
     assert isinstance(item, dict)
-    assert Image.open(io.BytesIO(decoded(item["image"]))).mode == "RGB"
+    back = Image.open(io.BytesIO(decoded(item["image"])))
+    assert (back.mode, back.tobytes()) == ("RGB", image.convert("RGB").tobytes())
+
+
+@pytest.mark.parametrize(("mode", "size"), [("La", (5, 3)), ("RGB", (0, 3))])
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_pillow_makes_no_png_of(mode: str, size: tuple[int, int], inside: bool) -> None:
+    image = Image.new(mode, size)
+    with pytest.raises(UnsupportedMedia, match=f"makes no PNG of this picture of mode {mode}") as caught:
+        native({"image": [image]} if inside else image)
+    assert caught.value.param == ("input.image[0]" if inside else "input")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])

@@ -44,6 +44,31 @@ def test_a_finished_job_is_not_repeated_and_not_mixed_up(
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.job.json"}
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        ({"dtype": "float32"}, {"dtype": "bfloat16"}, 'begun with dtype "float32", now "bfloat16"; --over'),
+        ({"dimensions": 8}, {"dimensions": 16}, "begun with width 8, now 16; --overwrite"),
+        # An older qvl kept the name alone.
+        ({}, {"dtype": "float32", "dimensions": 8}, 'begun with dtype null, now "float32"; --overwrite'),
+        ({}, {}, "is finished already"),
+    ],
+)
+@pytest.mark.parametrize("command", ["embed", "rerank"])
+def test_a_name_that_another_model_has_now(
+    qvl: Run, fake: Start, tmp_path: Path, command: str, first: Any, then: Any, told: str
+) -> None:
+    out = tmp_path / "out.jsonl"
+    source = write(
+        tmp_path / "in.jsonl", [{"query": "a", "documents": ["b"]} if command == "rerank" else "a"]
+    )
+    qvl(command, source, "-o", out, "--url", fake(card=first).url)
+    before = out.read_bytes()
+    code = 0 if first == then else 2
+    assert told in qvl(command, source, "-o", out, "--url", fake(card=then).url, code=code)
+    assert out.read_bytes() == before
+
+
 def test_a_file_of_unknown_origin_is_not_replaced(
     qvl: Run, fake: Start, source: Path, tmp_path: Path
 ) -> None:

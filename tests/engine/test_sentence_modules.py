@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qvl.engine import checkpoint, sentence_modules
+from qvl.engine import checkpoint, prompt, sentence_modules
 from qvl.engine.config import EngineConfig
+from qvl.engine.dialects import tasks
 from qvl.engine.errors import CheckpointError
 from tests.published import BASE, LOGIT_SCORE, NORMALIZE, POOLING, add_modules, publish
 from tests.tiny import write_checkpoint
@@ -79,6 +81,55 @@ def test_other_modules_are_refused_by_name(following: list[Any], match: str, tmp
     add_modules(write_checkpoint(tmp_path / "an-embedding"), *following)
     with pytest.raises(CheckpointError, match=match):
         checkpoint.find(EngineConfig(models=(str(tmp_path / "an-embedding"),)))
+
+
+QUERY, REPRESENT = tasks.QUERY, prompt.EMBED_INSTRUCTION
+
+
+@pytest.mark.parametrize(
+    ("role", "said", "told"),
+    [
+        ("embedder", {"prompts": {"query": "Find the clause.", "document": ""}}, "prompts 'query' are not"),
+        (
+            "embedder",
+            {"prompts": {"query": QUERY, "document": "The clause:", "law": "A"}},
+            "'document', 'law'",
+        ),
+        (
+            "embedder",
+            {"prompts": {"law": "A"}, "default_prompt_name": "law"},
+            r"'law' \(its default\) are not",
+        ),
+        (
+            "embedder",
+            {"prompts": {"query": QUERY}, "default_prompt_name": "query"},
+            r"'query' \(its default\)",
+        ),
+        ("reranker", {"prompts": {"query": QUERY}}, "'query' are not .*; send such a text as `instruction`"),
+        (
+            "embedder",
+            {"prompts": {"query": QUERY[:-1], "document": REPRESENT, "law": f" {REPRESENT} "}},
+            None,
+        ),
+        ("embedder", {"prompts": {"law": REPRESENT}, "default_prompt_name": "law"}, None),
+        ("reranker", {"prompts": {"query": prompt.RERANK_INSTRUCTION}, "default_prompt_name": "query"}, None),
+        ("embedder", {"prompts": None, "default_prompt_name": None}, None),
+        ("embedder", {"prompts": {"query": None}}, None),
+        ("embedder", {"prompts": ["query"]}, "prompts are unknown .*Expected `object"),
+        ("embedder", b"{", "prompts are unknown .*truncated"),
+        ("embedder", b'{"prompts": {"a": "\xff"}}', "prompts are unknown"),
+    ],
+)
+def test_prompts_that_are_not_applied_are_told_of_once(
+    role: Any, said: Any, told: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_checkpoint(tmp_path / "mine")
+    file = path / "config_sentence_transformers.json"
+    file.write_bytes(said if isinstance(said, bytes) else json.dumps(said).encode())
+    with caplog.at_level(logging.WARNING, "qvl.engine"):
+        checkpoint.find(EngineConfig(**{role: str(path)}))
+    assert [str(file) in record.message for record in caplog.records] == ([True] if told else [])
+    assert not told or re.search(told, caplog.text)
 
 
 def test_a_head_of_its_own_is_refused(tmp_path: Path) -> None:

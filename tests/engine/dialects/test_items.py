@@ -128,6 +128,17 @@ class TestInput:
             Tokens(ids=(2, 3), where="input[1]"),
         )
 
+    @pytest.mark.parametrize("given", [[1, 2], [[1]], ["a", [1]]])
+    @pytest.mark.parametrize("told", [{"instruction": "A"}, {"chat_template_kwargs": {"instruction": "A"}}])
+    def test_token_ids_have_no_place_for_an_instruction(self, given: Any, told: dict[str, Any]) -> None:
+        with pytest.raises(BadRequest, match="token ids are taken as they are") as caught:
+            parse(input=given, **told)
+        assert (caught.value.param, caught.value.code) == ("instruction", "unsupported_field")
+
+    @pytest.mark.parametrize("told", ["input_type", "task", "prompt_name"])
+    def test_a_task_beside_token_ids_is_what_clients_send(self, told: str) -> None:
+        assert parse(input=[1, 2], **{told: "query"}).input == parse(input=[1, 2]).input
+
 
 class TestMessages:
     SYSTEM: ClassVar[dict[str, Any]] = {"role": "system", "content": [{"type": "text", "text": "Find it."}]}

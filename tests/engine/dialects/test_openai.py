@@ -135,6 +135,9 @@ def test_one_vector_for_each_item(field: str) -> None:
         ({"encoding_format": "base64", "embed_dtype": "float16"}, "float16", True),
         ({"embed_dtype": "float32"}, "float32", False),
         ({"embedding_type": "base64"}, "float32", True),
+        ({"embedding_type": "base64", "output_dtype": "float"}, "float32", True),
+        ({"embedding_type": "float", "encoding_format": "base64"}, "float32", True),
+        ({"embedding_type": "int8", "encoding_format": "float"}, "int8", False),
         ({"embedding_type": ["ubinary"]}, "ubinary", False),
         ({"embedding_type": []}, "float32", False),
         ({"output_dtype": "int8"}, "int8", False),
@@ -145,9 +148,34 @@ def test_kinds(fields: dict[str, Any], dtype: vectors.Dtype, as_base64: bool) ->
     assert openai.kind(body(**fields)) == vectors.Kind(dtype, as_base64)
 
 
-def test_two_number_types_conflict() -> None:
-    with pytest.raises(BadRequest, match="different number types"):
-        parse(embed_dtype="int8", embedding_type="base64")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"embed_dtype": "int8", "embedding_type": "base64"},
+        {"encoding_format": "float", "embedding_type": "base64"},
+        {"instruction": "A", "chat_template_kwargs": {"instruction": "B"}},
+        {"task": "retrieval.passage", "input_type": "query"},
+        {"input_type": "document", "prompt_name": "code.query"},
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="contradict each other; keep one") as caught:
+        parse(**fields)
+    assert caught.value.code == "conflicting_fields"
+
+
+@pytest.mark.parametrize(
+    ("fields", "instruction"),
+    [
+        ({"instruction": "A", "chat_template_kwargs": {"instruction": "A"}}, "A"),
+        ({"instruction": "A", "chat_template_kwargs": {}}, "A"),
+        ({"instruction": "A", "task": "retrieval.passage", "input_type": "query"}, "A"),
+        ({"task": "retrieval.query", "input_type": "query", "prompt_name": None}, tasks.QUERY),
+        ({"task": "text-matching", "input_type": "query"}, tasks.MATCH),
+    ],
+)
+def test_fields_that_agree_are_not(fields: dict[str, Any], instruction: str) -> None:
+    assert parse(**fields).instruction == instruction
 
 
 def test_rendering() -> None:

@@ -90,11 +90,28 @@ class TestAll:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "flag"), [("v1", {"raw_scores": True}), ("vllm", {"use_activation": False})]
+    ("dialect", "flag"),
+    [
+        ("v1", {"raw_scores": True}),
+        ("vllm", {"use_activation": False}),
+        ("vllm", {"use_activation": False, "raw_scores": True}),
+    ],
 )
 def test_raw_scores(dialect: str, flag: dict[str, bool]) -> None:
     results = ask(dialect, **flag)[1]["results"]
     assert [entry["relevance_score"] for entry in results] == [60, 50, 2, 2, -1]
+
+
+@pytest.mark.parametrize("dialect", ["v1", "vllm"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_scores_are_raw_or_not(dialect: str, flag: bool) -> None:
+    body, parse = {
+        "v1": (rerank.RerankBody, rerank.parse),
+        "vllm": (vllm.RerankBody, vllm.parse_rerank),
+    }[dialect]
+    both = {**FULL, "raw_scores": flag, "use_activation": flag}
+    with pytest.raises(BadRequest, match="`raw_scores` and `use_activation` contradict each other"):
+        parse(decode(body, dump(both)))  # type: ignore[operator]
 
 
 def test_vllms_zeros_mean_all() -> None:
@@ -180,6 +197,24 @@ def test_a_record_of_many_keys_is_no_misspelt_item() -> None:
     many = few | {f"key {i}": i for i in range(rerank.MOST_MISSPELT)}
     asked = rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [many]})))
     assert asked.documents[0].texts == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (["title"], "documents[0]"),
+        (["text", "title", "year"], "documents[0].year"),
+        (["text", "tags"], "documents[0].tags"),
+        (["text", "image"], "rank_fields"),
+        (["video"], "rank_fields"),
+    ],
+)
+def test_fields_to_rank_by_are_texts(fields: list[str], param: str) -> None:
+    record = {"text": "a", "title": None, "year": 1999, "tags": ["b"], "image": "http://h/x.png"}
+    with pytest.raises(BadRequest) as caught:
+        ask("v1", documents=[record], rank_fields=fields)
+    assert caught.value.param == param
+    assert ask("v1", documents=[record] * 5, rank_fields=["text", "title"])[0].documents[0].texts == ("a",)
 
 
 def test_a_callers_long_keys_are_not_kept() -> None:
