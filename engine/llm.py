@@ -22,9 +22,9 @@ from qvl.engine.protocol import ModelCard, Priority
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 """vLLM's scheduler takes the least first, and among equals the one that came first."""
-_POLL_SECONDS = 1.0
-"""Between two questions whether the engine process still answers; that it has died is told at once. Four a
-second took 2 ms of each second here."""
+_POLL_SECONDS = 5.0
+"""Between two questions whether the engine process still answers, at most; that it has died is told at once.
+Each wakes both processes from their sleep."""
 _AT_ONCE = 64
 """Items of one request that are sent before other requests, and questions after health, get a turn."""
 
@@ -64,6 +64,7 @@ class LLM:
         self._arena = arena
         self._answers = answers
         self._stall_seconds = stall_seconds or float("inf")
+        self._poll_seconds = min(_POLL_SECONDS, self._stall_seconds / 4)
         self._silent_seconds = 0.0
         self._dtype = str(engine.model_config.dtype).removeprefix("torch.")
         self._stopped = False
@@ -225,10 +226,10 @@ class LLM:
         try:
             while (failure := self.failure) is None:
                 if self._stopped:
-                    await asyncio.sleep(_POLL_SECONDS)
+                    await asyncio.sleep(self._poll_seconds)
                     continue
-                await asyncio.wait([ended], timeout=_POLL_SECONDS)
-                self._silent_seconds += _POLL_SECONDS
+                await asyncio.wait([ended], timeout=self._poll_seconds)
+                self._silent_seconds += self._poll_seconds
                 if answer.done() and not self._stopped:
                     answer.exception()  # that of a dead engine: `failure` tells it
                     self._silent_seconds = 0.0
