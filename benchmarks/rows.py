@@ -52,6 +52,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s_per_item: float | None = None
     """CPU seconds of the API and media processes, the engine's excluded."""
     cpu_s_per_item_engine: float | None = None
+    waking: float | None = None
+    """What a sleep before it makes of a little work's CPU on this machine, times (`meter.waking`)."""
     peak_mem_gb: float | None = None
     """Host memory of all the server's processes (PSS)."""
     max_error: float | None = None

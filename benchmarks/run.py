@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import plan, processes, rows, unserved
+from benchmarks import meter, plan, processes, rows, unserved
 from benchmarks.asks import Role
 from benchmarks.contestants import Contestant, Site, contestants
 from benchmarks.drive import Driver, Entrant
@@ -31,6 +31,9 @@ def run(options: Options, console: Console) -> tuple[list[Row], list[str]]:
     logs = Path(tempfile.mkdtemp(prefix="qvl-bench-"))
     console.print(f"servers' logs: {logs}", style="dim", highlight=False)
     date = rows.now()
+    console.print(
+        f"after a sleep, work costs {meter.waking():.1f} × the CPU here", style="dim", highlight=False
+    )
     for role in options.models:
         scene = prepared(options, console, role, logs, date)
         for row in _rows(scene) if scene.chosen else ():

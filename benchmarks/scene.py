@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import rows, truth
+from benchmarks import meter, rows, truth
 from benchmarks.asks import Role
 from benchmarks.contestants import Site
 from benchmarks.contestants.base import Answer
@@ -75,6 +75,7 @@ class Scene:
             max_error=error,
             allowed_error=None if error is None else limit,
             void="; ".join(reasons) or None,
+            waking=meter.waking(),
             **numbers,
         )
         self._show(row)

@@ -36,9 +36,14 @@ def ratios(group: Group) -> Table:
     runs = dict.fromkeys(f"{line.own.commit} {line.own.date[:16]}" for line in group.lines)
     table.caption = (
         "× is qvl's items per second over the contestant's; API ms is CPU without the engine's; "
-        f"{_memory(group)}of {', '.join(runs)}"
+        f"{_waking(group)}{_memory(group)}of {', '.join(runs)}"
     )
     return table
+
+
+def _waking(group: Group) -> str:
+    told = [line.own.waking for line in group.lines if line.own.waking]
+    return f"after a sleep {max(told):.1f} × of it; " if told else ""
 
 
 def _memory(group: Group) -> str:

@@ -125,6 +125,15 @@ def test_a_gpu_is_busy_between_two_moments(
     assert usage.gpu_busy(third + 10, third + 20) is None
 
 
+def test_work_after_a_sleep_is_compared_with_the_same_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the former the median counts, of the latter the least."""
+    costs = iter([0.003, 0.002, *[0.004] * 48, 0.1, 0.02, 0.03, 0.01, 0.9])
+    monkeypatch.setattr(meter, "_little_work", lambda: next(costs))
+    monkeypatch.setattr(meter, "_NAP_SECONDS", 0)
+    assert meter.waking.__wrapped__() == pytest.approx(0.03 / 0.002)
+    assert next(costs, None) is None
+
+
 def test_every_shot_is_sent_once_and_the_first_answers_are_kept(server: Server) -> None:
     shots = [Shot("/", str(number).encode(), 3) for number in range(50)]
     turn = load.closed(server.url, shots, 8, 30, keep=2)

@@ -163,12 +163,14 @@ def test_a_gpu_s_aim_may_be_of_tokens_and_higher_in_fp8() -> None:
 def test_tables_show_ratios_and_voids() -> None:
     out = io.StringIO()
     found = [*pair_of(own=300, other=100), row("vllm-default", void="wrong answers", peak_mem_gb=4.0)]
-    found[0] = msgspec.structs.replace(found[0], peak_mem_gb=5.0)
+    found[0] = msgspec.structs.replace(found[0], peak_mem_gb=5.0, waking=36.6)
     tables.show(found, Console(file=out, width=200))
     assert "3.00" in out.getvalue()
     assert "void" in out.getvalue()
     assert "Aims on CPU" in out.getvalue()
-    assert "host memory 1.25 to 1.25 of vllm-default's; " in " ".join(out.getvalue().split())
+    assert "after a sleep 36.6 × of it; host memory 1.25 to 1.25 of vllm-default's; " in " ".join(
+        out.getvalue().split()
+    )
 
 
 @pytest.mark.parametrize(
