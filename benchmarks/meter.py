@@ -77,7 +77,7 @@ def memory(pid: int) -> float:
 def waking() -> float:
     """CPU of a little work after a sleep, over that of the same work without one; asked before servers run.
 
-    On a virtual machine whose host lends a sleeping core to others, 37 was seen: there the CPU of whatever
+    It is large on a virtual machine whose host lends a sleeping core to others: there the CPU of whatever
     waits between two requests is the machine's, not the program's.
     """
     warm = min(_little_work() for _ in range(50))

@@ -43,7 +43,7 @@ def ratios(group: Group) -> Table:
 
 def _waking(group: Group) -> str:
     told = [line.own.waking for line in group.lines if line.own.waking]
-    return f"after a sleep {max(told):.1f} × of it; " if told else ""
+    return f"work after a sleep costs {max(told):.1f} × its CPU here; " if told else ""
 
 
 def _memory(group: Group) -> str:

@@ -168,8 +168,9 @@ def test_tables_show_ratios_and_voids() -> None:
     assert "3.00" in out.getvalue()
     assert "void" in out.getvalue()
     assert "Aims on CPU" in out.getvalue()
-    assert "after a sleep 36.6 × of it; host memory 1.25 to 1.25 of vllm-default's; " in " ".join(
-        out.getvalue().split()
+    assert (
+        "work after a sleep costs 36.6 × its CPU here; host memory 1.25 to 1.25 of vllm-default's; "
+        in " ".join(out.getvalue().split())
     )
 
 
