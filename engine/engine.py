@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from qvl.engine import adapters, checkpoint, compat
+from qvl.engine import adapters, checkpoint, compat, warm
 from qvl.engine.admission import Admission, cost
 from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Role
@@ -75,12 +75,15 @@ class Engine:
                 )
             await load(starts, models)
             await media.ready()
+            preparer = Preparer(media, metrics)
+            first = (warm.TEXT,) if compat.on_cpu() else await asyncio.to_thread(warm.full_steps, config)
+            await warm.warm_up(models, preparer, first)
         except BaseException:
             await asyncio.gather(media.close(), *(model.stop() for model in models))
             raise
         finally:
             arena.close()
-        return cls(config, models, Preparer(media, metrics), metrics)
+        return cls(config, models, preparer, metrics)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Raises QvlError; with `on_error="skip"` an item's own error is in the result instead."""

@@ -121,8 +121,9 @@ def patchify_triton(
     blocks = len(pixels) // MERGE**2
     if not blocks:
         return patches
-    # A few dozen bytes: the driver takes them before it returns, so the host need not wait for the copy.
-    table = torch.tensor(_table(grids, frames), device="cpu").to(pixels.device, non_blocking=True)
+    # From pinned memory, or the copy could wait for all that the stream has before it.
+    table = torch.tensor(_table(grids, frames), device="cpu", pin_memory=pixels.is_cuda)
+    table = table.to(pixels.device, non_blocking=True)
     programs = -(-blocks // config.merge_blocks)
     _kernel[(programs,)](
         pixels.contiguous(),

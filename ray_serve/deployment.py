@@ -1,6 +1,6 @@
 """A pool of replicas as a Ray Serve application. A replica is one `Engine` behind the app of `qvl serve`.
 
-    load ─► warm up ─► ready ─► serve ─► drain ─► stop
+    load, warm up ─► ready ─► serve ─► drain ─► stop
 
 Ray replaces a replica whose engine has died; HAProxy sends bodies straight to the replica's own port, so
 they pass no proxy of Ray's, no object store and no pickle.
@@ -23,7 +23,6 @@ from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 from qvl.engine.server import DIED, Starter, leave
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
@@ -74,7 +73,6 @@ class EngineReplica:
                 self._engine = await self._start(self._server.engine, self._replica.metrics)
         self._replica.serve(self._engine)
         self._watch = asyncio.create_task(self._exit_with(self._engine))
-        await warm_up(self._engine)
         return Mounted(app, self._prefix)
 
     async def check_health(self) -> None:
@@ -102,16 +100,6 @@ class EngineReplica:
         self._replica.cut(reason)
         await asyncio.sleep(_FLUSH_SECONDS)
         leave(DIED)
-
-
-async def warm_up(engine: Managed) -> None:
-    """One request to each model: the first one pays for kernels and caches, and must not be a user's."""
-    text = Content(texts=("warm up",))
-    for card in engine.models():
-        if card.role == "embedder":
-            await engine.embed(EmbedRequest(input=(text,)))
-        else:
-            await engine.rerank(RerankRequest(query=text, documents=(text,)))
 
 
 @serve.ingress()

@@ -21,8 +21,8 @@ Where it leaves the official code, and why:
   transformers 4, where positions come from the ids alone).
 * Video files are decoded by PyAV, as by torchvision's reader that theirs falls back to and that torchvision
   has dropped since; decord and torchcodec are never used.
-* Text alone goes to the processor's tokenizer, as the processor itself did it until transformers 5.20, which refuses
-  a pad that stands for no medium.
+* Text alone goes to the processor's tokenizer, as the processor itself did it until transformers 5.20, which
+  refuses a pad that stands for no medium.
 * Rerank reads `fps` and `max_frames` of each query and document; theirs has one of each per request.
 
 transformers 4 and 5 do not make the same prompt of a video. 4.57 replaced the template's whole

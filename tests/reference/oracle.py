@@ -73,7 +73,7 @@ class Reference:
             images, videos, sampling = process_vision_info(
                 [messages], image_patch_size=16, return_video_kwargs=True, return_video_metadata=True
             )
-        if not (images or videos):  # all that the processor does then; since 5.20 it refuses pads without media
+        if not (images or videos):  # the processor did no more, until 5.20 which refuses pads of nothing
             return dict(self.processor.tokenizer(text, return_tensors="pt", **options))
         frames, metadata = map(list, zip(*videos, strict=True)) if videos else (None, None)
         batch = self.processor(

@@ -1,0 +1,77 @@
+"""A replica's own first requests, on the real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from qvl.engine import Engine, EngineConfig, warm
+from qvl.engine.config import Limits
+from qvl.engine.errors import CheckpointError
+from qvl.engine.llm import LLM
+from qvl.engine.prepare import Ready
+from qvl.engine.protocol import Content
+from tests.conftest import Pair
+from tests.parity.conftest import vllm_warnings
+
+pytestmark = pytest.mark.engine
+
+
+async def warmed(models: Sequence[LLM], engine: Engine, items: tuple[Content, ...]) -> list[int]:
+    """Tokens of each prompt that the models were asked for."""
+    seen: list[int] = []
+
+    class Seen:
+        def __init__(self, model: LLM) -> None:
+            self.checkpoint, self.text, self.died = model.checkpoint, model.text, model.died
+            self._model = model
+
+        async def run(self, inputs: Sequence[Ready]) -> None:
+            seen.extend(len(each.prompt.ids) for each in inputs)
+            rows = await self._model.run(inputs)
+            assert not any(isinstance(row, Exception) for row in rows)
+
+    await warm.warm_up([Seen(each) for each in models], engine._preparer, items)  # type: ignore[misc]
+    return seen
+
+
+def test_each_model_fills_steps_and_one_that_hangs_is_told(pair: Pair) -> None:
+    config = EngineConfig(
+        embedder=str(pair.embedder),
+        reranker=str(pair.reranker),
+        max_batched_tokens=2048,
+        stall_seconds=2,
+        enforce_eager=True,
+    )
+
+    async def run() -> None:
+        with vllm_warnings():
+            engine = await Engine.start(config)
+        async with engine:
+            models = list(engine._models.values())
+            items = warm.full_steps(config)
+            seen = await warmed(models, engine, items)
+            assert len(seen) == 2 * len(items)
+            pictures = [tokens for tokens in seen if tokens > (warm.SIDE // 32) ** 2]
+            assert len(pictures) == len(seen) - 2
+            assert sum(pictures) > 2 * len(models) * config.max_batched_tokens
+            [hanging] = models[0]._engine.engine_core.resources.engine_manager.processes
+            os.kill(hanging.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(
+                    CheckpointError, match=r"hangs: no sign of life .* over its first requests"
+                ):
+                    await warm.warm_up(models, engine._preparer, (Content(texts=("another",)),))
+            finally:
+                os.kill(hanging.pid, signal.SIGCONT)
+
+    asyncio.run(run())
+
+
+def test_where_no_pictures_are_taken_none_are_asked() -> None:
+    limits = Limits(images=0)
+    assert warm.full_steps(EngineConfig(embedder="x", limits=limits)) == (warm.TEXT,)
