@@ -13,13 +13,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from itertools import product
 from typing import TypeAlias
 
-import msgspec
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -222,12 +221,10 @@ def main() -> int:
     bandwidth = copy_bandwidth(device)
     console.print(f"{rows.hardware(True)}: a copy moves {bandwidth / 1e9:.0f} GB/s")
     out = rows.RESULTS / "kernels" / f"{date[:10]}.jsonl"
-    out.parent.mkdir(parents=True, exist_ok=True)
     measured = []
     for case in cases(device, "--sweep" in sys.argv):
         for row in measure(case, bandwidth, date):
-            with out.open("ab") as file:  # at once: a case that fails must not lose the others
-                file.write(msgspec.json.encode(asdict(row)) + b"\n")
+            rows.append(out, [row])  # at once: a case that fails must not lose the others
             measured.append(row)
     console.print(table(measured))
     return 0 if not any(row.void for row in measured) else 1

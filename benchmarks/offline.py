@@ -1,6 +1,6 @@
 """Engines without a server, each in a process of its own: what they are handed and what they hand back.
 
-`python -m benchmarks.offline JOB OUT` is that process; JOB and OUT are pickles that this package wrote.
+`contestants/inprocess.py` is that process.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run(job: Job, folder: Path, seconds: float) -> list[Done]:
     stem = f"offline-{job.contestant}-{job.site.role}"
     sent, back = folder / f"{stem}.job", folder / f"{stem}.done"
     sent.write_bytes(pickle.dumps(job))
-    command = [sys.executable, "-m", "benchmarks.offline", str(sent), str(back)]
+    command = [sys.executable, "-m", "benchmarks.contestants.inprocess", str(sent), str(back)]
     log = folder / f"{stem}.log"
     processes.run(command, {**job.site.environment, "PYTHONPATH": _path()}, log=log, seconds=seconds)
     done: list[Done] = pickle.loads(back.read_bytes())
@@ -85,17 +85,3 @@ def _path() -> str:
     known = os.environ.get("PYTHONPATH")
     root = str(Path(__file__).parent.parent)
     return f"{root}{os.pathsep}{known}" if known else root
-
-
-def main(sent: Path, back: Path) -> None:
-    job: Job = pickle.loads(sent.read_bytes())
-    from benchmarks.contestants import inprocess
-
-    back.write_bytes(pickle.dumps(inprocess.run(job)))
-
-
-if __name__ == "__main__":
-    # Under its importable name, so that what it pickles can be read elsewhere.
-    from benchmarks import offline
-
-    offline.main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -92,7 +92,7 @@ def closed(found: Summary, **fields: Any) -> Row:
     )
 
 
-def append(path: Path, rows: Iterable[msgspec.Struct]) -> None:
+def append(path: Path, rows: Iterable[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         for row in rows:

@@ -207,11 +207,16 @@ def _media(config: EngineConfig) -> dict[str, Any]:
     return {"image": {"count": images, **_DUMMY}, "video": {"count": videos, "num_frames": 2, **_DUMMY}}
 
 
-def _cpu_settings(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
+def cpu_cache_bytes(checkpoint: Checkpoint, dtype: str) -> int:
+    """Of the KV cache of a model on a CPU."""
     itemsize = _ITEMSIZE[checkpoint.dtype if dtype == "auto" else dtype]
     longest = checkpoint.kv_bytes_per_token(itemsize) * checkpoint.max_length
+    return max(64 << 20, _CPU_SEQUENCES * longest)
+
+
+def _cpu_settings(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
     return {
-        "kv_cache_memory_bytes": max(64 << 20, _CPU_SEQUENCES * longest),
+        "kv_cache_memory_bytes": cpu_cache_bytes(checkpoint, dtype),
         "block_size": 32,
         "skip_mm_profiling": True,
     }

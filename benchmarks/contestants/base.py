@@ -14,13 +14,10 @@ import numpy.typing as npt
 from benchmarks.asks import Ask, Item, Role
 from benchmarks.load import Shot
 from qvl.engine.checkpoint import Checkpoint
+from qvl.engine.compat import cpu_cache_bytes
 
 Answer: TypeAlias = npt.NDArray[np.float32]
 """(items, dimensions) of vectors, or (documents,) of scores."""
-
-CPU_SEQUENCES = 8
-"""Longest sequences in a CPU engine's KV cache, as `qvl serve` has it; all contestants get the same."""
-_ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +41,8 @@ class Site:
 
     @property
     def kv_bytes(self) -> int:
-        """Of a CPU engine's KV cache."""
-        longest = self.checkpoint.kv_bytes_per_token(_ITEMSIZE[self.dtype]) * self.checkpoint.max_length
-        return max(64 << 20, CPU_SEQUENCES * longest)
+        """Of a CPU engine's KV cache: `qvl serve`'s, for all contestants."""
+        return cpu_cache_bytes(self.checkpoint, self.dtype)
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -1,10 +1,16 @@
-"""The contestants without their servers. Runs in the process that `offline` starts."""
+"""The contestants without their servers, in a process that `offline` starts.
+
+python -m benchmarks.contestants.inprocess JOB OUT      # both are pickles that this package wrote
+"""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import pickle
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,3 +140,11 @@ def _split(asks: Sequence[Ask], found: Sequence[Answer]) -> list[Answer]:
     if not isinstance(asks[0], Embed):
         return list(found)
     return np.split(found[0], np.cumsum([ask.count for ask in asks])[:-1])
+
+
+def main(sent: Path, back: Path) -> None:
+    back.write_bytes(pickle.dumps(run(pickle.loads(sent.read_bytes()))))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks import rows as runs
 from benchmarks.asks import Role
-from benchmarks.quality.rows import Row, append, table
+from benchmarks.quality.rows import Row, table
 from benchmarks.quality.run import Grid, Options
 from benchmarks.quality.tasks import GENERATED, named
 from benchmarks.quality.variants import SERVED
@@ -82,7 +82,7 @@ def show(grid: Grid, console: Console, path: Path | None) -> int:
     for group in grid.rows():
         made += group
         if path:
-            append(path, group)
+            runs.append(path, group)
         console.print(f"{group[0].role:10}{group[0].variant:32} done", highlight=False, style="dim")
     wide = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     for role in dict.fromkeys(row.role for row in made):  # --only may leave one without rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -44,13 +43,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     score_spread: tuple[float, float] | None = None
     """The reranker's 2nd and 98th percentile, of 20 candidates of which one fits: both near a half, or one of
     them at 0.5 and the other at 1, is a head or a template that is broken."""
-
-
-def append(path: Path, rows: Iterable[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        for row in rows:
-            file.write(msgspec.json.encode(row) + b"\n")
 
 
 def under(rows: Sequence[Row]) -> str:
