@@ -19,7 +19,7 @@ import msgspec
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.features import feature
 from qvl.engine.media.block import Place
-from qvl.engine.tokens import Prompt
+from qvl.engine.prompt import Prompt
 
 if TYPE_CHECKING:
     from qvl.engine.media import Visual

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from qvl.engine.media.block import Place
-from qvl.engine.tokens import Span
+from qvl.engine.prompt import Span
 
 if TYPE_CHECKING:
     from qvl.engine.media import Visual

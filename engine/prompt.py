@@ -1,4 +1,4 @@
-"""The reference's prompts, as text: pure functions of an item and its loaded visuals.
+"""The reference's prompts, as text: pure functions of an item and its loaded visuals. What becomes of one.
 
 Text that spells a special token becomes that token, because the reference tokenises the whole
 conversation as one string (a placeholder such as `<|image_pad|>` beside real media is refused later,
@@ -22,6 +22,23 @@ RERANK_SYSTEM = (
 START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = ("<|image_pad|>", "<|video_pad|>")
 IMAGE, FRAME = (f"{START}{pad}{END}" for pad in PADS)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a visual sits: an image's pads; a video's first <|vision_start|> to last <|vision_end|>."""
+
+    offset: int
+    length: int
+    pad: int
+    """The id of its pads; a video's span holds timestamps too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    ids: list[int]
+    spans: tuple[Span, ...] = ()
+    """One for each visual, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from qvl.engine import bpe
 from qvl.engine.errors import BadRequest, Unprocessable
+from qvl.engine.prompt import Prompt, Span
 from qvl.engine.protocol import Loaded
 
 _START, _END = "<|im_start|>", "<|im_end|>"
@@ -34,23 +35,6 @@ class SpecialIds:
     video: int
     all: frozenset[int]
     """Every id that the tokenizer calls special; reranker truncation keeps them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where a visual sits: an image's pads; a video's first <|vision_start|> to last <|vision_end|>."""
-
-    offset: int
-    length: int
-    pad: int
-    """The id of its pads; a video's span holds timestamps too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    ids: list[int]
-    spans: tuple[Span, ...] = ()
-    """One for each visual, in order."""
 
 
 class PromptTokenizer:
@@ -141,7 +125,7 @@ class PromptTokenizer:
     def check_ids(
         self, ids: Sequence[int], where: str, *, truncate: bool = True, max_tokens: int | None = None
     ) -> Prompt:
-        """A caller's ids: fed as they are, or `max_tokens` of them. Raises BadRequest or Unprocessable."""
+        """A caller's prompt: fed as it is, or `max_tokens` of it. Raises BadRequest or Unprocessable."""
         limit = min(self.max_length, max_tokens or self.max_length)
         if max_tokens and truncate:
             ids = ids[:limit]
@@ -151,6 +135,13 @@ class PromptTokenizer:
             raise _too_long(len(ids), limit, where)
         if max(ids) >= self.vocab_size or min(ids) < 0:
             raise BadRequest(f"token ids must be from 0 to {self.vocab_size - 1}", param=where)
+        if ids[0] != self._start:  # most likely another tokenizer's, all of which mean something here too
+            raise BadRequest(
+                "token ids are a whole prompt and begin with <|im_start|>; these do not: send the text "
+                "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
+                param=where,
+                code="not_a_prompt",
+            )
         return Prompt(list(ids))
 
     def _widen(self, ids: list[int], visuals: Sequence[Loaded], where: str) -> list[int]:

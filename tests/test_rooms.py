@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "qvl.engine.config": {"qvl.engine.errors"},
     "qvl.engine.prompt": {"qvl.engine.protocol"},
     "qvl.engine.bpe": set(),
-    "qvl.engine.tokens": {"qvl.engine.bpe", "qvl.engine.errors", "qvl.engine.protocol"},
+    "qvl.engine.tokens": {"qvl.engine.bpe", "qvl.engine.errors", "qvl.engine.prompt", "qvl.engine.protocol"},
     "qvl.engine.media": {
         "qvl.engine.media",
         "qvl.engine.config",

@@ -1,6 +1,6 @@
 """One item (or query, or document) as callers write it, to `Content`.
 
-    "a string"
+    "a string"                         a text; a medium where it begins as a `data:` URL of one does
     {"text": …, "image": …, "video": …, "instruction": …, "fps": …, "max_frames": …}
     {"content": [{"type": "text", "text": …}, {"type": "image_url", "image_url": {"url": …}}, …]}
 
@@ -100,6 +100,11 @@ class Item(Document):
 def content(value: str | Document, where: str) -> Content:
     """The item that a caller wrote; `where` is how errors name it."""
     if isinstance(value, str):
+        # Nobody wants the vector of base64. Whoever does says {"text": …}.
+        if value.startswith("data:image/"):
+            return Content(images=(value,), where=where)
+        if value.startswith("data:video/"):
+            return Content(videos=(value,), where=where)
         return Content(texts=(value,), where=where)
     instruction: str | None = None
     older: tuple[str, ...] = ()

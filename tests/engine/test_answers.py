@@ -10,7 +10,7 @@ from qvl.engine.answers import AnswerCache
 from qvl.engine.errors import ConfigError
 from qvl.engine.media.visual import Visual
 from qvl.engine.prepare import Ready
-from qvl.engine.tokens import Prompt
+from qvl.engine.prompt import Prompt
 
 ROW = np.arange(4, dtype=np.float32)
 KEPT = ROW.nbytes + 256

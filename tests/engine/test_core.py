@@ -15,7 +15,7 @@ from qvl.engine.core import Core
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.media import Visual
 from qvl.engine.media.block import Place
-from qvl.engine.tokens import Prompt, Span
+from qvl.engine.prompt import Prompt, Span
 from tests.engine.fake_client import FakeClient, dead, output
 from tests.parity.conftest import vllm_warnings
 

@@ -20,7 +20,7 @@ from qvl.engine.media import Visual
 from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import HEADER
 from qvl.engine.prepare import Ready
-from qvl.engine.tokens import Prompt, Span
+from qvl.engine.prompt import Prompt, Span
 from tests.engine.fake_client import FakeClient, dead, output
 from tests.parity.conftest import vllm_warnings
 

@@ -18,8 +18,8 @@ from qvl.engine.engine import Engine
 from qvl.engine.errors import Overloaded, QvlError, Unprocessable
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Outcome, Ready
+from qvl.engine.prompt import Prompt
 from qvl.engine.protocol import Content, RerankRequest
-from qvl.engine.tokens import Prompt
 
 WORDS = Content(texts=("word " * 40,))
 PAIRS = (RerankRequest(query=WORDS, documents=(WORDS,)),) * 30

@@ -109,6 +109,8 @@ def test_what_stands_in_every_prompt_is_bounded(request_of: Any) -> None:
 
 
 def test_token_ids_have_no_instruction(tmp_path: Path) -> None:
-    request = EmbedRequest(input=(Tokens(ids=(1, 2)),) * 1001, instruction=LONG)
-    outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).embed(request, made(tmp_path)))
+    side = made(tmp_path)
+    ids = tuple(side.tokenizer.encode(["<|im_start|>"])[0])
+    request = EmbedRequest(input=(Tokens(ids=ids),) * 1001, instruction=LONG)
+    outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).embed(request, side))
     assert all(isinstance(each, Ready) for each in outcomes)

@@ -184,12 +184,20 @@ def test_bad_ids_are_refused(folder: Path, ids: list[int]) -> None:
 
 
 def test_a_callers_ids_are_cut_where_it_says(folder: Path) -> None:
-    side, ids = build(folder), list(range(10, 30))
+    side = build(folder)
+    ids = [*side.encode(["<|im_start|>"])[0], *range(10, 29)]
     assert side.check_ids(ids, "input").ids == ids
     assert side.check_ids(ids, "input", max_tokens=4).ids == ids[:4]
     assert len(side.check_ids(ids * 9, "input", max_tokens=100).ids) == LIMIT
     with pytest.raises(Unprocessable, match="20 tokens, and at most 4"):
         side.check_ids(ids, "input", truncate=False, max_tokens=4)
+
+
+def test_ids_of_another_tokenizer_are_refused(folder: Path) -> None:
+    """LangChain sends OpenAI's by default: each of them is some token here."""
+    with pytest.raises(BadRequest, match="a whole prompt") as caught:
+        build(folder).check_ids([10, 11], "input[1]")
+    assert (caught.value.param, caught.value.code) == ("input[1]", "not_a_prompt")
 
 
 def test_a_limit_that_leaves_nothing_of_the_item_is_refused(folder: Path) -> None:

@@ -121,6 +121,16 @@ class TestInput:
     def test_an_item_alone(self) -> None:
         assert parse(input={"text": "a"}).input == (Content(texts=("a",), where="input"),)
 
+    def test_a_string_that_is_a_medium(self) -> None:
+        image, film = "data:image/png;base64,aGk=", "data:video/mp4;base64,aGk="
+        read = parse(input=[image, film, {"text": image}, f"see {image}"]).input
+        assert [(each.images, each.videos, each.texts) for each in read if isinstance(each, Content)] == [
+            ((image,), (), ()),
+            ((), (film,), ()),
+            ((), (), (image,)),
+            ((), (), (f"see {image}",)),
+        ]
+
     def test_token_ids(self) -> None:
         assert parse(input=[1, 2]).input == (Tokens(ids=(1, 2), where="input"),)
         assert parse(input=[[1], [2, 3]]).input == (
