@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -61,14 +62,13 @@ class Client:
         ca: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`ca`: PEM file of the authority that signed the server's certificate (default: the usual ones)."""
+        """`url`: also `host:port`, or what OpenAI's client is given (`…/v1`). `ca`: PEM file of the authority
+        that signed the server's certificate (default: SSL_CERT_FILE, or the usual ones)."""
         self.policy = policy or Policy()
         self._http = httpx.Client(
-            base_url=url,
             headers=_headers(key),
-            verify=_verify(ca),
             transport=transport,
-            trust_env=not is_local(url),
+            **_at(url, ca),
         )
 
     def ready(self) -> bool:
@@ -130,18 +130,17 @@ class AsyncClient:
         ca: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`ca`: PEM file of the authority that signed the server's certificate (default: the usual ones)."""
+        """`url`: also `host:port`, or what OpenAI's client is given (`…/v1`). `ca`: PEM file of the authority
+        that signed the server's certificate (default: SSL_CERT_FILE, or the usual ones)."""
         self.policy = policy or Policy()
         self._gate = asyncio.Semaphore(self.policy.concurrency)
         # httpx's own limit of 100 connections would queue requests against their deadline.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.policy.concurrency)
         self._http = httpx.AsyncClient(
-            base_url=url,
             headers=_headers(key),
-            verify=_verify(ca),
             transport=transport,
             limits=limits,
-            trust_env=not is_local(url),
+            **_at(url, ca),
         )
 
     async def ready(self) -> bool:
@@ -209,14 +208,24 @@ def _headers(key: str | None) -> dict[str, str]:
     return headers | ({"authorization": f"Bearer {key}"} if key else {})
 
 
-def _verify(ca: str | None) -> ssl.SSLContext | bool:
-    return ssl.create_default_context(cafile=ca) if ca else True
+def _at(url: str, ca: str | None) -> dict[str, Any]:
+    """How httpx reaches the server. Raises BadRequest for what is no address of one."""
+    server = address(url)
+    ca = ca or os.environ.get("SSL_CERT_FILE")
+    return {
+        "base_url": server,
+        "verify": ssl.create_default_context(cafile=ca) if ca and server.scheme == "https" else True,
+        # HTTP_PROXY and its kin, which this obeys, could only lead away from this machine.
+        "trust_env": not (server.host in {"localhost", "::1"} or server.host.startswith("127.")),
+    }
 
 
-def is_local(url: str) -> bool:
-    """This machine: HTTP_PROXY and its kin, which `trust_env` obeys, could only lead away from it."""
+def address(url: str) -> httpx.URL:
+    """Of the server that `url` means."""
     try:
-        host = httpx.URL(url).host
+        found = httpx.URL(url if "://" in url else f"http://{url}")
     except httpx.InvalidURL as error:
         raise BadRequest(f"{url!r} is not a URL: {error}", code="invalid_url") from None
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    if found.scheme not in ("http", "https") or not found.host:
+        raise BadRequest(f"{url!r} is no server's address, such as {LOCAL}", code="invalid_url")
+    return found.copy_with(path=found.path.rstrip("/").removesuffix("/v1") or "/")

@@ -94,6 +94,10 @@ def lost(failure: httpx.TransportError) -> QvlError:
     if isinstance(failure, httpx.UnsupportedProtocol | httpx.ProxyError | httpx.LocalProtocolError):
         return BadRequest(f"cannot send the request: {failure}")
     why = str(failure) or type(failure).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        return BadRequest(
+            f"cannot trust the server: {why}; SSL_CERT_FILE=FILE.pem names an authority of your own"
+        )
     with suppress(RuntimeError):  # an error that never belonged to a request
         why = f"{failure.request.url.netloc.decode()}: {why}"
     return Unavailable(f"cannot reach the server: {why}", code="connection_lost")

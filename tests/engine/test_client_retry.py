@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from qvl.engine.client import Client, wire
-from qvl.engine.client.clients import is_local
+from qvl.engine.client.clients import address
 from qvl.engine.client.retry import BY_STATUS, Attempts, Policy, error_of, retry_after
 from qvl.engine.client.wire import AFFINITY
 from qvl.engine.errors import BadRequest, DeadlineExceeded, Overloaded, Unavailable
@@ -112,12 +112,20 @@ def test_a_proxy_is_not_asked_for_this_machine(
         monkeypatch.setenv(name, "http://192.0.2.1:9")
     with Client(fake().url) as client:
         assert client.embed(["a"]).shape == (1, 8)
-    assert is_local("http://localhost:8080")
-    assert is_local("http://[::1]:8080")
-    assert not is_local("http://example.com")
 
 
-@pytest.mark.parametrize("url", ["http://a:b", "127.0.0.1:8080"])
+@pytest.mark.parametrize("written", ["{}", "{}/", "{}/v1", "{}/v1/", "bare"])
+def test_a_server_is_found_as_users_write_it(fake: Callable[..., Any], written: str) -> None:
+    url = fake().url
+    with Client(written.format(url) if written != "bare" else url.removeprefix("http://")) as client:
+        assert client.embed(["a"]).shape == (1, 8)
+
+
+def test_a_prefix_of_a_gateway_stays() -> None:
+    assert str(address("https://example.com/models/v1")) == "https://example.com/models"
+
+
+@pytest.mark.parametrize("url", ["http://a:b", "ftp://example.com", "http://"])
 def test_a_url_that_is_none_is_the_callers_mistake(url: str) -> None:
     with pytest.raises(BadRequest), Client(url) as client:
         client.embed(["a"])

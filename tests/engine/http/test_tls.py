@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from qvl.engine import tls
-from qvl.engine.client import Client, Policy
+from qvl.engine.client import Client
 from qvl.engine.config import EngineConfig, ServerConfig
-from qvl.engine.errors import ConfigError, QvlError
+from qvl.engine.errors import BadRequest, ConfigError
 from tests import web
 from tests.engine.http import test_replicas, test_server
 from tests.engine.http.test_server import Running
@@ -67,14 +67,19 @@ def ready(server: Running, ca: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["one", "several"])
-def test_https(kind: str, folder: Path, request: pytest.FixtureRequest) -> None:
+def test_https(
+    kind: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ca = str(folder / "ca.pem")
     server = request.getfixturevalue(kind)(tls=str(folder / "both.pem"))
     url = ready(server, ca)
     with Client(url, ca=ca) as client:
         assert np.linalg.norm(client.embed(["a"]), axis=1) == pytest.approx(1, abs=1e-6)
-    with Client(url, policy=Policy(retries=0)) as stranger, pytest.raises(QvlError, match="certificate"):
+    with Client(url) as stranger, pytest.raises(BadRequest, match=r"certificate.* SSL_CERT_FILE="):
         stranger.embed(["a"])
+    monkeypatch.setenv("SSL_CERT_FILE", ca)
+    with Client(url) as client:
+        assert len(client.models()) == 2
     with pytest.raises(httpx.TransportError):
         web.get(f"{server.url}/health/live", timeout=10)
     host, port = url.removeprefix("https://").split(":")
