@@ -33,12 +33,9 @@ from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.port import Door, Port, bind
-from qvl.engine.replicas.placement import gpus_here, tell_of_idle
+from qvl.engine.placement import gpus_here, tell_of_idle
+from qvl.engine.port import DIED, STOPPED, Door, Port, bind
 from qvl.engine.start import start_engine
-
-STOPPED = 0
-DIED = 3
 
 Starter: TypeAlias = Callable[[EngineConfig, Metrics], Awaitable[Managed]]
 

@@ -23,8 +23,9 @@ from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.metrics import Metrics
+from qvl.engine.port import DIED
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
-from qvl.engine.server import DIED, Starter, leave
+from qvl.engine.server import Starter, leave
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import alone_on_the_card, gpus_of

@@ -122,6 +122,12 @@ def test_only_the_model_room_imports_kernels_and_nobody_imports_ray() -> None:
             assert not re.search(r"^\s*(import|from) ray\b", path.read_text(), re.M), module
 
 
+def test_one_replica_knows_nothing_of_several() -> None:
+    room = "qvl.engine.replicas"
+    users = {module for module, path in sources() if any(below(name, room) for name in ours(path))}
+    assert {user for user in users if not below(user, room)} == {"qvl.engine.cli"}
+
+
 def test_only_the_socket_pair_of_a_supervisor_carries_pickles() -> None:
     """Whoever sends one runs code in whoever reads it."""
     unsafe = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}

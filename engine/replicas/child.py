@@ -14,8 +14,8 @@ from contextlib import ExitStack, suppress
 from prometheus_client.multiprocess import mark_process_dead
 
 from qvl.engine.metrics import FOLDER
+from qvl.engine.placement import VISIBLE
 from qvl.engine.replicas.channel import Alive, Channel, Closed, Failed, Full, Orders, Ready, Refusing
-from qvl.engine.replicas.placement import VISIBLE
 
 _FULL_SECONDS = 0.2
 """For which a replica that has refused a request gets a connection only where all have."""

@@ -25,11 +25,10 @@ from qvl.engine.connection import Connection
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
+from qvl.engine.port import USAGE_ERROR
 from qvl.engine.replicas.channel import BEAT_SECONDS, Alive, Channel, Closed, Failed, Full, Ready, Refusing
 from qvl.engine.server import serve_at
 from qvl.engine.start import rest_collector, start_engine
-
-USAGE_ERROR = 2
 
 rest_collector()
 

@@ -9,8 +9,8 @@ import pytest
 
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.metrics import Metrics
+from qvl.engine.port import DIED
 from qvl.engine.protocol import EmbedRequest, EmbedResult
-from qvl.engine.server import DIED
 from qvl.ray_serve import environment
 from qvl.ray_serve.config import DeployConfig
 from tests.engine.http.fake import FakeEngine
