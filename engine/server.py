@@ -31,6 +31,7 @@ from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
+from qvl.engine.errors import Unavailable
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.placement import gpus_here, tell_of_idle
@@ -59,11 +60,15 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     log_to_stderr(config)
     threading.Thread(target=lambda: tell_of_idle(config, gpus_here()), daemon=True).start()
     with bind(config.host, config.port) as listener:
-        return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
+        try:
+            return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
+        except Unavailable as error:
+            _log.error("%s; exiting", error)
+            return DIED
 
 
 def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
-    """`serve` for connections from anywhere."""
+    """`serve` for connections from anywhere. Raises Unavailable too: what it needs is not there yet."""
     tls.check(config)
     code = uvloop.run(_serve(config, door, metrics, start))
     # The interpreter's last collections would walk torch's and vLLM's objects for seconds.

@@ -22,10 +22,10 @@ from typing import Any
 import uvicorn
 
 from qvl.engine.connection import Connection
-from qvl.engine.errors import ConfigError
+from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.port import USAGE_ERROR
+from qvl.engine.port import DIED, USAGE_ERROR
 from qvl.engine.replicas.channel import BEAT_SECONDS, Alive, Channel, Closed, Failed, Full, Ready, Refusing
 from qvl.engine.server import serve_at
 from qvl.engine.start import rest_collector, start_engine
@@ -128,6 +128,9 @@ def main(handle: int) -> int:
     except ConfigError as error:
         channel.tell(Failed(str(error)))
         return USAGE_ERROR
+    except Unavailable as error:
+        channel.tell(Failed(str(error)))
+        return DIED
 
 
 if __name__ == "__main__":

@@ -204,6 +204,9 @@ class _Supervisor:
         return {child.gpus for child in self._hopeless} == {child.gpus for child in self._children}
 
     def _give_up(self, child: Child) -> int:
+        if child.error and child.status == DIED:
+            _log.error("replica %d: %s; exiting", child.number, child.error)
+            return DIED
         if child.error:
             raise ConfigError(child.error)
         _log.error(
