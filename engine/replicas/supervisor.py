@@ -31,8 +31,8 @@ from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.placement import gpus_here, seats, tell_of_idle
 from qvl.engine.port import DIED, STOPPED, bind, say_ready
-from qvl.engine.replicas.channel import Orders
 from qvl.engine.replicas.child import Child
+from qvl.engine.replicas.orders import Orders
 
 if TYPE_CHECKING:
     from qvl.engine.server import Starter

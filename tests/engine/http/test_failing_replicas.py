@@ -17,8 +17,9 @@ import pytest
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.port import DIED
 from qvl.engine.replicas import supervisor
-from qvl.engine.replicas.channel import BEAT_SECONDS, Orders
+from qvl.engine.replicas.channel import BEAT_SECONDS
 from qvl.engine.replicas.child import LATE_SECONDS, Child
+from qvl.engine.replicas.orders import Orders
 from tests.engine.http.fake_replica import STALL_SECONDS
 from tests.engine.http.test_replicas import Start, ready, starting
 from tests.engine.http.test_server import probe
