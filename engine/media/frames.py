@@ -35,7 +35,7 @@ FACTOR = PATCH * SPATIAL_MERGE_SIZE
 LIST_BUDGET = 10 * VIDEO_MAX_TOKEN_NUM * FACTOR**2
 """`total_pixels` that the reference gives to a list of frames."""
 MAX_FRAMES = 64
-"""Frames taken of one video unless the item says otherwise."""
+"""Frames taken of one video; an item may ask for fewer."""
 FILE_BUDGET = MODEL_SEQ_LEN * FACTOR * FACTOR * 0.9
 """What qwen_vl_utils takes where the reference gives none: for a video file."""
 
