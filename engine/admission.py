@@ -112,9 +112,9 @@ class Admission:
         finally:
             self._learn(self._held / max(time.monotonic() - start, 1e-3))
             self._held -= tokens
-            self._by_caller[caller] -= tokens
-            if not self._by_caller[caller]:
-                del self._by_caller[caller]
+            # Of requests that cost nothing the first to leave has taken the entry away.
+            if left := self._by_caller.pop(caller, 0) - tokens:
+                self._by_caller[caller] = left
 
     def _check(self, caller: str, tokens: int, priority: Priority) -> None:
         if not self._held:

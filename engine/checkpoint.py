@@ -78,17 +78,16 @@ class TextSide:
 
 def find(config: EngineConfig) -> list[Checkpoint]:
     """The checkpoints to serve, embedder first. Raises CheckpointError or ConfigError in one line."""
-    wanted: dict[Role, tuple[str, str | None]] = {}
-    if config.embedder is not None:
-        wanted["embedder"] = (config.embedder, config.embedder_name)
-    if config.reranker is not None:
-        wanted["reranker"] = (config.reranker, config.reranker_name)
-    for model in config.models:
-        role = tell_role(resolve(model))
-        if role in wanted:
-            raise ConfigError(f"{model} is a second {role}; one replica serves at most one of each")
-        wanted[role] = (model, config.embedder_name if role == "embedder" else config.reranker_name)
-    return [of_role(role, *wanted[role]) for role in ("embedder", "reranker") if role in wanted]
+    names: dict[Role, str | None] = {"embedder": config.embedder_name, "reranker": config.reranker_name}
+    said: dict[Role, str | None] = {"embedder": config.embedder, "reranker": config.reranker}
+    found: dict[Role, Checkpoint] = {}
+    for role, model in [*said.items(), *((None, model) for model in config.models)]:
+        if model is not None:
+            one = of_role(role, model)
+            if one.role in found:
+                raise ConfigError(f"{model} is a second {one.role}; one replica serves at most one of each")
+            found[one.role] = replace(one, name=names[one.role] or one.name)
+    return [found[each] for each in names if each in found]
 
 
 def resolve(model: str) -> Path:
@@ -217,13 +216,15 @@ def _nests_videos(processor: Any) -> bool:
     return [int(i) for i in shown["input_ids"][0]].count(marker) == 2
 
 
-def of_role(role: Role, model: str, name: str | None = None) -> Checkpoint:
+def of_role(role: Role | None, model: str) -> Checkpoint:
+    """None: the role that it says it has."""
     folder = resolve(model)
+    role = role or tell_role(folder)
     own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     config = _read(folder)
     sentence_modules.check(folder, config)
     sentence_modules.tell_prompts(folder, reranker=role == "reranker")
-    return Checkpoint(folder, name or own.name, role, config)
+    return Checkpoint(folder, own.name, role, config)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -25,12 +25,12 @@ from qvl.engine.options import (
     shown_default,
     with_bundled,
 )
+from qvl.engine.port import USAGE_ERROR
 from qvl.engine.quantize.cli import quantize
 from qvl.engine.search.cli import search
 from qvl.engine.start import rest_collector
 from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replicas
 
-USAGE_ERROR = 2
 EPILOGUE = (
     "Every option can also come from the environment (`QVL_PORT` for `--port`; of several values one a line) "
     "or from `--config`."

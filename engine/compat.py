@@ -146,6 +146,13 @@ def _dtype(config: EngineConfig, checkpoint: Checkpoint) -> str:
     return name
 
 
+def takes_its_port_late() -> bool:
+    """0.26: an engine picks a free port and takes it a second later, and by then another may have it."""
+    from vllm.utils import network_utils
+
+    return not hasattr(network_utils, "get_file_store_init_method")
+
+
 async def shut_down(engine: Any) -> None:
     """End an `AsyncLLM` and its processes, which have nothing to save.
 

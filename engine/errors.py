@@ -1,14 +1,16 @@
 """Every error a caller can see: one tree, each class with its HTTP status and type.
 
     QvlError                  500  server_error
-    ├── BadRequest            400  malformed body, wrong type, unknown field, bad value
-    ├── Unauthorized          401
-    ├── NotFound              404  route or model
-    ├── TooLarge              413  a limit on bytes, items, pixels, frames or seconds
-    ├── UnsupportedMedia      415  not an image or video, or a format not accepted
-    ├── Unprocessable         422  well formed, yet cannot be answered (undecodable, too long, refused URL)
+    ├── RequestError               the caller's to mend
+    │   ├── BadRequest        400  malformed body, wrong type, unknown field, bad value
+    │   ├── Unauthorized      401
+    │   ├── NotFound          404  route or model
+    │   ├── MethodNotAllowed  405  carries `allowed`
+    │   ├── TooLarge          413  a limit on bytes, items, pixels, frames or seconds
+    │   ├── UnsupportedMedia  415  not an image or video, or a format not accepted
+    │   ├── Unprocessable     422  well formed, yet cannot be answered (undecodable, too long, refused URL)
+    │   └── HeadTooLarge      431  the request line and the headers
     ├── Overloaded            429  carries `retry_after`
-    ├── HeadTooLarge          431  the request line and the headers
     ├── ClientClosed          499
     ├── Unavailable           503  starting, draining, or the engine died
     └── DeadlineExceeded      504

@@ -1,7 +1,7 @@
 """`qvl models`: what of the published family fits this machine, from the models' own dimensions.
 
-The estimate counts what is in memory at once: weights, the KV cache that the longest item needs, and the
-activations of one engine step.
+The estimate counts what is in memory at once: weights, and the KV cache and activations of one full engine
+step, which is longer than any item.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Model:
     vision_layers: int
     vision_hidden: int
     vision_ffn: int
-    longest: int
     heads: int
     kv_heads: int = 8
     head: int = 128
@@ -72,9 +71,8 @@ class Model:
 
     @property
     def cache(self) -> int:
-        """KV cache of one item of the greatest length, beside the tokens of a full step."""
-        tokens = max(STEP_TOKENS, self.longest)
-        return 2 * tokens * self.layers * self.kv_heads * self.head * 2
+        """KV cache of the tokens of a full step."""
+        return 2 * STEP_TOKENS * self.layers * self.kv_heads * self.head * 2
 
     @property
     def activations(self) -> int:
@@ -100,7 +98,6 @@ def _family(size: Literal["2B", "8B"], role: Literal["Embedding", "Reranker"]) -
         vision_layers=24 if small else 27,
         vision_hidden=1024 if small else 1152,
         vision_ffn=4096 if small else 4304,
-        longest=8192 if role == "Embedding" else 10_240,
     )
 
 

@@ -64,14 +64,11 @@ async def _append(starts: Sequence[Callable[[], LLM]], models: list[LLM]) -> Non
 
 
 def _started(start: Callable[[], LLM]) -> LLM:
-    """Twice on an older vLLM (0.26), whose engine picks a free port and takes it a second later: by then some
-    connection of this machine may have it, and only the engine's own log tells."""
-    from vllm.utils import network_utils
-
+    """Twice where some connection of this machine may have had the engine's port: only its own log tells."""
     try:
         return start()
     except CheckpointError as error:
-        if hasattr(network_utils, "get_file_store_init_method"):
+        if not compat.takes_its_port_late():
             raise
         _log.warning("%s; it is tried once more", error)
     return start()

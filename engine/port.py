@@ -1,4 +1,4 @@
-"""The server's outside: the port it takes, and what it says on the console."""
+"""The server's outside: the port it takes, what it says on the console, and how it exits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from qvl.engine.errors import ConfigError
 
 if TYPE_CHECKING:
     import uvicorn
+
+STOPPED = 0
+"""It was told to."""
+USAGE_ERROR = 2
+"""A setting that cannot work; starting again is of no use."""
+DIED = 3
+"""What it needs has ended, or is not there yet; starting again may be of use."""
 
 
 class Door(Protocol):

@@ -31,14 +31,12 @@ from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
+from qvl.engine.errors import Unavailable
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
-from qvl.engine.port import Door, Port, bind
-from qvl.engine.replicas.placement import gpus_here, tell_of_idle
+from qvl.engine.placement import gpus_here, tell_of_idle
+from qvl.engine.port import DIED, STOPPED, Door, Port, bind
 from qvl.engine.start import start_engine
-
-STOPPED = 0
-DIED = 3
 
 Starter: TypeAlias = Callable[[EngineConfig, Metrics], Awaitable[Managed]]
 
@@ -62,11 +60,15 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     log_to_stderr(config)
     threading.Thread(target=lambda: tell_of_idle(config, gpus_here()), daemon=True).start()
     with bind(config.host, config.port) as listener:
-        return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
+        try:
+            return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
+        except Unavailable as error:
+            _log.error("%s; exiting", error)
+            return DIED
 
 
 def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
-    """`serve` for connections from anywhere."""
+    """`serve` for connections from anywhere. Raises Unavailable too: what it needs is not there yet."""
     tls.check(config)
     code = uvloop.run(_serve(config, door, metrics, start))
     # The interpreter's last collections would walk torch's and vLLM's objects for seconds.

@@ -23,7 +23,8 @@ from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.metrics import Metrics
-from qvl.engine.server import DIED, Starter, leave
+from qvl.engine.port import DIED
+from qvl.engine.server import Starter, leave
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import alone_on_the_card, gpus_of
@@ -37,7 +38,8 @@ from qvl.ray_serve.split import Split
 
 _ONGOING = 4096
 """Above what a replica's own admission lets in: its 429 has our shape and a time, Serve's has neither."""
-_QUEUED = 256
+_MOST_WAITING = 256
+"""Requests that each of Serve's handles holds while no replica takes them."""
 _HEALTH_PERIOD_SECONDS, _HEALTH_TIMEOUT_SECONDS = 5.0, 15.0
 _STOP_SECONDS = 10.0
 """For the engine's processes to end, after the drain."""
@@ -154,7 +156,7 @@ def _bounds(config: DeployConfig) -> dict[str, Any]:
     """Ray's defaults would queue without bound, run 5 requests at once and cut off a drain after 20 s."""
     return {
         "max_ongoing_requests": _ONGOING,
-        "max_queued_requests": _QUEUED,
+        "max_queued_requests": _MOST_WAITING,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1},
         "health_check_period_s": _HEALTH_PERIOD_SECONDS,
         "health_check_timeout_s": _HEALTH_TIMEOUT_SECONDS,

@@ -13,7 +13,7 @@ from typing import Any
 from qvl.engine import checkpoint
 from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
-from qvl.engine.port import bind, url
+from qvl.engine.port import STOPPED, bind, url
 from qvl.engine.server import Starter
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
@@ -21,7 +21,6 @@ from qvl.ray_serve.card import cards_for, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool
 from qvl.ray_serve.join import CONTROLLER, NAMESPACE, address_of, join
 
-STOPPED = 0
 NAME = "qvl"
 NAMES = {NAME, *(f"{NAME}-{part}" for part in ("embedder", "reranker", "gateway"))}
 """What is deployed here: other applications of a cluster that was joined are not ours to delete."""

@@ -122,7 +122,13 @@ def test_only_the_model_room_imports_kernels_and_nobody_imports_ray() -> None:
             assert not re.search(r"^\s*(import|from) ray\b", path.read_text(), re.M), module
 
 
-def test_only_the_socket_pair_of_a_supervisor_carries_pickles() -> None:
+def test_one_replica_knows_nothing_of_several() -> None:
+    room = "qvl.engine.replicas"
+    users = {module for module, path in sources() if any(below(name, room) for name in ours(path))}
+    assert {user for user in users if not below(user, room)} == {"qvl.engine.cli"}
+
+
+def test_only_the_orders_of_a_supervisor_are_pickles() -> None:
     """Whoever sends one runs code in whoever reads it."""
     unsafe = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
     calls = re.compile(r"torch\.load\(|allow_pickle=True|yaml\.(unsafe_)?load\(|read_pickle\(")
@@ -135,7 +141,7 @@ def test_only_the_socket_pair_of_a_supervisor_carries_pickles() -> None:
             found |= {module for name in names if name.partition(".")[0] in unsafe}
         found |= {module} if calls.search(source) else set()
     # The other is a training run's own file, which no server reads.
-    assert found == {"qvl.engine.replicas.channel", "qvl.engine.demo.learner"}
+    assert found == {"qvl.engine.replicas.orders", "qvl.engine.demo.learner"}
 
 
 @pytest.mark.parametrize("module", HEAVY)

@@ -33,7 +33,8 @@ def create_app(
     full: Callable[[], None] | None = None,
     seal: bytes | None = None,
 ) -> ASGIApp:
-    """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError.
+    """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError,
+    and Unavailable when nobody answers where the index is to be.
 
     `full` is told before a refusal for load leaves, where other replicas answer at the same port. `seal` is
     what a part of another request carries, so that it is not counted against its key's rate again.

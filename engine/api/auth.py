@@ -80,7 +80,7 @@ def load_keys(config: ServerConfig) -> Keys:
     entries: list[str] = [entry.strip() for entry in config.api_key]
     if config.api_key_file is not None:
         try:
-            lines = Path(config.api_key_file).read_text(encoding="utf-8").splitlines()
+            lines = Path(config.api_key_file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read api_key_file {config.api_key_file}: {error}") from None
         entries += [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]

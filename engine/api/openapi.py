@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`, from the same table as the routes.
+"""`/openapi.json` and `/docs`: POST from the table that routes them, GET from one of its own (`_GETS`).
 
 The schemas are msgspec's own: they are what the decoder enforces, with unknown fields
 forbidden, bounds and tagged unions. The docs page is one file with nothing loaded from elsewhere.

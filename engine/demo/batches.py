@@ -111,8 +111,7 @@ def patches(seen: Visual) -> torch.Tensor:
     if len(pixels) == 1:
         pixels = pixels.expand(TEMPORAL, -1, -1, -1)
     t, h, w = seen.grid
-    side = round(MERGE**0.5)
-    cut = pixels.reshape(t, TEMPORAL, 3, h // side, side, PATCH, w // side, side, PATCH)
+    cut = pixels.reshape(t, TEMPORAL, 3, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH)
     return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, -1)
 
 

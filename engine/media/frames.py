@@ -35,7 +35,7 @@ FACTOR = PATCH * SPATIAL_MERGE_SIZE
 LIST_BUDGET = 10 * VIDEO_MAX_TOKEN_NUM * FACTOR**2
 """`total_pixels` that the reference gives to a list of frames."""
 MAX_FRAMES = 64
-"""Frames taken of one video unless the item says otherwise."""
+"""Frames taken of one video; an item may ask for fewer."""
 FILE_BUDGET = MODEL_SEQ_LEN * FACTOR * FACTOR * 0.9
 """What qwen_vl_utils takes where the reference gives none: for a video file."""
 
@@ -80,15 +80,17 @@ class Frame:
     digest: str
 
 
-def load_frame(data: bytes, count: int, limits: Limits) -> Frame:
-    """One image of a list of `count`. fetch_video passes fetch_image its factor (32) as the patch size, so a
-    frame is first rounded to multiples of 64; that quirk is part of the answer."""
+def load_frame(data: bytes, count: int, limits: Limits) -> tuple[Pixels, tuple[int, int]]:
+    """One image of a list of `count`, and `Frame.rounded`.
+
+    fetch_video passes fetch_image its factor (32) as the patch size, so a frame is first rounded to multiples
+    of 64; that quirk is part of the answer.
+    """
     with open_image(data, limits) as image:
         pixels = resized(image, FACTOR)
     height, width, _ = pixels.shape
     even = ceil_by_factor(count, FRAME_FACTOR)
-    pixels = resize_frame(pixels, *video_size(height, width, even, LIST_BUDGET))
-    return Frame(pixels, (height, width), fingerprint(data))
+    return resize_frame(pixels, *video_size(height, width, even, LIST_BUDGET)), (height, width)
 
 
 def join_frames(frames: Sequence[Frame], room: Room = heap) -> Visual:

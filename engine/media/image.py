@@ -22,7 +22,7 @@ from qwen_vl_utils.vision_process import MAX_RATIO, SPATIAL_MERGE_SIZE, smart_re
 from qvl.engine.config import Limits
 from qvl.engine.errors import TooLarge, Unprocessable, UnsupportedMedia
 from qvl.engine.media.container import container_of
-from qvl.engine.media.visual import PATCH, Pixels, Visual
+from qvl.engine.media.visual import PATCH, Pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Raster formats that Pillow decodes itself; EPS and the like start other programs."""
@@ -34,10 +34,11 @@ MAX_PIXELS = 1800 * 32 * 32
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def load_image(data: bytes, digest: str, limits: Limits) -> Visual:
-    """An image item: the reference's resize, RGBA on white, the first frame of an animation, no EXIF turn."""
+def load_image(data: bytes, limits: Limits) -> Pixels:
+    """(1, H, W, 3) of an image item: the reference's resize, RGBA on white, an animation's first frame, no
+    EXIF turn."""
     with open_image(data, limits) as image:
-        return Visual("image", resized(image, PATCH, MIN_PIXELS, MAX_PIXELS)[None], (), digest)
+        return resized(image, PATCH, MIN_PIXELS, MAX_PIXELS)[None]
 
 
 def resized(

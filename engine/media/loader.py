@@ -240,9 +240,9 @@ def check(content: Content, limits: Limits) -> None:
                 param=_name(content, "video", place),
                 code="too_many_frames",
             )
-    if content.max_frames is not None and not 1 <= content.max_frames <= limits.frames:
+    if content.max_frames is not None and not 1 <= content.max_frames <= MAX_FRAMES:
         raise BadRequest(
-            f"max_frames must be 1 to {limits.frames} (limits.frames), got {content.max_frames}",
+            f"max_frames must be 1 to {MAX_FRAMES}, got {content.max_frames}",
             param=f"{content.where}.max_frames",
         )
     if content.fps is not None and not 0 < content.fps < math.inf:

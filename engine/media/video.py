@@ -16,7 +16,7 @@ from qvl.engine.media.container import ACCEPTED, Container, container_of
 from qvl.engine.media.demux import Index, check_work, opened, packets, scan
 from qvl.engine.media.frames import FILE_BUDGET, resize_frame, video_size
 from qvl.engine.media.image import broken, is_image, too_many_pixels
-from qvl.engine.media.visual import Pixels, Visual, pair_times
+from qvl.engine.media.visual import Pixels, pair_times
 
 FILE_FPS = 1.0
 """Frames per second taken of a video file unless the item says otherwise."""
@@ -27,7 +27,8 @@ SEEKABLE = frozenset({"h264", "hevc", "av1", "libdav1d", "vp9"})
 logging.getLogger("qwen_vl_utils").setLevel(logging.ERROR)
 
 
-def load_video(data: bytes, digest: str, fps: float, max_frames: int, limits: Limits) -> Visual:
+def load_video(data: bytes, fps: float, max_frames: int, limits: Limits) -> tuple[Pixels, tuple[float, ...]]:
+    """(T, H, W, 3), and the seconds of each pair of frames."""
     kind = container_of(data)
     if kind is None:
         raise _not_a_video(data)
@@ -46,7 +47,7 @@ def load_video(data: bytes, digest: str, fps: float, max_frames: int, limits: Li
         raise
     except Exception as error:  # what a demuxer or decoder raises on hostile bytes is not listed anywhere
         raise broken(error, "video") from error
-    return Visual("video", np.stack(pixels), pair_times(wanted, index.rate), digest)
+    return np.stack(pixels), pair_times(wanted, index.rate)
 
 
 def _not_a_video(data: bytes) -> UnsupportedMedia:

@@ -17,8 +17,8 @@ PATCH = 16
 """Pixels a side of one vision patch."""
 TEMPORAL = 2
 """Frames that one temporal patch folds together."""
-MERGE = 4
-"""Patches (2 by 2) that make one token."""
+MERGE = 2
+"""Patches a side that make one token."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -46,7 +46,7 @@ class Visual:
     @property
     def tokens(self) -> int:
         t, h, w = self.grid
-        return t * h * w // MERGE
+        return t * h * w // MERGE**2
 
 
 def fingerprint(data: bytes, *settings: object) -> str:

@@ -40,13 +40,13 @@ _VICTIM = "500"
 def decode(job: Job, data: bytes) -> tuple[Decoded, Pixels]:
     """Raises QvlError."""
     if job.kind == "frame":
-        frame = load_frame(data, job.count, job.limits)
-        return Decoded(frame.pixels.shape, rounded=frame.rounded), frame.pixels
+        pixels, rounded = load_frame(data, job.count, job.limits)
+        return Decoded(pixels.shape, rounded=rounded), pixels
     if job.kind == "video":
-        visual = load_video(data, "", job.fps, job.max_frames, job.limits)
-    else:
-        visual = load_image(data, "", job.limits)
-    return Decoded(visual.pixels.shape, visual.timestamps), visual.pixels
+        pixels, timestamps = load_video(data, job.fps, job.max_frames, job.limits)
+        return Decoded(pixels.shape, timestamps), pixels
+    pixels = load_image(data, job.limits)
+    return Decoded(pixels.shape), pixels
 
 
 def work(sock: socket.socket) -> None:

@@ -44,7 +44,7 @@ def quantize(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    found = _source(model, role)
+    found = checkpoint.of_role(role, model)
     _refuse(found, out, scheme, vision)
     side = checkpoint.load_text_side(found)
     wanted = check or scheme == "awq"
@@ -61,10 +61,6 @@ def quantize(
     sizes = [files.size_of(folder) / 1e6 for folder in (found.path, out)]
     say(f"{out}: {count} matrices as {scheme}, {sizes[0]:,.1f} MB before, {sizes[1]:,.1f} MB now")
     return _report(found, out, side, examples[:: -(-len(examples) // _CHECKED)]) if check else None
-
-
-def _source(model: str, role: Role | None) -> Checkpoint:
-    return checkpoint.of_role(role or checkpoint.tell_role(checkpoint.resolve(model)), model)
 
 
 def _refuse(found: Checkpoint, out: Path, scheme: Scheme, vision: bool) -> None:

@@ -5,35 +5,16 @@ The pair is also the replica's lifeline: it hangs up when the supervisor has gon
 
 from __future__ import annotations
 
-import pickle
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import msgspec
-
-from qvl.engine.config import ServerConfig
-
-if TYPE_CHECKING:
-    from qvl.engine.server import Starter
 
 _MOST_BYTES = 1 << 16
 """Of a packet."""
 BEAT_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What a replica is to be."""
-
-    number: int
-    config: ServerConfig
-    metrics: Path
-    start: Starter | None
-    """Stands in for the real engine's start; importable by its name."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -88,14 +69,6 @@ class Channel:
 
     def close(self) -> None:
         self._end.close()
-
-    def order(self, orders: Orders) -> None:
-        self._end.send(pickle.dumps(orders))
-
-    def orders(self) -> Orders:
-        orders = pickle.loads(self._end.recv(_MOST_BYTES))
-        assert isinstance(orders, Orders)
-        return orders
 
     def hand(self, connection: socket.socket) -> bool:
         """Give a connection away; False when the other end has gone or has too many waiting."""

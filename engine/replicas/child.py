@@ -14,8 +14,9 @@ from contextlib import ExitStack, suppress
 from prometheus_client.multiprocess import mark_process_dead
 
 from qvl.engine.metrics import FOLDER
-from qvl.engine.replicas.channel import Alive, Channel, Closed, Failed, Full, Orders, Ready, Refusing
-from qvl.engine.replicas.placement import VISIBLE
+from qvl.engine.placement import VISIBLE
+from qvl.engine.replicas.channel import Alive, Channel, Closed, Failed, Full, Ready, Refusing
+from qvl.engine.replicas.orders import Orders, written
 
 _FULL_SECONDS = 0.2
 """For which a replica that has refused a request gets a connection only where all have."""
@@ -63,14 +64,13 @@ class Child:
             in_vain.callback(self._over)
             self._channel, theirs = Channel.pair()
             in_vain.callback(self._channel.close)
-            with theirs:
-                self._channel.order(self._orders)
+            with theirs, written(self._orders) as orders:
                 # -P: whatever lies in the working folder is not ours to import.
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "qvl.engine.replicas.member", str(theirs.fileno())],
                     env=environment,
                     pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL,
+                    stdin=orders,
                     start_new_session=True,
                 )
             in_vain.callback(self._reap)

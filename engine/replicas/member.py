@@ -22,14 +22,14 @@ from typing import Any
 import uvicorn
 
 from qvl.engine.connection import Connection
-from qvl.engine.errors import ConfigError
+from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
+from qvl.engine.port import DIED, USAGE_ERROR
 from qvl.engine.replicas.channel import BEAT_SECONDS, Alive, Channel, Closed, Failed, Full, Ready, Refusing
+from qvl.engine.replicas.orders import read
 from qvl.engine.server import serve_at
 from qvl.engine.start import rest_collector, start_engine
-
-USAGE_ERROR = 2
 
 rest_collector()
 
@@ -120,7 +120,7 @@ def die_with(channel: Channel, folder: Path) -> None:
 
 def main(handle: int) -> int:
     channel = Channel(socket.socket(fileno=handle))
-    orders = channel.orders()
+    orders = read()
     die_with(channel, orders.metrics)
     log_to_stderr(orders.config, orders.number)
     start = orders.start or start_engine
@@ -129,6 +129,9 @@ def main(handle: int) -> int:
     except ConfigError as error:
         channel.tell(Failed(str(error)))
         return USAGE_ERROR
+    except Unavailable as error:
+        channel.tell(Failed(str(error)))
+        return DIED
 
 
 if __name__ == "__main__":

@@ -29,16 +29,13 @@ from qvl.engine import tls
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
-from qvl.engine.port import bind, say_ready
-from qvl.engine.replicas.channel import Orders
+from qvl.engine.placement import gpus_here, seats, tell_of_idle
+from qvl.engine.port import DIED, STOPPED, bind, say_ready
 from qvl.engine.replicas.child import Child
-from qvl.engine.replicas.placement import gpus_here, seats, tell_of_idle
+from qvl.engine.replicas.orders import Orders
 
 if TYPE_CHECKING:
     from qvl.engine.server import Starter
-
-STOPPED = 0
-DIED = 3
 
 _ATTEMPTS = 3
 """Starts in a row that may fail before a replica that was never ready is not expected to be."""
@@ -207,6 +204,9 @@ class _Supervisor:
         return {child.gpus for child in self._hopeless} == {child.gpus for child in self._children}
 
     def _give_up(self, child: Child) -> int:
+        if child.error and child.status == DIED:
+            _log.error("replica %d: %s; exiting", child.number, child.error)
+            return DIED
         if child.error:
             raise ConfigError(child.error)
         _log.error(

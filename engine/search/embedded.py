@@ -38,6 +38,9 @@ from qvl.engine.search.view import View
 OVERSAMPLED = 4
 """Rounded or shortened vectors recall so many times the rows that are asked for; whole ones decide."""
 
+_PRIMARY = 0xFF
+"""The bits of SQLite's error codes that are not of its extended ones."""
+
 
 class Embedded:
     def __init__(
@@ -45,27 +48,28 @@ class Embedded:
     ) -> None:
         """Up to `exact_rows` that no graph holds are compared; of more one is built, while they still are.
 
-        Raises ConfigError when there is no index (unless it may be made), or another run writes to it.
+        Raises ConfigError when there is no index (unless it may be made), it cannot be used, or another run
+        writes to it; Unavailable when others hold it for long.
         """
         self._folder = folder
-        if make or writable:
-            folder.mkdir(parents=True, exist_ok=True)
-        elif not (folder / tables.FILE).exists():
-            raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
+        self._guard: int | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._builder = Builder(folder, self._take)
         self._view = View(folder, exact_rows, self._closed)
-        with self._as_unavailable():
+        with _opening(folder):
+            if make or writable:
+                folder.mkdir(parents=True, exist_ok=True)
+            elif not (folder / tables.FILE).exists():
+                raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
             self._db = tables.connect(folder, graphs.BUSY_SECONDS, make=make or writable)
-        self._guard: int | None = None
-        if writable:
             try:
-                self._guard = _exclusive(folder)
-            except ConfigError:
-                self._db.close()
+                if writable:
+                    self._guard = _exclusive(folder)
+                    self._view.made = tables.made(self._db)
+            except BaseException:
+                self.close()
                 raise
-            self._view.made = tables.made(self._db)
 
     @property
     def layout(self) -> Layout | None:
@@ -205,6 +209,21 @@ class Embedded:
             raise Unavailable(
                 f"the index at {self._folder} cannot be used: {error}", code="index_failed"
             ) from None
+
+
+@contextmanager
+def _opening(folder: Path) -> Iterator[None]:
+    """Another's lock goes away by itself; of all else somebody has to take care."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
+            raise Unavailable(f"the index at {folder} is in use: {error}", code="index_failed") from None
+        said = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"the index at {folder} cannot be used ({said}); take another folder, or restore this one's "
+            f"{tables.FILE} from a backup"
+        ) from None
 
 
 def _exclusive(folder: Path) -> int:

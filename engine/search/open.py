@@ -11,9 +11,10 @@ EXTRA = {"usearch", "numkong", "qdrant_client"}
 
 
 def open_index(where: str, *, key: str | None = None, make: bool = False, writable: bool = False) -> Index:
-    """A folder, or `http(s)://HOST:PORT/COLLECTION` of Qdrant. Raises ConfigError, one line.
+    """A folder, or `http(s)://HOST:PORT/COLLECTION` of Qdrant.
 
-    A folder's index must be there unless it is to be made; only one process may hold it `writable`.
+    A folder's index must be there unless it is to be made; only one process may hold it `writable`. Raises
+    ConfigError, one line, for what cannot be used, and Unavailable for what cannot be yet: nobody answers.
     """
     try:
         if where.startswith(("http://", "https://")):

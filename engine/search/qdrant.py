@@ -45,7 +45,7 @@ class Qdrant:
 
     @classmethod
     def at(cls, url: str, key: str | None = None) -> Qdrant:
-        """Raises ConfigError for a bad URL, Unavailable when nobody answers there."""
+        """Raises ConfigError for a bad URL or another's collection, Unavailable when nobody answers there."""
         try:
             parts = urlsplit(url)
             port, collection = parts.port, parts.path.strip("/") or COLLECTION

@@ -22,7 +22,7 @@ class Place:
     """API key of that Qdrant."""
 
     def open(self, *, writable: bool = False) -> Index:
-        """Raises ConfigError, one line."""
+        """Raises ConfigError, one line, and Unavailable, as `open_index` does."""
         from qvl.engine.search.open import open_index
 
         if self.index is None:

@@ -59,6 +59,15 @@ def test_what_is_larger_than_the_limit_comes_in_alone() -> None:
         pass
 
 
+def test_requests_that_cost_nothing_leave_in_any_order() -> None:
+    admission = Admission(100)
+    first, second = admission.admit(0), admission.admit(0)
+    first.__enter__()
+    with second:
+        first.__exit__(None, None, None)
+    assert admission._by_caller == {}
+
+
 def test_a_failed_request_gives_its_place_back() -> None:
     admission = Admission(100)
     with pytest.raises(ValueError, match="boom"), admission.admit(100):

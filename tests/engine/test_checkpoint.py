@@ -57,6 +57,20 @@ def test_a_pair_of_paths_needs_no_roles(pair: Pair) -> None:
     assert [each.role for each in found] == ["embedder", "reranker"]
 
 
+def test_a_model_of_the_hub_is_asked_for_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time is a round trip, or a failure where the hub is away. None can be had where tests run."""
+    asked: list[str] = []
+
+    def snapshot_download(name: str, **_: object) -> str:
+        asked.append(name)
+        return str(pair.reranker if "rank" in name else pair.embedder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    found = checkpoint.find(EngineConfig(models=("a/ranks", "a/finds"), embedder_name="mine"))
+    assert [(each.role, each.name) for each in found] == [("embedder", "mine"), ("reranker", "ranks")]
+    assert asked == ["a/ranks", "a/finds"]
+
+
 def test_two_of_one_role_are_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match="second embedder"):
         checkpoint.find(EngineConfig(models=(str(pair.embedder),), embedder=str(pair.embedder)))

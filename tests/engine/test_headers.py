@@ -15,6 +15,7 @@ from qvl.engine.admission import IMAGE_TOKENS, TEMPLATE_TOKENS, cost
 from qvl.engine.config import Limits
 from qvl.engine.headers import image_size
 from qvl.engine.media.image import load_image
+from qvl.engine.media.visual import Visual
 from qvl.engine.protocol import Content, Source
 
 FORMATS: dict[str, tuple[str, dict[str, object]]] = {
@@ -51,7 +52,7 @@ def test_as_pillow_says(kind: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(32, 32), (64, 48), (320, 256), (999, 1001), (3000, 1700), (5000, 40)])
 def test_the_cost_is_close_to_the_tokens_that_it_becomes(size: tuple[int, int]) -> None:
     data = image("png", *size)
-    tokens = load_image(data, "", Limits()).tokens
+    tokens = Visual("image", load_image(data, Limits()), (), "").tokens
     assert cost(Content(images=(data,))) - TEMPLATE_TOKENS == pytest.approx(tokens, rel=0.2, abs=2)
 
 

@@ -7,7 +7,7 @@ import pytest
 from qvl.engine import machine
 from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.replicas.placement import Seat, gpus_here, idle, seats, tell_of_idle, visible_gpus
+from qvl.engine.placement import Seat, gpus_here, idle, seats, tell_of_idle, visible_gpus
 
 PAIR = EngineConfig(embedder="a", reranker="b")
 

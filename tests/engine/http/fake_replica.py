@@ -12,8 +12,8 @@ from unittest.mock import patch
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.metrics import Metrics
+from qvl.engine.placement import VISIBLE
 from qvl.engine.replicas import supervisor
-from qvl.engine.replicas.placement import VISIBLE
 from tests.engine.http.serve_fake import Mortal
 
 STALL_SECONDS = 6.0

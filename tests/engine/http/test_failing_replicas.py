@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.port import DIED
 from qvl.engine.replicas import supervisor
-from qvl.engine.replicas.channel import BEAT_SECONDS, Orders
+from qvl.engine.replicas.channel import BEAT_SECONDS
 from qvl.engine.replicas.child import LATE_SECONDS, Child
+from qvl.engine.replicas.orders import Orders
 from tests.engine.http.fake_replica import STALL_SECONDS
 from tests.engine.http.test_replicas import Start, ready, starting
 from tests.engine.http.test_server import probe
@@ -159,7 +161,7 @@ def test_one_that_hangs_while_it_loads_is_started_again(
     for name, value in (("_LOADING_SECONDS", 0.05), ("_LOAD_SECONDS", 0.1), ("_PAUSES_SECONDS", (0,))):
         monkeypatch.setattr(supervisor, name, value)
     caplog.set_level(logging.INFO)
-    assert asyncio.run(asyncio.wait_for(over(child)._keep(child), 30)) == supervisor.DIED
+    assert asyncio.run(asyncio.wait_for(over(child)._keep(child), 30)) == DIED
     assert caplog.messages.count("replica 0 has been loading for 0.05 s") == supervisor._ATTEMPTS
     assert caplog.messages.count("replica 0 has ended (status -9); it starts again in 0 s") == 2
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qvl.engine.api.information import READY_PATHS
+from qvl.engine.api.information import READY_PATHS, routes
 from qvl.engine.api.operations import OPERATIONS
+from qvl.engine.config import Limits
 from qvl.engine.protocol import Health
 from tests.engine.http.conftest import Client
 from tests.engine.http.fake import EMBEDDER, RERANKER, WIDTH, FakeEngine
@@ -92,6 +93,12 @@ def test_the_schema_is_what_the_decoder_enforces(make: Callable[..., Client], tm
                 each.encode_name for each in msgspec.structs.fields(operation.body)
             }
             assert client.post(path, json=media["example"]).status_code == 200
+
+
+def test_every_get_route_is_in_the_schema(client: Client, engine: FakeEngine) -> None:
+    served = {route.path for route in routes(engine, Limits(), keyed=False)}
+    documented = {path for path, each in client.get("/openapi.json").json()["paths"].items() if "get" in each}
+    assert {path.replace("{id:path}", "{id}") for path in served} == documented
 
 
 def test_every_reference_of_the_schema_resolves(client: Client) -> None:

@@ -36,6 +36,15 @@ def test_a_file_with_names_and_rates(make: Callable[..., Client], tmp_path: Path
     assert "secret" not in text
 
 
+def test_a_file_that_an_editor_began_with_a_mark(make: Callable[..., Client], tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("first\nsecond\n", encoding="utf-8-sig")
+    client = make(api_key_file=str(file))
+    assert [client.post(E, json=GOOD, headers=bearer(key)).status_code for key in ("first", "second")] == [
+        200
+    ] * 2
+
+
 def test_strangers_make_no_series(make: Callable[..., Client]) -> None:
     client = make(api_key=("k",))
     for stranger in ("x", "y"):

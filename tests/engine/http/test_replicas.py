@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -15,7 +16,11 @@ import httpx
 import pytest
 
 from qvl.engine import cli
+from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.replicas.child import Child
+from qvl.engine.replicas.orders import Orders
 from tests.conftest import free_port
+from tests.engine.http import fake_replica
 from tests.engine.http.test_server import ROOT, E, Running, in_flight, probe
 from tests.replicas import CLIENTS, connections, gone, load, metric, replicas, until
 
@@ -208,6 +213,24 @@ def test_a_port_in_use_is_told_before_anything_is_started(start: Start) -> None:
     second = start(port=int(server.url.rpartition(":")[2]))
     assert second.wait(60) == 2
     assert "is in use" in second.process.communicate()[1]
+
+
+def test_a_replica_is_told_of_any_number_of_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its engine processes inherit none of them."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    keys = tuple(f"{number:048x} name=tenant-{number} rpm=600" for number in range(4000))
+    config = ServerConfig(engine=EngineConfig(embedder="x"), api_key=keys)
+    child = Child((), Orders(0, config, tmp_path, fake_replica.start))
+
+    async def started() -> tuple[bool, str | None]:
+        child.start()
+        ready = await child.settled()
+        given = str(Path(f"/proc/{child.pid}/fd/0").readlink()) if ready else child.error
+        child.stop()
+        await child.gone()
+        return ready, given
+
+    assert asyncio.run(started()) == (True, os.devnull)
 
 
 def test_the_command_line_takes_a_supervisor_for_several(monkeypatch: pytest.MonkeyPatch) -> None:

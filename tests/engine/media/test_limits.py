@@ -97,13 +97,19 @@ def test_counts(refusal, load, picture, encoded, is_refused):
 
 @pytest.mark.parametrize(
     ("settings", "param"),
-    [({"max_frames": 0}, "max_frames"), ({"max_frames": 513}, "max_frames"), ({"fps": 0.0}, "fps"),
+    [({"max_frames": 0}, "max_frames"), ({"max_frames": 65}, "max_frames"), ({"fps": 0.0}, "fps"),
      ({"fps": float("nan")}, "fps"), ({"fps": float("inf")}, "fps"), ({"fps": -1.0}, "fps")],
 )  # fmt: skip
 def test_settings(settings, param, refusal, is_refused):
     error = refusal(Content(videos=(b"x",), where="query", **settings))
     is_refused(error, 400, "invalid_request")
     assert error.param == f"query.{param}"
+
+
+def test_frames_of_a_file_are_not_those_of_a_list(one, film):
+    """`limits.frames` is of images that a caller sends; a file is sampled."""
+    clip = Content(videos=(film(count=30, rate=1, size=(64, 64)),), max_frames=20)
+    assert len(one(clip, limits=Limits(frames=16)).pixels) == 20
 
 
 @pytest.mark.parametrize("size", [(1, 201), (4021, 20)])

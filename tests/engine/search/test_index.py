@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,10 @@ from hypothesis import strategies as some
 from qvl.engine.dialects.search import conditions
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
+from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Index, IndexMismatch
+from tests.conftest import free_port
+from tests.engine.conftest import Run
 from tests.engine.search.conftest import WIDTH, entry, layout, unit_rows
 
 
@@ -144,9 +150,42 @@ def test_an_index_that_is_not_there(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="there is no index at"):
         open_index(str(tmp_path / "nothing"))
     (tmp_path / "items.sqlite").write_bytes(b"something else" * 100)
-    with pytest.raises(Unavailable, match="file is not a database"):
+    with pytest.raises(ConfigError, match=r"cannot be used \(file is not a database\); take another folder"):
         open_index(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"cannot be used \(Not a directory\)"):
+        open_index(str(tmp_path / "items.sqlite" / "below"), make=True)
     with pytest.raises(Unavailable, match="Qdrant does not answer"):
         open_index("http://127.0.0.1:9/x")
     with pytest.raises(ConfigError, match="HOST:PORT/COLLECTION"):
         open_index("http://127.0.0.1:9/x/y")
+
+
+def test_an_index_that_another_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is no mistake of a setting when that takes too long: the server may be started again."""
+    Embedded(tmp_path, make=True).close()
+    monkeypatch.setattr("qvl.engine.search.graphs.BUSY_SECONDS", 0.01)
+    with closing(sqlite3.connect(tmp_path / "items.sqlite", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Unavailable, match="is in use: database is locked"):
+            Embedded(tmp_path)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        ("here", 2, "cannot be used (file is not a database)"),
+        ("http://127.0.0.1:9/x", 3, "Qdrant does not answer"),
+    ],
+)
+def test_a_server_without_its_index_ends(
+    qvl: Run, tmp_path: Path, where: str, code: int, said: str, replicas: int
+) -> None:
+    """Before it loads a model; with 3 whoever supervises it starts it again."""
+    index = tmp_path if where == "here" else where
+    (tmp_path / "items.sqlite").write_bytes(b"something else" * 100)
+    options = ("--index", index, "--replicas", replicas, "--port", free_port())
+    told = qvl("serve", "--embedder", "x", *options, code=code)
+    assert said in told
+    assert told.count("\n") == 1, told
