@@ -71,7 +71,7 @@ class Model:
 
     @property
     def cache(self) -> int:
-        """KV cache of the tokens of a full step."""
+        """KV cache of the tokens of a full step; with twice that, the next is prepared while one runs."""
         return 2 * STEP_TOKENS * self.layers * self.kv_heads * self.head * 2
 
     @property
@@ -79,6 +79,7 @@ class Model:
         """Of a step: the widest text layer and the deepstack features, or the vision tower's patches."""
         text = STEP_TOKENS * (3 * self.hidden + 2 * self.ffn + self.deepstack * self.hidden) * 2
         vision = STEP_TOKENS * 4 * (3 * self.vision_hidden + self.vision_ffn) * 2
+        vision += STEP_TOKENS * 4 * 2 * 768 * 4  # vLLM's own pixels, in float32, while it measures
         return max(text, vision)
 
     def need(self, precision: Precision) -> int:

@@ -28,7 +28,8 @@ def test_a_head_of_its_own_takes_no_memory(model: family.Model) -> None:
         (40, "8B", True),
         (24, "2B", False),
         (16, "2B", True),
-        (9, "2B", False),
+        (10, "2B", False),
+        (9, "2B", True),
         (4, "", False),
     ],
 )
