@@ -13,6 +13,7 @@ import asyncio
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -45,6 +46,7 @@ def embed_corpus(
     if out.suffix:
         raise JobError(f"with --ray the output is a folder of parquet files: give -o {out.with_suffix('')}")
     out.mkdir(parents=True, exist_ok=True)
+    source, engine = source.resolve(), engine and _from_anywhere(engine)
     say(f"surveying {source}")
     corpus = survey(source, bulk.block)
     if corpus.skipped:
@@ -65,6 +67,23 @@ def embed_corpus(
     except KeyboardInterrupt as stop:
         say(f"stopped; {job.again} goes on from here")
         return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
+
+
+def _from_anywhere(engine: EngineConfig) -> EngineConfig:
+    """A worker is in a working folder of its own: each path that is a folder here becomes absolute."""
+
+    def absolute(name: str) -> str:
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.is_dir() else name
+
+    roots = tuple(map(absolute, engine.media.file_roots))
+    return replace(
+        engine,
+        models=tuple(map(absolute, engine.models)),
+        embedder=engine.embedder and absolute(engine.embedder),
+        reranker=engine.reranker and absolute(engine.reranker),
+        media=replace(engine.media, file_roots=roots),
+    )
 
 
 def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:

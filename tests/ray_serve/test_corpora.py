@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, chdir, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +120,21 @@ def test_an_overwrite_that_was_killed_mixes_nothing(
                 embed(source, out, model="y")
     assert embed(source, out, model="y", overwrite=True) == 0
     assert settings_of(out)["model"] == ["y"]
+
+
+def test_workers_in_another_folder_find_what_was_given_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("corpus", "model", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("a text")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bulk, "cluster", lambda address: chdir(tmp_path / "elsewhere"))
+    assert embed(Path("corpus"), Path("out"), model="./model") == 0
+    assert settings_of(tmp_path / "out")["model"] == [str(tmp_path / "model")]
+    assert embed(tmp_path / "corpus", tmp_path / "out", model=str(tmp_path / "model")) == 0
+    assert embed(Path("corpus"), Path("hub"), model="org/name") == 0
+    assert settings_of(tmp_path / "hub")["model"] == ["org/name"]
 
 
 def test_parts_of_another_model_are_not_taken_for_done(source: Path, tmp_path: Path) -> None:
