@@ -23,7 +23,7 @@ from qvl.engine.jobs.answers import settings_of
 from qvl.engine.jobs.corpus import Block, Corpus, survey
 from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.work import Mark, write_whole
+from qvl.engine.jobs.work import Mark, difference, write_whole
 from qvl.ray_serve.config import BulkConfig
 from qvl.ray_serve.workers import Order, cluster, drive, part, settings_for, total_of, work_of
 
@@ -112,9 +112,8 @@ def _begin(order: Order) -> None:
     if not record.exists() and any(each.name.startswith(OURS) for each in order.out.iterdir()):
         raise JobError(f"{order.out} holds what another job or an older qvl left; --overwrite starts again")
     begun = orjson.loads(record.read_bytes()) if record.exists() else order.settings
-    if begun != order.settings:
-        key = next(key for key in order.settings if begun.get(key) != order.settings[key])
-        raise JobError(f"{order.out} was begun with another {key}; --overwrite starts again")
+    if what := difference(begun, order.settings):
+        raise JobError(f"{order.out} was begun with {what}; --overwrite starts again")
     write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
 
 
@@ -152,4 +151,4 @@ def _finished(order: Order, block: Block) -> dict[str, int] | None:
         return None
     record = orjson.loads(work.record.read_bytes())
     summary: dict[str, int] | None = record.get("summary")
-    return summary if record["settings"] == settings_for(order, block) else None
+    return None if difference(record["settings"], settings_for(order, block)) else summary

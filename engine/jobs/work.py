@@ -99,9 +99,8 @@ class Work:
             self._forget()
             return None
         begun = orjson.loads(self.record.read_bytes())
-        if begun["settings"] != settings:
+        if what := difference(begun["settings"], settings):
             if self._last_mark().lines or self.out.exists():
-                what = _difference(begun["settings"], settings)
                 raise JobError(f"{self.out} was begun with {what}; --overwrite starts again")
             self._forget()
             return None
@@ -193,11 +192,13 @@ class Work:
         return Mark(**orjson.loads(journal[-1])) if journal else Mark()
 
 
-def _difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
-    key = next(key for key in {**begun, **now} if begun.get(key) != now.get(key))
-    if key == "input":
-        return "an input file of other content"
-    return f"{key} {orjson.dumps(begun.get(key)).decode()}, now {orjson.dumps(now.get(key)).decode()}"
+def difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
+    """What another job was begun with, empty if it is the same one; what one of them lacks is null there."""
+    for key in {**begun, **now}:
+        if (old := begun.get(key)) != (new := now.get(key)):
+            told = f"{key} {orjson.dumps(old).decode()}, now {orjson.dumps(new).decode()}"
+            return "an input of other content" if key == "input" else told
+    return ""
 
 
 def _place(made: Path, name: Path) -> None:

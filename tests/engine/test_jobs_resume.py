@@ -39,7 +39,7 @@ def test_a_finished_job_is_not_repeated_and_not_mixed_up(
     qvl(*command, "--dimensions", 4, "--overwrite")
     assert vectors_of(lines_of(out)).shape == (50, 4)
     write(source, ["other"])
-    assert "an input file of other content" in qvl(*command, "--dimensions", 4, code=2)
+    assert "an input of other content" in qvl(*command, "--dimensions", 4, code=2)
     out.unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.job.json"}
 
