@@ -53,6 +53,8 @@ class Indexing:
     """Where the media lie: the index refers to the files and does not hold their bytes."""
     seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     """The digest and line of every id so far: another line with it is a repetition, or a mistake."""
+    unsettled: dict[str, asyncio.Future[QvlError | None]] = field(default_factory=dict)
+    """What is wrong with the first line of an id, of those alone that are under way or bad."""
 
     most: ClassVar[int | None] = None
 
@@ -60,18 +62,38 @@ class Indexing:
         read = [self._read(line) for line in batch]
         entries = [each[0] for each in read if not isinstance(each, QvlError)]
         known = await asyncio.to_thread(self.index.known, [entry.id for entry in entries])
-        fresh = [
+        firsts = [
             each
             for each, line in zip(read, batch, strict=True)
-            if not isinstance(each, QvlError)
-            and known.get(each[0].id) != each[0].digest
-            and self.seen[each[0].id][1] == line.index
+            if not isinstance(each, QvlError) and self.seen[each[0].id][1] == line.index
         ]
-        vectors = await self._embedded(fresh)
+        try:
+            outcomes = await self._embedded(
+                [each for each in firsts if known.get(each[0].id) != each[0].digest]
+            )
+        except QvlError as error:
+            if len(batch) == 1:  # else each is asked alone
+                self._settle(firsts, {entry.id: error for entry, _ in firsts})
+            raise
+        self._settle(firsts, outcomes)
         return [
-            each if isinstance(each, QvlError) else vectors.pop(each[0].id, Made(entry=each[0], vector=None))
+            each
+            if isinstance(each, QvlError)
+            else outcomes.pop(each[0].id, None) or await self._there(each[0])
             for each in read
         ]
+
+    def _settle(self, firsts: list[tuple[Entry, Any]], outcomes: Mapping[str, Made | QvlError]) -> None:
+        for entry, _ in firsts:
+            if isinstance(outcome := outcomes.get(entry.id), QvlError):
+                self.unsettled[entry.id].set_result(outcome)
+            else:
+                self.unsettled.pop(entry.id).set_result(None)
+
+    async def _there(self, entry: Entry) -> Made | QvlError:
+        """The index has it, or the line that it repeats was bad."""
+        first = self.unsettled.get(entry.id)
+        return (first and await first) or Made(entry=entry, vector=None)
 
     async def _embedded(self, fresh: list[tuple[Entry, Any]]) -> dict[str, Made | QvlError]:
         if not fresh:
@@ -90,7 +112,10 @@ class Indexing:
             said = orjson.dumps([item, fields, self.instruction], option=orjson.OPT_SORT_KEYS)
             digest = hashlib.sha256(said).hexdigest()
             id = digest[:32] if line.own is None else str(line.own)
-            if self.seen.setdefault(id, (digest, line.index))[0] != digest:
+            if id not in self.seen:
+                self.seen[id] = digest, line.index
+                self.unsettled[id] = asyncio.get_running_loop().create_future()
+            if self.seen[id][0] != digest:
                 raise BadRequest(f"the id {id[:80]!r} came before with other content", param="id")
             return Entry(id=id, digest=digest, item=orjson.dumps(kept), metadata=fields), item
         except QvlError as error:
