@@ -21,15 +21,16 @@ from qvl.engine.client.items import data_url, sniff
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
-from qvl.engine.jobs.corpus import content, files_of
+from qvl.engine.jobs.corpus import content, files_of, kind_of
 from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
 from qvl.engine.search.index import Dtype, Entry, Index, Layout
 
 MOST_ERRORS = 100_000
 """Bad lines that are told; of all others only the number is."""
-TEXTS = {".txt", ".md"}
+UNKNOWN = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,20 +166,13 @@ class Intake:
         self._waiting = []
 
 
-def files(folder: Path) -> Iterator[Line]:
-    """Every picture, video and text below a folder, as lines; others are left out."""
-    number = 0
-    for path in files_of(folder):
-        if (item := _item_of(path)) is not None:
-            name = path.relative_to(folder).as_posix()
-            above = path.parent.relative_to(folder).as_posix()
-            fields = {"path": name, "folder": above}
-            yield Line(number, orjson.dumps({"id": name, **item, "metadata": fields}), 0)
-            number += 1
-
-
-def count(folder: Path) -> int:
-    return sum(_kind(path) is not None for path in files_of(folder))
+def files(folder: Path) -> tuple[Iterator[Line], int]:
+    """Every picture, video and text below a folder as a line, and how many there are; others are left out."""
+    found = files_of(folder)
+    items = [path for path in found if kind_of(path)]
+    if left_out := len(found) - len(items):
+        say(f"{left_out:,} files that are neither text, image nor video are left out")
+    return (_line(number, folder, path) for number, path in enumerate(items)), len(items)
 
 
 def referred(folder: Path, name: str, item: Any) -> Any:
@@ -187,23 +181,11 @@ def referred(folder: Path, name: str, item: Any) -> Any:
     return {kind: value if kind == "text" else url for kind, value in item.items()}
 
 
-def _kind(path: Path) -> str | None:
-    if path.suffix.lower() in TEXTS:
-        return "text"
-    with path.open("rb") as file:
-        mime = sniff(file.read(4096))
-    return mime.partition("/")[0] if mime else None
-
-
-def _item_of(path: Path) -> dict[str, str] | None:
-    match _kind(path):
-        case None:
-            return None
-        case "text":
-            return {"text": content(path).decode("utf-8", "replace")}
-        case kind:
-            data = content(path)
-            return {kind: data_url(data, sniff(data) or "")}
+def _line(number: int, folder: Path, path: Path) -> Line:
+    name, kind, data = path.relative_to(folder), kind_of(path), content(path)
+    said = data.decode("utf-8", "replace") if kind == "text" else data_url(data, sniff(data) or UNKNOWN)
+    fields = {"path": name.as_posix(), "folder": name.parent.as_posix()}
+    return Line(number, orjson.dumps({"id": name.as_posix(), kind: said, "metadata": fields}), 0)
 
 
 def _parted(value: Any) -> tuple[Any, dict[str, Any]]:
