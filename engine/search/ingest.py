@@ -78,10 +78,7 @@ class Indexing:
             raise
         self._settle(firsts, outcomes)
         return [
-            each
-            if isinstance(each, QvlError)
-            else outcomes.pop(each[0].id, None) or await self._there(each[0])
-            for each in read
+            each if isinstance(each, QvlError) else await self._outcome(each[0], outcomes) for each in read
         ]
 
     def _settle(self, firsts: list[tuple[Entry, Any]], outcomes: Mapping[str, Made | QvlError]) -> None:
@@ -91,8 +88,10 @@ class Indexing:
             else:
                 self.unsettled.pop(entry.id).set_result(None)
 
-    async def _there(self, entry: Entry) -> Made | QvlError:
-        """The index has it, or the line that it repeats was bad."""
+    async def _outcome(self, entry: Entry, outcomes: dict[str, Made | QvlError]) -> Made | QvlError:
+        """A line that was not embedded is in the index, or as bad as the one that it repeats."""
+        if entry.id in outcomes:
+            return outcomes.pop(entry.id)
         first = self.unsettled.get(entry.id)
         return (first and await first) or Made(entry=entry, vector=None)
 
