@@ -1,6 +1,6 @@
 """Many replicas on Ray Serve: each is one `Engine` behind the same HTTP app as `qvl serve`.
 
-    qvl serve --ray --min-replicas 2 MODEL MODEL
+    qvl serve --ray --replicas 2 MODEL MODEL
     serve run qvl.ray_serve.app:build embedder=MODEL reranker=MODEL
     serve deploy ray_serve/deploy.yaml
 

@@ -13,6 +13,7 @@ import asyncio
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -22,7 +23,7 @@ from qvl.engine.jobs.answers import settings_of
 from qvl.engine.jobs.corpus import Block, Corpus, survey
 from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.work import Mark, write_whole
+from qvl.engine.jobs.work import Mark, difference, write_whole
 from qvl.ray_serve.config import BulkConfig
 from qvl.ray_serve.workers import Order, cluster, drive, part, settings_for, total_of, work_of
 
@@ -45,6 +46,7 @@ def embed_corpus(
     if out.suffix:
         raise JobError(f"with --ray the output is a folder of parquet files: give -o {out.with_suffix('')}")
     out.mkdir(parents=True, exist_ok=True)
+    source, engine = source.resolve(), engine and _from_anywhere(engine)
     say(f"surveying {source}")
     corpus = survey(source, bulk.block)
     if corpus.skipped:
@@ -65,6 +67,23 @@ def embed_corpus(
     except KeyboardInterrupt as stop:
         say(f"stopped; {job.again} goes on from here")
         return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
+
+
+def _from_anywhere(engine: EngineConfig) -> EngineConfig:
+    """A worker is in a working folder of its own: each path that is a folder here becomes absolute."""
+
+    def absolute(name: str) -> str:
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.is_dir() else name
+
+    roots = tuple(map(absolute, engine.media.file_roots))
+    return replace(
+        engine,
+        models=tuple(map(absolute, engine.models)),
+        embedder=engine.embedder and absolute(engine.embedder),
+        reranker=engine.reranker and absolute(engine.reranker),
+        media=replace(engine.media, file_roots=roots),
+    )
 
 
 def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
@@ -93,9 +112,8 @@ def _begin(order: Order) -> None:
     if not record.exists() and any(each.name.startswith(OURS) for each in order.out.iterdir()):
         raise JobError(f"{order.out} holds what another job or an older qvl left; --overwrite starts again")
     begun = orjson.loads(record.read_bytes()) if record.exists() else order.settings
-    if begun != order.settings:
-        key = next(key for key in order.settings if begun.get(key) != order.settings[key])
-        raise JobError(f"{order.out} was begun with another {key}; --overwrite starts again")
+    if what := difference(begun, order.settings):
+        raise JobError(f"{order.out} was begun with {what}; --overwrite starts again")
     write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
 
 
@@ -133,4 +151,4 @@ def _finished(order: Order, block: Block) -> dict[str, int] | None:
         return None
     record = orjson.loads(work.record.read_bytes())
     summary: dict[str, int] | None = record.get("summary")
-    return summary if record["settings"] == settings_for(order, block) else None
+    return None if difference(record["settings"], settings_for(order, block)) else summary

@@ -38,10 +38,10 @@ T = TypeVar("T")
 class Replicas:
     """How many replicas a pool has, and what each takes of its node."""
 
-    min_replicas: int = 1
-    """Replicas that are always there, as --replicas; loading a model takes longer than a burst."""
+    min_replicas: int | None = None
+    """Replicas that are always there (default: --replicas); loading a model takes longer than a burst."""
     max_replicas: int = 0
-    """Most replicas under load (0: no more than --min-replicas)."""
+    """Most replicas under load (0: no more than are always there)."""
     replica_gpus: float | None = None
     """GPUs of one replica; 0.5 puts two on a card (default: --tensor-parallel where there are GPUs)."""
     replica_cpus: float = 1.0
@@ -57,8 +57,6 @@ class Replicas:
 
     def __post_init__(self) -> None:
         check_numbers(self, zero=_MAY_BE_0)
-        if self.max_replicas and self.max_replicas < self.min_replicas:
-            raise ConfigError(f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}")
         gpus = self.replica_gpus or 0
         if gpus > 1 and gpus != int(gpus):
             raise ConfigError(f"replica_gpus must be a share of one GPU or a whole number, got {gpus:g}")
@@ -118,7 +116,8 @@ class DeployConfig:
         if self.server.tls_cert:
             raise ConfigError("Ray Serve's replicas speak no TLS: put a proxy that does in front of --port")
         engine = self.server.engine
-        for replicas in (self.cluster.replicas, self.rerankers or self.cluster.replicas):
+        for given in (self.cluster.replicas, self.rerankers or self.cluster.replicas):
+            replicas = self._counted(given)
             gpus, split = replicas.replica_gpus, engine.tensor_parallel
             if gpus and gpus != split and (split > 1 or gpus > 1):
                 raise ConfigError(f"replica_gpus is {gpus:g}, but tensor_parallel says {split}")
@@ -129,7 +128,7 @@ class DeployConfig:
             raise ConfigError("separate pools need both models named: --embedder M --reranker M")
 
     def of(self, pool: Pool) -> tuple[ServerConfig, Replicas]:
-        """What one pool's replicas run, and how many there are."""
+        """What one pool's replicas run, and how many there are: both numbers are given."""
         engine = self.server.engine
         replicas = self.cluster.replicas
         if pool != "both" and self.server.index:
@@ -141,9 +140,18 @@ class DeployConfig:
         elif pool == "reranker":
             engine = replace(engine, embedder=None, models=())
             replicas = self.rerankers or replicas
-        least = max(replicas.min_replicas, self.server.replicas)
-        replicas = replace(replicas, min_replicas=least, max_replicas=max(replicas.max_replicas, least))
-        return replace(self.server, engine=divided(engine, replicas.replica_gpus or 1)), replicas
+        engine = divided(engine, replicas.replica_gpus or 1)
+        return replace(self.server, engine=engine), self._counted(replicas)
+
+    def _counted(self, given: Replicas) -> Replicas:
+        least = given.min_replicas or self.server.replicas
+        most = given.max_replicas or least
+        if most < least:
+            raise ConfigError(
+                f"max_replicas is {most}, below the {least} that are always there: "
+                "raise it, or lower min_replicas (without that: replicas)"
+            )
+        return replace(given, min_replicas=least, max_replicas=most)
 
 
 def load(arguments: Mapping[str, Any]) -> DeployConfig:

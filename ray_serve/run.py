@@ -88,7 +88,7 @@ def lacking(config: DeployConfig, cards: float) -> str:
     for pool in pools:
         server, replicas = config.of(pool)
         gpus = gpus_of(replicas.replica_gpus, server.engine.tensor_parallel, cards)
-        parts += [gpus] * replicas.min_replicas
+        parts += [gpus] * (replicas.min_replicas or 1)
     if (wanted := cards_for(parts)) <= cards:
         return ""
     return (

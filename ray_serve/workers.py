@@ -140,6 +140,7 @@ class Crew:
         self._gpus, count = room(order, bulk, ray.cluster_resources().get("GPU", 0))
         self._remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=self._gpus)(Worker)
         self._waiting, self._lost = deque(blocks), Counter[int]()
+        self._unready = 0
         self._running: dict[Any, tuple[Any, Block | None]] = {}
         for _ in range(min(count, len(blocks))):
             self._begin()
@@ -157,9 +158,11 @@ class Crew:
                     raise _told(error) from None
                 # Out of reach it may write on, and without its engine it holds a GPU.
                 ray.kill(worker)
-                _lose(block, self._lost, self._waiting, error)
+                self._lose(block, error)
                 self._begin()
                 continue
+            if block is None:
+                self._unready = 0
             if self._waiting:
                 following = self._waiting.popleft()
                 self._running[worker.block.remote(following)] = worker, following
@@ -169,6 +172,26 @@ class Crew:
     def _begin(self) -> None:
         worker = self._remote.remote(self._order, self._gpus)
         self._running[worker.start.remote()] = worker, None
+
+    def _lose(self, block: Block | None, error: Any) -> None:
+        """The block is another's to begin again, unless it has cost too many workers. `error`: Ray's."""
+        if block is None:
+            self._unready += 1
+            if self._unready == ATTEMPTS:
+                reason = f" ({error.cause})" if isinstance(getattr(error, "cause", None), QvlError) else ""
+                raise JobError(
+                    f"{ATTEMPTS} workers in a row ended before they were ready{reason}; "
+                    "their logs are in /tmp/ray/session_latest"
+                )
+            return
+        self._lost[block.number] += 1
+        if self._lost[block.number] == ATTEMPTS:
+            raise JobError(
+                f"block {block.number} has cost {ATTEMPTS} workers; "
+                f"look at {block.path} from item {block.first}"
+            )
+        say(f"a worker was lost; block {block.number} is begun again by another")
+        self._waiting.appendleft(block)
 
     def _is_lost(self, error: Any) -> bool:
         """Its process has ended or is out of reach, or the engine of its own has ended."""
@@ -193,25 +216,6 @@ def room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
         say(f"{short}; waiting for more")
     carried = int(cards // gpus) if gpus >= 1 else int(cards) * each_card(gpus)
     return gpus, bulk.ray_workers or max(1, carried)
-
-
-def _lose(block: Block | None, lost: Counter[int], waiting: deque[Block], error: Any) -> None:
-    """The block is another's to begin again, unless it has cost too many workers. `error`: Ray's."""
-    lost[block.number if block else -1] += 1
-    if lost[-1] == ATTEMPTS:
-        reason = f" ({error.cause})" if isinstance(getattr(error, "cause", None), QvlError) else ""
-        raise JobError(
-            f"{ATTEMPTS} workers ended before they were ready{reason}; "
-            "their logs are in /tmp/ray/session_latest"
-        )
-    if block is None:
-        return
-    if lost[block.number] == ATTEMPTS:
-        raise JobError(
-            f"block {block.number} has cost {ATTEMPTS} workers; look at {block.path} from item {block.first}"
-        )
-    say(f"a worker was lost; block {block.number} is begun again by another")
-    waiting.appendleft(block)
 
 
 def _told(error: Any) -> Exception:

@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from qvl.engine.client import AsyncClient, Policy
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import Overloaded, Unavailable
+from qvl.engine.jobs.native import contents, pair
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.protocol import EmbedResult, ModelCard, RerankResult
+from qvl.engine.protocol import EmbedRequest, EmbedResult, ModelCard, RerankRequest, RerankResult
 from qvl.engine.start import start_engine
 
 if TYPE_CHECKING:
-    from qvl.engine.client import AsyncClient
     from qvl.engine.engine import Engine
 
 Q = TypeVar("Q")
@@ -60,18 +61,12 @@ class FromEngine:
         self._engine, self._died = engine, died
 
     async def embed(self, items: list[Any], instruction: str | None, dimensions: int | None) -> EmbedResult:
-        from qvl.engine.jobs.native import contents
-        from qvl.engine.protocol import EmbedRequest
-
         request = EmbedRequest(
             input=contents(items), instruction=instruction, dimensions=dimensions, on_error="skip"
         )
         return await self._answered(self._engine.embed, request)
 
     async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult:
-        from qvl.engine.jobs.native import pair
-        from qvl.engine.protocol import RerankRequest
-
         parsed, candidates = pair(query, documents)
         request = RerankRequest(query=parsed, documents=candidates, instruction=instruction, on_error="skip")
         return await self._answered(self._engine.rerank, request)
@@ -114,8 +109,6 @@ async def models_of(url: str, key: str | None) -> list[ModelCard]:
 
     Raises Unavailable at once where no server is.
     """
-    from qvl.engine.client import AsyncClient, Policy
-
     async with AsyncClient(url, key=key, policy=Policy(retries=0)) as client:
         began, told = time.monotonic(), False
         while True:
@@ -135,8 +128,6 @@ async def models_of(url: str, key: str | None) -> list[ModelCard]:
 async def answering(job: JobConfig, config: EngineConfig | None) -> AsyncIterator[Answers]:
     """The server, or an engine that is stopped at the end."""
     if job.url is not None:
-        from qvl.engine.client import AsyncClient, Policy
-
         policy = Policy(
             items=job.batch, concurrency=job.in_flight, deadline=UNREACHABLE_SECONDS, retries=1_000_000
         )

@@ -22,15 +22,15 @@ from qvl.engine.jobs.lines import Line, read
 from qvl.engine.jobs.settings import JobError
 
 KINDS = {
-    "image": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    "video": (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts"),
-    "text": (".txt", ".md"),
+    "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif",
+    "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .flv .ogv .3gp",
+    "text": ".txt .md",
 }
 """Of a folder's files, by the end of their names; each is an item whose id is its path in the folder."""
 READ_BYTES = 256 << 20
 """Of one file; the engine refuses less."""
 
-_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
+_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def survey(source: Path, size: int) -> Corpus:
     if source.is_dir():
         files = files_of(source)
         tables = [each for each in files if each.suffix in (".jsonl", ".parquet")]
-        media = [each for each in files if each.suffix.lower() in _KIND_OF]
+        media = [each for each in files if kind_of(each)]
         skipped = len(files) - len(tables) - len(media)
     else:
         tables, media = [source], []
@@ -108,6 +108,11 @@ def files_of(folder: Path) -> list[Path]:
         except UnicodeEncodeError:
             raise JobError(f"{str(path)!a}: the name is not UTF-8; rename the file") from None
     return found
+
+
+def kind_of(path: Path) -> str | None:
+    """Without a look into the file; None: no item."""
+    return _KIND_OF.get(path.suffix.lower())
 
 
 def content(path: Path) -> bytes:
@@ -160,7 +165,7 @@ def _mark(digest: Any, path: Path) -> None:
 
 def _file(folder: Path, name: str) -> bytes:
     path = folder / name
-    kind, data = _KIND_OF[path.suffix.lower()], content(path)
+    kind, data = kind_of(path), content(path)
     value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)
     return orjson.dumps({"id": name, kind: value})
 

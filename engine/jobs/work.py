@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from io import BufferedWriter
 from pathlib import Path
@@ -26,6 +26,7 @@ from qvl.engine.jobs.settings import JobConfig, JobError
 
 ERRORS = "errors.jsonl"
 JOURNAL = "journal.jsonl"
+LOCK = "lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -61,32 +62,34 @@ class Work:
         self._rows = tuple(files)
         self._names = (*files, ERRORS)
         self._files: dict[str, BufferedWriter] = {}
-        self._lock = -1
+        self._unlock = ExitStack()
+        self._done = False
 
     def __enter__(self) -> Work:
+        lock = self.folder / LOCK
         while True:
-            self.folder.mkdir(exist_ok=True)
-            self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A run that finishes deletes its folder: make sure this lock is not in a deleted one.
-                if (self.folder / "lock").stat().st_ino == os.fstat(self._lock).st_ino:
+            with suppress(FileExistsError):
+                self.folder.mkdir()
+            # A run that ends deletes its folder, which may be this one.
+            with suppress(FileNotFoundError), ExitStack() as stack:
+                held = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+                stack.callback(os.close, held)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise Busy(f"another run is writing {self.out}") from None
+                if lock.stat().st_ino == os.fstat(held).st_ino:
+                    self._unlock = stack.pop_all()
                     return self
-            except BlockingIOError:
-                os.close(self._lock)
-                raise Busy(f"another run is writing {self.out}") from None
-            except FileNotFoundError:
-                pass
-            os.close(self._lock)
 
     def __exit__(self, *exception: object) -> None:
         for file in self._files.values():
             # What a full disk does not take counts for nothing: no commit covers it.
             with suppress(OSError):
                 file.close()
-        if not self._last_mark().lines:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
+        with self._unlock, suppress(OSError):
+            if self._done or not self._last_mark().lines:
+                self._delete()
 
     def finished(self, settings: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
         """The summary of an equal job that is done already, else None; refuses to mix two jobs."""
@@ -99,15 +102,14 @@ class Work:
             self._forget()
             return None
         begun = orjson.loads(self.record.read_bytes())
-        if begun["settings"] != settings:
+        if what := difference(begun["settings"], settings):
             if self._last_mark().lines or self.out.exists():
-                what = _difference(begun["settings"], settings)
                 raise JobError(f"{self.out} was begun with {what}; --overwrite starts again")
             self._forget()
             return None
         if "summary" in begun and self.out.exists():
             summary: dict[str, Any] = begun["summary"]
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._done = True
             return summary
         return None
 
@@ -154,7 +156,7 @@ class Work:
         sync_folder(self.out.parent)
         done = {"settings": settings, "summary": summary}
         write_whole(self.record, orjson.dumps(done, option=orjson.OPT_INDENT_2))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._done = True
 
     @contextmanager
     def on_a_full_disk(self, job: JobConfig) -> Iterator[None]:
@@ -182,6 +184,12 @@ class Work:
         for path in (self.folder / JOURNAL, *(self.folder / name for name in self._names), self.record):
             path.unlink(missing_ok=True)
 
+    def _delete(self) -> None:
+        """The lock last: as soon as it is gone the next run may have the folder, and files in it."""
+        for path in sorted(self.folder.iterdir(), key=lambda path: (path.name == LOCK, path.name != JOURNAL)):
+            path.unlink()
+        self.folder.rmdir()
+
     def _journal(self) -> list[bytes]:
         """Its whole lines; only the last can be torn."""
         path = self.folder / JOURNAL
@@ -193,11 +201,13 @@ class Work:
         return Mark(**orjson.loads(journal[-1])) if journal else Mark()
 
 
-def _difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
-    key = next(key for key in {**begun, **now} if begun.get(key) != now.get(key))
-    if key == "input":
-        return "an input file of other content"
-    return f"{key} {orjson.dumps(begun.get(key)).decode()}, now {orjson.dumps(now.get(key)).decode()}"
+def difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
+    """What another job was begun with, empty if it is the same one; what one of them lacks is null there."""
+    for key in {**begun, **now}:
+        if (old := begun.get(key)) != (new := now.get(key)):
+            told = f"{key} {orjson.dumps(old).decode()}, now {orjson.dumps(new).decode()}"
+            return "an input of other content" if key == "input" else told
+    return ""
 
 
 def _place(made: Path, name: Path) -> None:

@@ -73,7 +73,7 @@ async def _add(order: Order) -> int:
 
 def _lines(source: Path) -> tuple[Iterable[Line], int]:
     if source.is_dir():
-        return ingest.files(source), ingest.count(source)
+        return ingest.files(source)
     return read(source), fingerprint(source).lines
 
 

@@ -21,15 +21,16 @@ from qvl.engine.client.items import data_url, sniff
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
-from qvl.engine.jobs.corpus import content, files_of
+from qvl.engine.jobs.corpus import content, files_of, kind_of
 from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
 from qvl.engine.search.index import Dtype, Entry, Index, Layout
 
 MOST_ERRORS = 100_000
 """Bad lines that are told; of all others only the number is."""
-TEXTS = {".txt", ".md"}
+UNKNOWN = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class Indexing:
     """Where the media lie: the index refers to the files and does not hold their bytes."""
     seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     """The digest and line of every id so far: another line with it is a repetition, or a mistake."""
+    unsettled: dict[str, asyncio.Future[QvlError | None]] = field(default_factory=dict)
+    """What is wrong with the first line of an id, of those alone that are under way or bad."""
 
     most: ClassVar[int | None] = None
 
@@ -60,18 +63,37 @@ class Indexing:
         read = [self._read(line) for line in batch]
         entries = [each[0] for each in read if not isinstance(each, QvlError)]
         known = await asyncio.to_thread(self.index.known, [entry.id for entry in entries])
-        fresh = [
+        firsts = [
             each
             for each, line in zip(read, batch, strict=True)
-            if not isinstance(each, QvlError)
-            and known.get(each[0].id) != each[0].digest
-            and self.seen[each[0].id][1] == line.index
+            if not isinstance(each, QvlError) and self.seen[each[0].id][1] == line.index
         ]
-        vectors = await self._embedded(fresh)
+        try:
+            outcomes = await self._embedded(
+                [each for each in firsts if known.get(each[0].id) != each[0].digest]
+            )
+        except QvlError as error:
+            if len(batch) == 1:  # else each is asked alone
+                self._settle(firsts, {entry.id: error for entry, _ in firsts})
+            raise
+        self._settle(firsts, outcomes)
         return [
-            each if isinstance(each, QvlError) else vectors.pop(each[0].id, Made(entry=each[0], vector=None))
-            for each in read
+            each if isinstance(each, QvlError) else await self._outcome(each[0], outcomes) for each in read
         ]
+
+    def _settle(self, firsts: list[tuple[Entry, Any]], outcomes: Mapping[str, Made | QvlError]) -> None:
+        for entry, _ in firsts:
+            if isinstance(outcome := outcomes.get(entry.id), QvlError):
+                self.unsettled[entry.id].set_result(outcome)
+            else:
+                self.unsettled.pop(entry.id).set_result(None)
+
+    async def _outcome(self, entry: Entry, outcomes: dict[str, Made | QvlError]) -> Made | QvlError:
+        """A line that was not embedded is in the index, or as bad as the one that it repeats."""
+        if entry.id in outcomes:
+            return outcomes.pop(entry.id)
+        first = self.unsettled.get(entry.id)
+        return (first and await first) or Made(entry=entry, vector=None)
 
     async def _embedded(self, fresh: list[tuple[Entry, Any]]) -> dict[str, Made | QvlError]:
         if not fresh:
@@ -90,7 +112,10 @@ class Indexing:
             said = orjson.dumps([item, fields, self.instruction], option=orjson.OPT_SORT_KEYS)
             digest = hashlib.sha256(said).hexdigest()
             id = digest[:32] if line.own is None else str(line.own)
-            if self.seen.setdefault(id, (digest, line.index))[0] != digest:
+            if id not in self.seen:
+                self.seen[id] = digest, line.index
+                self.unsettled[id] = asyncio.get_running_loop().create_future()
+            if self.seen[id][0] != digest:
                 raise BadRequest(f"the id {id[:80]!r} came before with other content", param="id")
             return Entry(id=id, digest=digest, item=orjson.dumps(kept), metadata=fields), item
         except QvlError as error:
@@ -140,20 +165,13 @@ class Intake:
         self._waiting = []
 
 
-def files(folder: Path) -> Iterator[Line]:
-    """Every picture, video and text below a folder, as lines; others are left out."""
-    number = 0
-    for path in files_of(folder):
-        if (item := _item_of(path)) is not None:
-            name = path.relative_to(folder).as_posix()
-            above = path.parent.relative_to(folder).as_posix()
-            fields = {"path": name, "folder": above}
-            yield Line(number, orjson.dumps({"id": name, **item, "metadata": fields}), 0)
-            number += 1
-
-
-def count(folder: Path) -> int:
-    return sum(_kind(path) is not None for path in files_of(folder))
+def files(folder: Path) -> tuple[Iterator[Line], int]:
+    """Every picture, video and text below a folder as a line, and how many there are; others are left out."""
+    found = files_of(folder)
+    items = [path for path in found if kind_of(path)]
+    if left_out := len(found) - len(items):
+        say(f"{left_out:,} files that are neither text, image nor video are left out")
+    return (_line(number, folder, path) for number, path in enumerate(items)), len(items)
 
 
 def referred(folder: Path, name: str, item: Any) -> Any:
@@ -162,23 +180,11 @@ def referred(folder: Path, name: str, item: Any) -> Any:
     return {kind: value if kind == "text" else url for kind, value in item.items()}
 
 
-def _kind(path: Path) -> str | None:
-    if path.suffix.lower() in TEXTS:
-        return "text"
-    with path.open("rb") as file:
-        mime = sniff(file.read(4096))
-    return mime.partition("/")[0] if mime else None
-
-
-def _item_of(path: Path) -> dict[str, str] | None:
-    match _kind(path):
-        case None:
-            return None
-        case "text":
-            return {"text": content(path).decode("utf-8", "replace")}
-        case kind:
-            data = content(path)
-            return {kind: data_url(data, sniff(data) or "")}
+def _line(number: int, folder: Path, path: Path) -> Line:
+    name, kind, data = path.relative_to(folder), kind_of(path), content(path)
+    said = data.decode("utf-8", "replace") if kind == "text" else data_url(data, sniff(data) or UNKNOWN)
+    fields = {"path": name.as_posix(), "folder": name.parent.as_posix()}
+    return Line(number, orjson.dumps({"id": name.as_posix(), kind: said, "metadata": fields}), 0)
 
 
 def _parted(value: Any) -> tuple[Any, dict[str, Any]]:

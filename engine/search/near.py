@@ -33,9 +33,9 @@ KINDS = {"int8": "i8", "float16": "f16", "float32": "f32"}
 class Near:
     """A graph, where there is one, and a scan of the rows after its last."""
 
-    def __init__(self, width: int, dtype: Dtype) -> None:
+    def __init__(self) -> None:
         self.graph: Graph | None = None
-        self.rest = Scan(width, dtype)
+        self.rest = Scan()
 
     def __len__(self) -> int:
         return len(self.rest) + (len(self.graph) if self.graph else 0)
@@ -70,8 +70,7 @@ class Near:
 
 
 class Scan:
-    def __init__(self, width: int, dtype: Dtype) -> None:
-        self._empty: Codes = np.empty((0, width), dtype)
+    def __init__(self) -> None:
         self._blocks: list[tuple[Rows, Codes]] = []
 
     def __len__(self) -> int:

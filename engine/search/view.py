@@ -46,7 +46,7 @@ class View:
     def restart(self, db: sqlite3.Connection, made: tables.Made | None) -> None:
         self.made, self._near, self._seen, self._start = made, None, tables.Seen(), 0
         if made is not None:
-            self._near = Near(made.layout.prefix, made.layout.dtype)
+            self._near = Near()
             if self.many(db):
                 self.take(graphs.load(db, self._folder, made))
             else:

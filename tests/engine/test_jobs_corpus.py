@@ -158,10 +158,10 @@ def test_names_that_are_not_utf8_and_files_without_end(
 ) -> None:
     monkeypatch.setattr(corpora, "READ_BYTES", 1000)
     (tmp_path / "ü.png").write_bytes(b"\x89PNG\r\n\x1a\n" * 1000)
-    for lines in (ingest.files(tmp_path), survey(tmp_path, 5).blocks[0].lines()):
+    for lines in (ingest.files(tmp_path)[0], survey(tmp_path, 5).blocks[0].lines()):
         assert len(next(iter(lines)).data) < 2000
     (tmp_path / "a\udcff.txt").write_text("a text")
-    for read in (ingest.count, lambda folder: survey(folder, 5)):
+    for read in (ingest.files, lambda folder: survey(folder, 5)):
         with pytest.raises(JobError, match=r"a\\udcff.txt': the name is not UTF-8; rename"):
             read(tmp_path)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import signal
 import subprocess
 import threading
@@ -21,7 +20,7 @@ from qvl.engine.jobs.commands import Order, carry_out
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.jobs.tasks import Embedding, Parsed
-from qvl.engine.jobs.work import Mark, Work
+from qvl.engine.jobs.work import Mark
 from tests.engine.conftest import QVL, Run, Start, lines_of, vectors_of, write
 
 
@@ -39,7 +38,7 @@ def test_a_finished_job_is_not_repeated_and_not_mixed_up(
     qvl(*command, "--dimensions", 4, "--overwrite")
     assert vectors_of(lines_of(out)).shape == (50, 4)
     write(source, ["other"])
-    assert "an input file of other content" in qvl(*command, "--dimensions", 4, code=2)
+    assert "an input of other content" in qvl(*command, "--dimensions", 4, code=2)
     out.unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.job.json"}
 
@@ -223,22 +222,3 @@ def test_a_stop_leaves_nobody_writing(fake: Start, source: Path, tmp_path: Path)
 
     asyncio.run(stopped())
     assert not (tmp_path / "out.jsonl").exists()
-
-
-def test_what_gets_its_name_is_whole_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: set[str] = set()
-    real = os.fsync
-
-    def fsync(handle: int) -> None:
-        synced.add(Path(f"/proc/self/fd/{handle}").readlink().name)
-        real(handle)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with Work(tmp_path / "out.jsonl", ("rows.jsonl",)) as work:
-        work.begin({})
-        work.append_error({"line": 1})
-        work.commit()
-        (made := work.folder / "made").write_bytes(b"rows")
-        work.finish(made, {}, {})
-    assert {"errors.new", "made", "out.jsonl.job.json.new"} <= synced
-    assert lines_of(tmp_path / "out.jsonl.errors.jsonl") == [{"line": 1}]

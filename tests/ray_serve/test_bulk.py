@@ -107,7 +107,7 @@ def test_workers_and_the_command_are_killed_and_every_row_comes_once(
     assert "298 rows in 16 files" in qvl(*command(source, out, server.url)[3:])
     assert len(server.log()) == before
     told = qvl(*command(source, out, server.url, "--instruction", "Other.")[3:], code=2)
-    assert "begun with another instruction; --overwrite starts again" in told
+    assert 'begun with instruction null, now "Other."; --overwrite starts again' in told
 
 
 def test_a_folder_of_all_kinds_on_the_real_engine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,9 @@ from qvl.ray_serve.config import BulkConfig, ClusterConfig, DeployConfig, Replic
 PAIR = {"embedder": "a", "reranker": "b"}
 
 
-def deploy(engine: EngineConfig, server: dict[str, int] | None = None, **replicas: float) -> DeployConfig:
+def deploy(engine: EngineConfig, **replicas: float) -> DeployConfig:
     cluster = ClusterConfig(replicas=Replicas(**replicas))
-    return DeployConfig(server=ServerConfig(engine=engine, **(server or {})), cluster=cluster)
+    return DeployConfig(server=ServerConfig(engine=engine), cluster=cluster)
 
 
 def test_flat_keys_reach_the_dataclass_that_has_them() -> None:
@@ -47,9 +48,11 @@ def test_the_rerankers_own_numbers() -> None:
     ("wrong", "told"),
     [
         ({"min_replica": 2}, "did you mean 'min_replicas'"),
-        ({"min_replicas": "two"}, "min_replicas: Expected `int`"),
+        ({"min_replicas": "two"}, "min_replicas: Expected `int"),
         ({"min_replicas": 0}, "at least 1"),
-        ({"min_replicas": 3, "max_replicas": 2}, "below min_replicas"),
+        ({"min_replicas": 3, "max_replicas": 2}, "max_replicas is 2, below the 3 that are always there"),
+        ({"replicas": 8, "max_replicas": 4}, "max_replicas is 4, below the 8 that are always there"),
+        ({"replicas": 3, "rerankers": {"max_replicas": 2}}, "max_replicas is 2, below the 3"),
         ({"replica_gpus": 1.5}, "a share of one GPU or a whole number"),
         ({"replica_gpus": 0.5, "tensor_parallel": 2}, "but tensor_parallel says 2"),
         ({"replica_gpus": 2}, "but tensor_parallel says 1"),
@@ -85,11 +88,22 @@ def test_separate_pools_need_both_names() -> None:
         deploy(EngineConfig(models=("a", "b"))).require_both()
 
 
-def test_replicas_says_the_least() -> None:
-    _, replicas = deploy(EngineConfig(embedder="a"), {"replicas": 3}).of("both")
-    assert (replicas.min_replicas, replicas.max_replicas) == (3, 3)
-    _, replicas = deploy(EngineConfig(embedder="a"), {"replicas": 3}, max_replicas=8).of("both")
-    assert (replicas.min_replicas, replicas.max_replicas) == (3, 8)
+@pytest.mark.parametrize(
+    ("given", "embedders", "rerankers"),
+    [
+        ({}, (1, 1), (1, 1)),
+        ({"replicas": 3}, (3, 3), (3, 3)),
+        ({"replicas": 3, "max_replicas": 8}, (3, 8), (3, 8)),
+        ({"replicas": 3, "min_replicas": 1, "max_replicas": 2}, (1, 2), (1, 2)),
+        ({"replicas": 3, "rerankers": {"min_replicas": 1, "max_replicas": 2}}, (3, 3), (1, 2)),
+        ({"replicas": 3, "rerankers": {"max_replicas": 4}}, (3, 3), (3, 4)),
+    ],
+)
+def test_how_many_there_are(given: Any, embedders: tuple[int, int], rerankers: tuple[int, int]) -> None:
+    config = load({**PAIR, **given})
+    for pool, wanted in (("embedder", embedders), ("reranker", rerankers)):
+        found = config.of(pool)[1]
+        assert (found.min_replicas, found.max_replicas) == wanted
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, chdir, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,10 +116,25 @@ def test_an_overwrite_that_was_killed_mixes_nothing(
             gone.clear()
             assert embed(source, out, model="y", overwrite=True) == 130
             assert "stopped; the same command without --overwrite goes on" in capsys.readouterr().err
-            with pytest.raises(JobError, match="begun with another model; --overwrite starts again"):
+            with pytest.raises(JobError, match=r'begun with model \["x"\], now \["y"\]; --over'):
                 embed(source, out, model="y")
     assert embed(source, out, model="y", overwrite=True) == 0
     assert settings_of(out)["model"] == ["y"]
+
+
+def test_workers_in_another_folder_find_what_was_given_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("corpus", "model", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("a text")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bulk, "cluster", lambda address: chdir(tmp_path / "elsewhere"))
+    assert embed(Path("corpus"), Path("out"), model="./model") == 0
+    assert settings_of(tmp_path / "out")["model"] == [str(tmp_path / "model")]
+    assert embed(tmp_path / "corpus", tmp_path / "out", model=str(tmp_path / "model")) == 0
+    assert embed(Path("corpus"), Path("hub"), model="org/name") == 0
+    assert settings_of(tmp_path / "hub")["model"] == ["org/name"]
 
 
 def test_parts_of_another_model_are_not_taken_for_done(source: Path, tmp_path: Path) -> None:
@@ -131,6 +146,18 @@ def test_parts_of_another_model_are_not_taken_for_done(source: Path, tmp_path: P
     (out / "_job.json").write_text(json.dumps(settings_of(out) | {"model": ["y"]}))
     with pytest.raises(JobError, match=r'begun with model \["x"\], now \["y"\]'):
         embed(source, out, model="y")
+
+
+def test_a_setting_that_one_of_two_jobs_has_not(source: Path, tmp_path: Path) -> None:
+    """As of two servers of one name, of which the second does not say its dtype."""
+    out = tmp_path / "out"
+    embed(source, out)
+    told = settings_of(out)
+    (out / "_job.json").write_text(json.dumps(told | {"revision": None}))
+    assert embed(source, out) == 0
+    (out / "_job.json").write_text(json.dumps(told | {"revision": "1"}))
+    with pytest.raises(JobError, match=r'begun with revision "1", now null; --overwrite starts again'):
+        embed(source, out)
 
 
 def settings_of(out: Path) -> dict[str, Any]:

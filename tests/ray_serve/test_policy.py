@@ -79,7 +79,9 @@ def test_within_ray_it_scales_up_and_down(tokens: float, before: int, after: int
 
 
 def test_within_ray_a_burst_must_last() -> None:
-    policy, config = ray_policy(1000, max_replicas=4, upscale_seconds=60, downscale_seconds=60)
+    policy, config = ray_policy(
+        1000, min_replicas=1, max_replicas=4, upscale_seconds=60, downscale_seconds=60
+    )
     replicas, state = policy(context(config, 9000, 1, 0, {}))
     assert replicas == 1
     assert policy(context(config, 0, 3, 0, state))[0] == 3

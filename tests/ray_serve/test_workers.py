@@ -129,6 +129,17 @@ def test_what_every_worker_would_meet_ends_the_job(ray: Ray, tmp_path: Path) -> 
         driven(order(tmp_path), 1)
 
 
+def test_workers_that_never_get_ready_end_the_job_only_in_a_row(ray: Ray, tmp_path: Path) -> None:
+    lost = ActorError()
+    ray.starts = deque([None, None, lost, None, lost, None, lost, None])
+    ray.blocks = deque([SUMMARY, lost, *[SUMMARY] * 4, lost, *[SUMMARY] * 4, lost])
+    assert len(driven(order(tmp_path), 16)) == 16
+    assert (ray.killed, len(ray.starts)) == (6, 0)
+    ray.starts = deque([lost] * 4)
+    with pytest.raises(JobError, match="3 workers in a row ended before they were ready"):
+        driven(order(tmp_path))
+
+
 @pytest.mark.parametrize("seconds", [60, 0])
 def test_a_worker_waits_for_the_lock_of_one_that_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float

@@ -1,0 +1,42 @@
+"""What `qvl search add` makes of lines and files that are bad, come twice or are no items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from qvl.engine.jobs.corpus import survey
+from qvl.engine.search import ingest
+from tests.engine.conftest import Run, Start, lines_of, write
+
+
+@pytest.mark.parametrize(
+    ("most", "batch"), [(9, 9), (9, 1), (2, 9)], ids=["one request", "side by side", "each alone"]
+)
+def test_a_line_that_repeats_a_bad_one_is_bad(
+    qvl: Run, fake: Start, tmp_path: Path, most: int, batch: int
+) -> None:
+    bad, good = {"id": "a", "text": "BAD"}, {"id": "b", "text": "good"}
+    source = write(tmp_path / "in.jsonl", [bad, bad, "BAD too", "BAD too"])
+    server = fake(most=most, delay=0.1)
+    command = ("search", "add", source, "--index", tmp_path / "index", "--url", server.url, "--batch", batch)
+    assert "no line is good" in qvl(*command, code=1)
+    write(source, [bad, good, "fine", good, bad])
+    assert "2 put, 1 were there before; 2 in all" in qvl(*command)
+    assert [each["line"] for each in lines_of(tmp_path / "in.jsonl.errors.jsonl")] == [1, 5]
+
+
+def test_a_folder_has_the_items_that_embed_finds_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.MP4", "c.md", "other.bin", "scan"):
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    lines, total = ingest.files(tmp_path)
+    found = [orjson.loads(line.data) for line in lines]
+    kinds = {each["id"]: next(kind for kind in ("text", "image", "video") if kind in each) for each in found}
+    assert kinds == {"a.png": "image", "b.MP4": "video", "c.md": "text"}
+    assert tuple(kinds) == survey(tmp_path, 9).blocks[0].names
+    assert total == 3
+    assert "2 files that are neither text, image nor video are left out" in capsys.readouterr().err
