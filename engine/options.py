@@ -7,10 +7,12 @@ source here only fills what an earlier one left unset.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -24,14 +26,8 @@ from qvl.engine.errors import ConfigError
 BUNDLED = "bundled"
 """Checkpoint name of the tiny pair that needs no download."""
 
-ROLES = {
-    "serve": ("embedder", "reranker"),
-    "embed": ("embedder",),
-    "rerank": ("reranker",),
-    "add": ("embedder",),
-    "ask": ("embedder", "reranker"),
-}
-"""The models that a command runs when it is given none."""
+ROLES = {"serve": ("embedder", "reranker"), "ask": ("embedder", "reranker")}
+"""The models that a command runs when it is given none. What makes files is told which."""
 
 _ENGINE = {
     f"--{field.name.replace('_', '-')}"
@@ -41,6 +37,9 @@ _ENGINE = {
 
 _LINKS = ("tcp://", "udp://", "sctp://")
 """How the addresses of services begin; no value of ours does."""
+_LINK = re.compile(r"QVL_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
+"""How Kubernetes calls its variables of Services named `qvl` or `qvl-…`."""
+_ALIKE = 0.8
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
@@ -70,6 +69,33 @@ def lines(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
 
 
 environment = Env("QVL_", command=False, show=False)
+
+
+def misspelt(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """A variable that is almost one of ours would be no setting, and its option left as it is: say, no keys."""
+    root = app.app_stack.stack[-1][0]
+    known = {"QVL_CACHE", "QVL_FOLLOW_PARENT", *map(_variable, _options(root))}
+    for name in sorted(os.environ):
+        if name.startswith("QVL_") and name not in known and not _LINK.fullmatch(name):
+            if meant := get_close_matches(name, known, 1, _ALIKE):
+                raise ConfigError(f"there is no setting {name}; did you mean {meant[0]}?")
+
+
+def _options(app: App) -> set[str]:
+    """Of all commands."""
+    found: set[str] = set()
+    for name in app:
+        if not name.startswith("-"):
+            found |= _options(app[name])
+            if app[name].default_command:
+                found.update(
+                    each for argument in app[name].assemble_argument_collection() for each in argument.names
+                )
+    return found
+
+
+def _variable(option: str) -> str:
+    return "QVL_" + option.lstrip("-").replace("-", "_").upper()
 
 
 def service_links(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -129,7 +155,15 @@ def bundled_models(app: App, commands: tuple[str, ...], arguments: ArgumentColle
             argument.append(Token(keyword=f"--{role}", value=BUNDLED, source="the bundled pair"))
 
 
-SOURCES = (environment, service_links, config_file, others_engine, positional_models, bundled_models)
+SOURCES = (
+    environment,
+    misspelt,
+    service_links,
+    config_file,
+    others_engine,
+    positional_models,
+    bundled_models,
+)
 
 
 def cache_folder() -> Path:
@@ -147,9 +181,7 @@ def with_bundled(config: EngineConfig) -> EngineConfig:
     from qvl.engine.demo.bundled import bundled_pair
 
     embedder, reranker = bundled_pair()
-    sys.stderr.write(
-        "qvl: no model given: using the bundled tiny pair, which knows the demo's pictures alone\n"
-    )
+    sys.stderr.write("qvl: the model is the bundled tiny pair, which knows the demo's pictures alone\n")
     return replace(
         config,
         embedder=str(embedder) if config.embedder == BUNDLED else config.embedder,
