@@ -105,6 +105,25 @@ def test_without_a_model_the_bundled_pair_serves(
     assert (mine.reranker, mine.enforce_eager) == (None, None)
 
 
+@pytest.mark.parametrize(("name", "meant"), [("EMBEDER", "EMBEDDER"), ("API_KEY_FIL", "API_KEY_FILE")])
+def test_a_variable_that_is_almost_a_setting_is_refused(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QVL_EMBEDDER_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("QVL_MIN_REPLICAS", "1")  # of another command
+    monkeypatch.setenv(f"QVL_{name}", "x")
+    assert f"no setting QVL_{name}; did you mean QVL_{meant}?" in mistake(capsys, "serve")
+
+
+@pytest.mark.parametrize("command", [["embed"], ["rerank"], ["search", "add", "--index", "i"]])
+def test_what_makes_files_is_told_its_model(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    out = [] if "add" in command else ["-o", str(tmp_path / "out.jsonl")]
+    assert "no model: give --" in mistake(capsys, *command, str(tmp_path / "in.jsonl"), *out)
+
+
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QVL_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
