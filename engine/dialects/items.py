@@ -101,7 +101,7 @@ def content(value: str | Document, where: str) -> Content:
     """The item that a caller wrote; `where` is how errors name it."""
     if isinstance(value, str):
         # Nobody wants the vector of base64. Whoever does says {"text": …}.
-        if value.startswith("data:image/"):
+        if value.startswith(("data:image/", "data:application/pdf")):
             return Content(images=(value,), where=where)
         if value.startswith("data:video/"):
             return Content(videos=(value,), where=where)

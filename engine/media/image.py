@@ -22,6 +22,7 @@ from qwen_vl_utils.vision_process import MAX_RATIO, SPATIAL_MERGE_SIZE, smart_re
 from qvl.engine.config import Limits
 from qvl.engine.errors import TooLarge, Unprocessable, UnsupportedMedia
 from qvl.engine.media.container import container_of
+from qvl.engine.media.pdf import draw, is_pdf
 from qvl.engine.media.visual import PATCH, Pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -34,10 +35,10 @@ MAX_PIXELS = 1800 * 32 * 32
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def load_image(data: bytes, limits: Limits) -> Pixels:
+def load_image(data: bytes, limits: Limits, page: int = 0) -> Pixels:
     """(1, H, W, 3) of an image item: the reference's resize, RGBA on white, an animation's first frame, no
-    EXIF turn."""
-    with open_image(data, limits) as image:
+    EXIF turn; of a PDF the page, from 1 (0: its only one)."""
+    with open_image(data, limits, page) as image:
         return resized(image, PATCH, MIN_PIXELS, MAX_PIXELS)[None]
 
 
@@ -60,9 +61,9 @@ def resized(
         raise broken(error) from error
 
 
-def open_image(data: bytes, limits: Limits) -> Image.Image:
+def open_image(data: bytes, limits: Limits, page: int = 0) -> Image.Image:
     """Header only, with its size within bounds; the pixels are decoded on first use."""
-    image = _open(data)
+    image = draw(data, page, limits) if is_pdf(data) else _open(data)
     width, height = image.size
     if width < 1 or height < 1:
         raise Unprocessable(f"the image is empty ({width} x {height} pixels)", code="undecodable_media")
@@ -102,7 +103,7 @@ def _format_of(data: bytes) -> str | None:
 
 
 def is_image(data: bytes) -> bool:
-    return _format_of(data) is not None
+    return is_pdf(data) or _format_of(data) is not None
 
 
 def _not_an_image(data: bytes) -> UnsupportedMedia:
@@ -112,7 +113,7 @@ def _not_an_image(data: bytes) -> UnsupportedMedia:
             code="wrong_media_kind",
         )
     return UnsupportedMedia(
-        f"not an image in an accepted format ({', '.join(FORMATS)}); convert it to PNG or JPEG"
+        f"not an image in an accepted format ({', '.join(FORMATS)}, PDF); convert it to PNG or JPEG"
     )
 
 

@@ -19,7 +19,7 @@ from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
 from qvl.engine.media.landing import Landing
 from qvl.engine.media.single_flight import Key, SingleFlight, by_anyone
-from qvl.engine.media.source import is_remote, read
+from qvl.engine.media.source import is_remote, page_of, read
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
 from qvl.engine.media.wire import Job
@@ -133,7 +133,8 @@ class _Batch:
             return error.bare()
 
     def _image(self, image: Source) -> Task[Visual]:
-        return self._file(image, ("image",), Job("image", self._limits))
+        page = page_of(image)
+        return self._file(image, ("image", page), Job("image", self._limits, page=page))
 
     def _video(self, video: Video, content: Content) -> Task[Visual]:
         if isinstance(video, tuple):

@@ -18,10 +18,18 @@ from qvl.engine.protocol import Source
 
 ACCEPTED = "an http(s):// URL, a data: URL with base64, bare base64, or a file:// URL below an allowed folder"
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
+_PAGE = re.compile(r"#page=([1-9][0-9]{0,5})$")
+_LONGEST_PAGE = len("#page=999999")
 
 
 def is_remote(source: Source) -> bool:
     return isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))
+
+
+def page_of(source: Source) -> int:
+    """That a URL of a PDF names, as browsers take it (`#page=3`); 0: none."""
+    found = _PAGE.search(source[-_LONGEST_PAGE:]) if isinstance(source, str) else None
+    return int(found[1]) if found else 0
 
 
 def read(source: Source, config: MediaConfig, limits: Limits) -> bytes:
@@ -61,6 +69,7 @@ def _data_url(source: str, limits: Limits) -> bytes:
         raise Unprocessable(
             "a data: URL must be base64, as data:image/png;base64,iVBORw0...", code="bad_source"
         )
+    payload = payload.partition("#")[0]
     if "%" in payload:
         # Percent-encoding triples at most, so this bounds the work before any of it is done.
         if len(payload) > 4 * limits.media_bytes + 16:

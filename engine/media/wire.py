@@ -34,6 +34,8 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     max_frames: int = 64
     count: int = 1
     """Of a frame: how many images the list has."""
+    page: int = 0
+    """Of an image that is a PDF, from 1; 0: its only one."""
 
 
 class Decoded(msgspec.Struct, frozen=True, tag=True):

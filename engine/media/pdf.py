@@ -1,0 +1,73 @@
+"""A page of a PDF as the picture that the model reads.
+
+PDFium (pypdfium2) draws it at the 200 dots an inch that pdf2image and scanners take; the reference's resize
+follows, as for any picture. Scripts are not run and nothing outside the file is read: this build has neither.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from PIL import Image
+
+from qvl.engine.config import Limits
+from qvl.engine.errors import Unprocessable, UnsupportedMedia
+
+try:
+    import pypdfium2
+except ImportError:
+    pypdfium2 = None
+
+DOTS_PER_INCH = 200
+_POINTS_PER_INCH = 72
+_SPARE = 0.99
+"""Of the most pixels' side: PDFium rounds sides up."""
+_MAGIC, _WITHIN = b"%PDF-", 1024
+"""Readers find the head behind so much else."""
+
+
+def is_pdf(data: bytes) -> bool:
+    return _MAGIC in data[:_WITHIN]
+
+
+def draw(data: bytes, page: int, limits: Limits) -> Image.Image:
+    """RGB. `page` from 1; 0 where the caller named none, which only one of a single page needs not.
+
+    Raises Unprocessable or UnsupportedMedia.
+    """
+    with _opened(data) as document:
+        count = len(document)
+        if page > count or (page == 0 and count > 1):
+            asked = f"no page {page}" if page else "and none was named"
+            raise Unprocessable(
+                f"the PDF has {count} pages, {asked}: name one at the end of its URL, as #page=1",
+                code="no_such_page",
+            )
+        try:
+            drawn = document[max(page, 1) - 1]
+            width, height = drawn.get_size()
+            most = math.sqrt(limits.image_pixels / max(width * height, 1))
+            scale = min(DOTS_PER_INCH / _POINTS_PER_INCH, _SPARE * most)
+            picture: Image.Image = drawn.render(scale=scale).to_pil().convert("RGB")
+            return picture
+        except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
+            raise _broken(error) from error
+
+
+def _opened(data: bytes) -> Any:
+    if pypdfium2 is None:
+        raise UnsupportedMedia(
+            "this is a PDF: pip install pypdfium2 on the server, or send pictures of its pages"
+        )
+    try:
+        return pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> Unprocessable:
+    return Unprocessable(
+        f"the PDF is truncated, corrupt or locked ({str(error)[:120]}); send pictures of its pages",
+        code="undecodable_media",
+    )

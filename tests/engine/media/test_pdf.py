@@ -1,0 +1,110 @@
+"""Pages of PDFs, drawn as any tool of the kind draws them and resized as any picture is."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pypdfium2
+import pytest
+
+from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.protocol import Content
+from tests.engine.media.test_image import official
+from tests.samples import page
+
+SIZE = (620, 877)
+
+
+def written(*texts: str) -> bytes:
+    first, *rest = [page([text], size=SIZE).convert("RGB") for text in texts]
+    file = io.BytesIO()
+    first.save(file, "pdf", save_all=True, append_images=rest, resolution=75)
+    return file.getvalue()
+
+
+ONE, TWO = written("only"), written("first", "second")
+
+
+def drawn(data: bytes, place: int) -> bytes:
+    """PNG, at 200 dots an inch."""
+    with pypdfium2.PdfDocument(data) as document:
+        file = io.BytesIO()
+        document[place].render(scale=200 / 72).to_pil().convert("RGB").save(file, "png")
+        return file.getvalue()
+
+
+def as_url(data: bytes, end: str = "") -> str:
+    return f"data:application/pdf;base64,{base64.b64encode(data).decode()}{end}"
+
+
+@pytest.mark.parametrize(
+    ("source", "data", "place"),
+    [
+        (ONE, ONE, 0),
+        (as_url(ONE), ONE, 0),
+        (as_url(ONE, "#page=1"), ONE, 0),
+        (as_url(TWO, "#page=1"), TWO, 0),
+        (as_url(TWO, "#page=2"), TWO, 1),
+    ],
+    ids=["bytes", "URL", "the only page", "first of two", "second of two"],
+)
+def test_a_page_is_a_picture_of_it(source, data, place, one):
+    visual = one(Content(images=(source,)))
+    assert np.array_equal(visual.pixels[0], official(drawn(data, place)))
+    assert visual.kind == "image"
+
+
+def test_a_page_of_a_file(one, tmp_path):
+    (tmp_path / "two.pdf").write_bytes(TWO)
+    config = MediaConfig(workers=1, file_roots=(str(tmp_path),))
+    visual = one(Content(images=(f"file://{tmp_path}/two.pdf#page=2",)), config=config)
+    assert np.array_equal(visual.pixels[0], official(drawn(TWO, 1)))
+
+
+def test_pages_are_told_apart(load):
+    [pages] = load(Content(images=(as_url(TWO, "#page=1"), as_url(TWO, "#page=2"))))
+    assert len({visual.digest for visual in pages}) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "code"),
+    [
+        (TWO, "2 pages, and none was named", "no_such_page"),
+        (as_url(TWO, "#page=3"), "2 pages, no page 3", "no_such_page"),
+        (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or locked", "undecodable_media"),
+        (b"%PDF-1.7 and nothing else", "truncated, corrupt or locked", "undecodable_media"),
+        (as_url(TWO, "#page=0"), "none was named", "no_such_page"),
+    ],
+    ids=["several", "too few", "cut off", "junk", "no page 0"],
+)
+def test_what_cannot_be_drawn_is_told(source, said, code, refusal):
+    error = refusal(Content(images=(source,), where="input[1]"))
+    assert (error.status, error.code, error.param) == (422, code, "input[1].image")
+    assert said in error.message
+
+
+def test_a_page_as_large_as_a_house_is_drawn_small(one):
+    file = io.BytesIO()
+    page(["wide"], size=SIZE).convert("RGB").save(file, "pdf", resolution=5)
+    visual = one(Content(images=(file.getvalue(),)), limits=Limits(image_pixels=500_000))
+    assert visual.pixels[0].shape[0] * visual.pixels[0].shape[1] <= 520_000
+
+
+def test_damaged_bytes_never_escape(load):
+    """Whatever the library makes of them, it is a picture or a 4xx."""
+    rng = np.random.default_rng(1)
+    contents = []
+    for seed in range(40):
+        data = bytearray(ONE)
+        for place in rng.integers(8, len(data), 1 + seed):
+            data[place] = rng.integers(256)
+        contents.append(Content(images=(bytes(data),)))
+    for outcome in load(*contents):
+        assert isinstance(outcome, tuple) or 400 <= outcome.status < 500
+
+
+def test_a_film_it_is_not(refusal):
+    error = refusal(Content(videos=(ONE,)))
+    assert (error.status, error.code) == (415, "wrong_media_kind")
