@@ -189,7 +189,8 @@ def demo(
     keep
         Leave the server running until Ctrl-C, to try requests of your own; in a terminal, ask it questions.
     ask
-        A question of your own, e.g. "a small striped yellow ring and a small blue ring at night"; may be given several times.
+        A question of your own, e.g. "a small striped yellow ring and a small blue ring at night"; may be
+        given several times.
     show
         Write the answers with their pictures to a page, and open it in the browser where there is one.
     """
