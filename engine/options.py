@@ -72,13 +72,14 @@ environment = Env("QVL_", command=False, show=False)
 
 
 def misspelt(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """A variable that is almost one of ours would be no setting, and its option left as it is: say, no keys."""
+    """A variable that is almost one of ours would be no setting, and its option left as it is: no key is."""
     root = app.app_stack.stack[-1][0]
     known = {"QVL_CACHE", "QVL_FOLLOW_PARENT", *map(_variable, _options(root))}
     for name in sorted(os.environ):
-        if name.startswith("QVL_") and name not in known and not _LINK.fullmatch(name):
-            if meant := get_close_matches(name, known, 1, _ALIKE):
-                raise ConfigError(f"there is no setting {name}; did you mean {meant[0]}?")
+        if not name.startswith("QVL_") or name in known or _LINK.fullmatch(name):
+            continue
+        if meant := get_close_matches(name, known, 1, _ALIKE):
+            raise ConfigError(f"there is no setting {name}; did you mean {meant[0]}?")
 
 
 def _options(app: App) -> set[str]:
