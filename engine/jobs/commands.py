@@ -13,6 +13,7 @@ from typing import Any
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs import formats
 from qvl.engine.jobs.answers import answering, settings_of
+from qvl.engine.jobs.files import with_files
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run, to_its_end
@@ -102,7 +103,8 @@ async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
     async with answering(order.job, order.engine) as answers:
         started = time.monotonic()
         with reporting(given.lines, work.mark) as report:
-            lines = read(order.source, work.mark.index, work.mark.offset)
+            todo = read(order.source, work.mark.index, work.mark.offset)
+            lines = (with_files(line, order.source.parent) for line in todo)
             await run(order.task(answers, **order.asked), lines, work, order.job, report)
         seconds = time.monotonic() - started
     say(f"{left:,} lines in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")

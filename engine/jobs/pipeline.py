@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+import orjson
+
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
 from qvl.engine.jobs.lines import Line, batches
 from qvl.engine.jobs.settings import JobConfig, JobError
@@ -138,6 +140,6 @@ def _record(line: Line, error: QvlError) -> dict[str, Any]:
     body["message"] = re.sub(r"\binput\[\d+\]", f"line {number}", error.message)
     body["param"] = re.sub(r"^input\[\d+\]\.?", "", error.param or "") or None
     own = None
-    with suppress(QvlError, AttributeError):
-        own = line.json().get("id")
+    with suppress(ValueError, AttributeError):
+        own = orjson.loads(line.data).get("id")
     return {"index": line.index, "line": number, "id": line.index if own is None else own, "error": body}

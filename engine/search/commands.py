@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
@@ -21,6 +22,7 @@ from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import QvlError
 from qvl.engine.jobs.answers import answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
+from qvl.engine.jobs.files import with_files
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import duration, exit_code, reporting, say
@@ -74,12 +76,11 @@ async def _add(order: Order) -> int:
 def _lines(source: Path) -> tuple[Iterable[Line], int]:
     if source.is_dir():
         return ingest.files(source)
-    return read(source), fingerprint(source).lines
+    return (with_files(line, source.parent) for line in read(source)), fingerprint(source).lines
 
 
 async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int) -> Intake:
     kept = order.kept
-    folder = order.source if order.source.is_dir() else None
     async with answering(order.job, order.engine) as answers:
         if order.job.overwrite:  # only now: models that do not start cost nothing
             index.clear()
@@ -90,7 +91,7 @@ async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int)
             dtype=kept.vectors or (layout.dtype if layout else "int8"),
             prefix=kept.prefix or (layout.prefix if layout else None),
         )
-        task = Indexing(answers, index, dimensions, order.instruction, folder)
+        task = Indexing(answers, index, dimensions, order.instruction)
         started = time.monotonic()
         with reporting(total, intake.mark) as report:
             await run(task, lines, intake, order.job, report)
@@ -103,6 +104,9 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     new = intake.mark.rows - intake.unchanged
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
     source = order.source.resolve()
+    if intake.root:
+        root = source if source.is_dir() else intake.root
+        say(f"the index refers to the files there: serve it with --file-roots {shlex.quote(str(root))}")
     path = source.with_name(f"{source.name}.errors.jsonl")
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
