@@ -20,7 +20,7 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import QvlError
-from qvl.engine.jobs.answers import answering, models_of, settings_of
+from qvl.engine.jobs.answers import Answers, answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.files import with_files
 from qvl.engine.jobs.lines import Line, fingerprint, read
@@ -28,8 +28,8 @@ from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import duration, exit_code, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.work import write_whole
-from qvl.engine.search import ingest
-from qvl.engine.search.index import Index
+from qvl.engine.search import canary, ingest
+from qvl.engine.search.index import Index, same_model
 from qvl.engine.search.ingest import Indexing, Intake
 from qvl.engine.search.searcher import Models, Searcher
 from qvl.engine.search.served import Served
@@ -85,11 +85,15 @@ async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int)
         if order.job.overwrite:  # only now: models that do not start cost nothing
             index.clear()
         layout = index.layout
+        model, told = await _canary(answers)
+        if layout:  # before anything is embedded in vain
+            same_model(layout, model, told)
         dimensions = kept.dimensions or (layout.dimensions if layout else None)
         intake = Intake(
             index,
             dtype=kept.vectors or (layout.dtype if layout else "int8"),
             prefix=kept.prefix or (layout.prefix if layout else None),
+            canary=told,
         )
         task = Indexing(answers, index, dimensions, order.instruction)
         started = time.monotonic()
@@ -98,6 +102,14 @@ async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int)
         seconds = time.monotonic() - started
     say(f"{total:,} items in {duration(seconds)}, {total / max(seconds, 1e-9):,.1f}/s")
     return intake
+
+
+async def _canary(answers: Answers) -> tuple[str, str]:
+    """The model's name, and what an index keeps of it."""
+    result = await answers.embed([canary.CANARY], None, None)
+    if error := result.errors.get(0):
+        raise error
+    return result.model, canary.written(result.vectors[0])
 
 
 def _tell(order: Order, intake: Intake, held: int) -> None:

@@ -130,6 +130,7 @@ class Intake:
     index: Index
     dtype: Dtype = "int8"
     prefix: int | None = None
+    canary: str | None = None
     mark: Mark = field(default_factory=Mark)
     unchanged: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
@@ -165,6 +166,7 @@ class Intake:
             dimensions=width,
             prefix=min(self.prefix or width, width),
             dtype=self.dtype,
+            canary=self.canary,
         )
         self.index.prepare(layout)
         self.index.put([made.entry for made in self._waiting], vectors)
