@@ -18,7 +18,7 @@ import orjson
 
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
-from qvl.engine.jobs.files import content, kind_of, with_files
+from qvl.engine.jobs.files import content, kind_of, refuse_others, with_files
 from qvl.engine.jobs.lines import Line, read
 from qvl.engine.jobs.settings import JobError
 
@@ -78,6 +78,8 @@ def survey(source: Path, size: int) -> Corpus:
     else:
         tables, media = [source], []
     for path in tables:
+        if path.suffix != ".parquet":
+            refuse_others(path)
         plans = _of_rows(path, size, digest) if path.suffix == ".parquet" else _of_lines(path, size, digest)
         blocks += list(plans)
     blocks += list(_of_files(source, media, size, digest))

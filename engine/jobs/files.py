@@ -8,6 +8,7 @@ A line may name them by their paths, from the folder that it is in; their bytes 
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -19,6 +20,7 @@ import orjson
 from qvl.engine.client.items import data_url, sniff
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.settings import JobError
 
 KINDS = {
     "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif",
@@ -34,6 +36,8 @@ _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffi
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
 _NAMED = re.compile(rf'\.({_ENDS})"'.encode(), re.IGNORECASE)
 """Only lines that hold such a string are read here: no base64 does."""
+_ARRAY = re.compile(rb'\s*\[\s*[{"]')
+"""Numbers would be token ids, which are an item."""
 _MEDIA = frozenset({"image", "video", "image_url", "video_url"})
 _AROUND = frozenset({"content", "query", "documents"})
 """Fields of a line that items or parts are in; what metadata says is left alone."""
@@ -59,6 +63,24 @@ def left_out(files: Iterable[Path]) -> str:
     ends = Counter(path.suffix.lower() or "without one" for path in files)
     shown = ", ".join(f"{end} {count:,}" for end, count in ends.most_common(8))
     return f"{ends.total():,} file{'s' * (ends.total() != 1)} ({shown}{', …' if len(ends) > 8 else ''})"
+
+
+def refuse_others(source: Path) -> None:
+    """Raises JobError for what is no JSON lines at all: each of its lines would be a bad one."""
+    if source.is_dir():
+        raise JobError(
+            f"{source} is a folder: `qvl embed {source} --ray` and `qvl search add {source}` read those"
+        )
+    with source.open("rb") as file:
+        head = file.read(4096).removeprefix(BOM_UTF8)
+    if head.startswith(b"PAR1"):
+        raise JobError(f"{source} is parquet: `qvl embed --ray` reads it, where its name ends in .parquet")
+    if head.startswith(b"%PDF"):
+        raise JobError(f"{source} is a PDF: make a picture of each page, and give their folder")
+    if kind := sniff(head):
+        raise JobError(f"{source} is {kind}: give its folder, to `qvl search add` or `qvl embed --ray`")
+    if _ARRAY.match(head):
+        raise JobError(f"{source} is one JSON array: put one object a line (`jq -c '.[]' {source}`)")
 
 
 def with_files(line: Line, folder: Path) -> Line:

@@ -14,6 +14,7 @@ import orjson
 
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
 from qvl.engine.jobs.lines import Line, batches
+from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Parsed, Task, parse
 from qvl.engine.jobs.work import Mark
@@ -123,8 +124,7 @@ def settle(work: Sink[R], lines: Sequence[Line], outcomes: Sequence[R | QvlError
         for line, outcome in zip(lines, outcomes, strict=True)
     ]
     if job.on_error == "fail" and (bad := next(filter(None, records), None)):
-        where = " ".join(filter(None, (f"line {bad['line']}", bad["error"]["param"])))
-        raise JobError(f"{where}: {bad['error']['message']} (--on-error skip leaves bad lines out)")
+        raise JobError(f"{wrong(bad)} (--on-error skip leaves bad lines out)")
     for outcome, record in zip(outcomes, records, strict=True):
         if isinstance(outcome, QvlError):
             work.append_error(record or {})

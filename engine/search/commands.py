@@ -22,10 +22,10 @@ from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import QvlError
 from qvl.engine.jobs.answers import Answers, answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
-from qvl.engine.jobs.files import with_files
+from qvl.engine.jobs.files import refuse_others, with_files
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
-from qvl.engine.jobs.progress import duration, exit_code, reporting, say
+from qvl.engine.jobs.progress import counted, duration, exit_code, reporting, say, wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.work import write_whole
 from qvl.engine.search import canary, ingest
@@ -70,12 +70,14 @@ async def _add(order: Order) -> int:
         await asyncio.to_thread(index.settle)
         held = len(index)
     _tell(order, intake, held)
-    return exit_code(intake.mark.rows, intake.mark.errors)
+    first = wrong(intake.errors[0]) if intake.errors else ""
+    return exit_code(intake.mark.rows, intake.mark.errors, first)
 
 
 def _lines(source: Path) -> tuple[Iterable[Line], int]:
     if source.is_dir():
         return ingest.files(source)
+    refuse_others(source)
     return (with_files(line, source.parent) for line in read(source)), fingerprint(source).lines
 
 
@@ -100,7 +102,7 @@ async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int)
         with reporting(total, intake.mark) as report:
             await run(task, lines, intake, order.job, report)
         seconds = time.monotonic() - started
-    say(f"{total:,} items in {duration(seconds)}, {total / max(seconds, 1e-9):,.1f}/s")
+    say(f"{counted(total, 'item')} in {duration(seconds)}, {total / max(seconds, 1e-9):,.1f}/s")
     return intake
 
 
@@ -123,7 +125,7 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
         told = "them" if len(intake.errors) == intake.mark.errors else f"the first {len(intake.errors):,}"
-        say(f"{intake.mark.errors:,} bad lines left out; what was wrong with {told}: {path}")
+        say(f"{counted(intake.mark.errors, 'bad line')} left out; what was wrong with {told}: {path}")
     else:
         path.unlink(missing_ok=True)
 

@@ -12,8 +12,9 @@ from PIL import Image
 from qvl.engine.client.items import data_url
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.corpus import survey
-from qvl.engine.jobs.files import with_files
+from qvl.engine.jobs.files import refuse_others, with_files
 from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.progress import counted, wrong
 from tests.engine.conftest import Run, Start, lines_of, write
 
 
@@ -95,3 +96,43 @@ def test_an_index_refers_to_them(qvl: Run, fake: Start, pictures: Path, tmp_path
     [sent] = [each["body"]["input"] for each in server.log() if isinstance(each["body"]["input"][0], dict)]
     assert sent == [{"image": data_url((pictures / "0.png").read_bytes(), "image/png")}]
     assert held(tmp_path / "index")["a"][:2] == ({"image": (pictures / "0.png").as_uri()}, {"of": "x.png"})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PAR1\x15\x04", "is parquet: `qvl embed --ray` reads it"),
+        (b"%PDF-1.7", "is a PDF: make a picture of each page"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "is image/png: give its folder"),
+        (b'\xef\xbb\xbf [\n {"text": "a"}]', "is one JSON array: put one object a line"),
+        (None, "is a folder: `qvl embed "),
+    ],
+)
+def test_an_input_of_another_kind_is_told_at_once(
+    qvl: Run, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir() if content is None else source.write_bytes(content)
+    for command in (
+        ("embed", source, "-o", "x.jsonl"),
+        ("search", "add", source, "--index", tmp_path / "index"),
+    ):
+        if content is not None or command[0] == "embed":
+            assert said in qvl(*command, "--url", "http://127.0.0.1:9", code=2)
+    assert "standard input comes once" in qvl("embed", "-", "-o", "x.jsonl", code=2)
+
+
+def test_token_ids_are_lines(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("[7, 8]\n[9]\n")
+    refuse_others(tmp_path / "in.jsonl")
+
+
+def test_errors_in_words() -> None:
+    for message, param, said in (
+        ("line 3.text is bad", "text", "line 3.text is bad"),
+        ("metadata: too deep", "metadata", "line 3: metadata: too deep"),
+        ("is missing", "query", "line 3 query: is missing"),
+        ("not JSON", None, "line 3: not JSON"),
+    ):
+        assert wrong({"line": 3, "error": {"message": message, "param": param}}) == said
+    assert [counted(n, "row") for n in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
