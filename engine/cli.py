@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
@@ -207,11 +207,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except CycloptsError as error:
         error.verbose = False
+        if isinstance(error, UnknownOptionError) and error.token.value == "-":
+            return _fail(
+                "a job reads its input twice, and standard input comes once: give a file", USAGE_ERROR
+            )
         return _fail(str(error), USAGE_ERROR)
     except ConfigError as error:
         return _fail(str(error), USAGE_ERROR)
     except QvlError as error:
-        where = f"{error.param}: " if error.param else ""
+        where = f"{error.param}: " if error.param and not error.message.startswith(error.param) else ""
         return _fail(f"{where}{error.message} ({error.code})", 1)
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this the interpreter's own flush at exit complains again.

@@ -129,12 +129,16 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
 
 def others_engine(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """With `--url` another's engine answers: what the environment or a file says of engines is for other
-    commands, and would ask for one of our own here."""
+    commands, and would ask for one of our own here; what is said of one beside it is a mistake."""
     if _value(arguments, "--url") is None:
         return
     for argument in arguments:
-        if _ENGINE & set(argument.names):
-            argument.tokens[:] = [token for token in argument.tokens if token.source == "cli"]
+        if not (_ENGINE & set(argument.names)):
+            continue
+        if said := next((token for token in argument.tokens if token.source == "cli"), None):
+            name = said.keyword or argument.name
+            raise ConfigError(f"{name} is for an engine of one's own; with --url it is set on the server")
+        argument.tokens.clear()
 
 
 def positional_models(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

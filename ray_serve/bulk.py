@@ -21,7 +21,7 @@ import orjson
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs.answers import settings_of
 from qvl.engine.jobs.corpus import Block, Corpus, survey
-from qvl.engine.jobs.progress import duration, exit_code, reporting, say
+from qvl.engine.jobs.progress import counted, duration, exit_code, first_wrong, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.work import Mark, difference, write_whole
 from qvl.ray_serve.config import BulkConfig
@@ -99,9 +99,10 @@ def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
             drive(order, left, bulk, done, corpus, report)
         seconds = time.monotonic() - started
         items = sum(block.count for block in left)
-        say(f"{items:,} items in {duration(seconds)}, {items / max(seconds, 1e-9):,.1f}/s")
+        say(f"{counted(items, 'item')} in {duration(seconds)}, {items / max(seconds, 1e-9):,.1f}/s")
     total = _list(order, corpus, done)
-    return exit_code(total.rows, total.errors)
+    bad = sorted(order.out.glob("_part-*.errors.jsonl"))
+    return exit_code(total.rows, total.errors, first_wrong(bad[0]) if bad else "")
 
 
 def _begin(order: Order) -> None:
@@ -131,8 +132,8 @@ def _list(order: Order, corpus: Corpus, done: dict[int, dict[str, int]]) -> Mark
     ]
     manifest = {"settings": order.settings, "rows": total.rows, "errors": total.errors, "parts": parts}
     write_whole(order.out / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    bad = f", {total.errors:,} bad items left out (_part-*.errors.jsonl)" if total.errors else ""
-    say(f"{order.out}: {total.rows:,} rows in {len(parts):,} files{bad}")
+    bad = f", {counted(total.errors, 'bad item')} left out (_part-*.errors.jsonl)" if total.errors else ""
+    say(f"{order.out}: {counted(total.rows, 'row')} in {counted(len(parts), 'file')}{bad}")
     return total
 
 

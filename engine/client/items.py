@@ -13,6 +13,7 @@ Files and bytes travel as they are; strings under `image` and `video` are URLs o
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from collections.abc import Mapping
 from io import BytesIO
@@ -29,6 +30,9 @@ Item: TypeAlias = "str | bytes | Path | Image | Mapping[str, Any]"
 Json: TypeAlias = str | dict[str, Any]
 
 MEDIA_KEYS = frozenset({"image", "video", "content"})
+PATH = re.compile(r"(?!\w+:)[^\0\n]{1,4096}\.(png|jpe?g|gif|webp|bmp|tiff?|avif|mp4|mov|mkv|webm|avi)", re.I)
+"""How the path of a file looks."""
+OF_A_MEDIUM = re.compile(r"\.(image|video|image_url|video_url|url)(\[\d+\])*$")
 PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 
 SIGNATURES = (
@@ -96,6 +100,9 @@ def _media(value: Any, where: str) -> Any:
         return {key: _media(part, f"{where}.{key}") for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_media(part, f"{where}[{i}]") for i, part in enumerate(value)]
+    if isinstance(value, str) and PATH.fullmatch(value) and OF_A_MEDIUM.search(where):
+        # No URL, and no base64, which has no dot: the server could only refuse it.
+        raise BadRequest(f"{where} is no URL and no base64; for a file write Path({value!r})", param=where)
     if value is None or isinstance(value, str | int | float):
         return value
     raise BadRequest(

@@ -13,10 +13,11 @@ from typing import Any
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs import formats
 from qvl.engine.jobs.answers import answering, settings_of
+from qvl.engine.jobs.files import refuse_others, with_files
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run, to_its_end
-from qvl.engine.jobs.progress import duration, exit_code, reporting, say
+from qvl.engine.jobs.progress import counted, duration, exit_code, first_wrong, reporting, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding, Ranking
 from qvl.engine.jobs.work import Work
@@ -72,6 +73,7 @@ async def carry_out(order: Order) -> int:
     stop_politely()
     if not order.out.parent.is_dir():
         raise JobError(f"cannot write {order.out}: there is no folder {order.out.parent}")
+    refuse_others(order.source)
     given = await asyncio.to_thread(fingerprint, order.source)
     answered_by = await settings_of(order.job, order.engine, order.role)
     settings = {"input": given.sha256, "role": order.role, **order.asked, **answered_by}
@@ -79,7 +81,7 @@ async def carry_out(order: Order) -> int:
         done = work.finished(settings, order.job.overwrite)
         if done is not None:
             say(f"{order.out} is finished already: {_told(done)}")
-            return exit_code(**done)
+            return _exit_code(done, work)
         work.begin(settings)
         await _answer(order, work, given)
         summary = {"rows": work.mark.rows, "errors": work.mark.errors}
@@ -89,28 +91,34 @@ async def carry_out(order: Order) -> int:
     say(f"{order.out}: {_told(summary)}")
     if summary["errors"]:
         say(f"what was wrong with them: {work.errors}")
-    return exit_code(**summary)
+    return _exit_code(summary, work)
 
 
 async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
     """Every line that no earlier run has answered."""
     left = given.lines - work.mark.lines
     if work.mark.lines:
-        say(f"{work.mark.lines:,} lines were answered before; going on with the other {left:,}")
+        say(f"{counted(work.mark.lines, 'line')} answered before; going on with the other {left:,}")
     if not left:
         return
     async with answering(order.job, order.engine) as answers:
         started = time.monotonic()
         with reporting(given.lines, work.mark) as report:
-            lines = read(order.source, work.mark.index, work.mark.offset)
+            todo = read(order.source, work.mark.index, work.mark.offset)
+            lines = (with_files(line, order.source.parent) for line in todo)
             await run(order.task(answers, **order.asked), lines, work, order.job, report)
         seconds = time.monotonic() - started
-    say(f"{left:,} lines in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
+    say(f"{counted(left, 'line')} in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
 
 
 def _told(summary: dict[str, Any]) -> str:
-    bad = f", {summary['errors']:,} bad lines left out" if summary["errors"] else ""
-    return f"{summary['rows']:,} rows{bad}"
+    bad = f", {counted(summary['errors'], 'bad line')} left out" if summary["errors"] else ""
+    return f"{counted(summary['rows'], 'row')}{bad}"
+
+
+def _exit_code(summary: dict[str, Any], work: Work) -> int:
+    bad = summary["errors"] and work.errors.exists()
+    return exit_code(summary["rows"], summary["errors"], first_wrong(work.errors) if bad else "")
 
 
 def stop_politely() -> None:

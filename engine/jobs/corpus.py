@@ -18,19 +18,9 @@ import orjson
 
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
+from qvl.engine.jobs.files import content, kind_of, refuse_others, with_files
 from qvl.engine.jobs.lines import Line, read
 from qvl.engine.jobs.settings import JobError
-
-KINDS = {
-    "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif",
-    "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .flv .ogv .3gp",
-    "text": ".txt .md",
-}
-"""Of a folder's files, by the end of their names; each is an item whose id is its path in the folder."""
-READ_BYTES = 256 << 20
-"""Of one file; the engine refuses less."""
-
-_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +41,8 @@ class Block:
     def lines(self, index: int = 0) -> Iterator[Line]:
         """From item `index` of the corpus on; a file is only opened when its item is due."""
         found = zip(count(self.first), self._items(index), strict=False)
-        return (_line(place, item) for place, item in found if place >= index)
+        lines = (_line(place, item) for place, item in found if place >= index)
+        return lines if self.names else (with_files(line, self.path.parent) for line in lines)
 
     def _items(self, index: int) -> Iterator[bytes | BadRequest]:
         if self.names:
@@ -87,6 +78,8 @@ def survey(source: Path, size: int) -> Corpus:
     else:
         tables, media = [source], []
     for path in tables:
+        if path.suffix != ".parquet":
+            refuse_others(path)
         plans = _of_rows(path, size, digest) if path.suffix == ".parquet" else _of_lines(path, size, digest)
         blocks += list(plans)
     blocks += list(_of_files(source, media, size, digest))
@@ -108,16 +101,6 @@ def files_of(folder: Path) -> list[Path]:
         except UnicodeEncodeError:
             raise JobError(f"{str(path)!a}: the name is not UTF-8; rename the file") from None
     return found
-
-
-def kind_of(path: Path) -> str | None:
-    """Without a look into the file; None: no item."""
-    return _KIND_OF.get(path.suffix.lower())
-
-
-def content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(READ_BYTES)
 
 
 def _of_lines(path: Path, size: int, digest: Any) -> Iterator[Block]:

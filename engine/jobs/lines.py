@@ -25,7 +25,9 @@ class Line:
     end: int
     """Offset of the next line's first byte."""
     wrong: BadRequest | None = None
-    """Where there is no data to read."""
+    """Why the data cannot be read, or the files that it names."""
+    kept: bytes | None = None
+    """The same line with references to files in place of their bytes; None: there are none in it."""
 
     def json(self) -> Any:
         if self.wrong:

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+import orjson
+
 from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
 from qvl.engine.jobs.lines import Line, batches
+from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Parsed, Task, parse
 from qvl.engine.jobs.work import Mark
@@ -121,8 +124,7 @@ def settle(work: Sink[R], lines: Sequence[Line], outcomes: Sequence[R | QvlError
         for line, outcome in zip(lines, outcomes, strict=True)
     ]
     if job.on_error == "fail" and (bad := next(filter(None, records), None)):
-        where = " ".join(filter(None, (f"line {bad['line']}", bad["error"]["param"])))
-        raise JobError(f"{where}: {bad['error']['message']} (--on-error skip leaves bad lines out)")
+        raise JobError(f"{wrong(bad)} (--on-error skip leaves bad lines out)")
     for outcome, record in zip(outcomes, records, strict=True):
         if isinstance(outcome, QvlError):
             work.append_error(record or {})
@@ -138,6 +140,6 @@ def _record(line: Line, error: QvlError) -> dict[str, Any]:
     body["message"] = re.sub(r"\binput\[\d+\]", f"line {number}", error.message)
     body["param"] = re.sub(r"^input\[\d+\]\.?", "", error.param or "") or None
     own = None
-    with suppress(QvlError, AttributeError):
-        own = line.json().get("id")
+    with suppress(ValueError, AttributeError):
+        own = orjson.loads(line.data).get("id")
     return {"index": line.index, "line": number, "id": line.index if own is None else own, "error": body}

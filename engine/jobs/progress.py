@@ -6,19 +6,41 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
 
 from qvl.engine.jobs.work import Mark
 
 PLAIN_SECONDS = 10.0
 
 
-def exit_code(rows: int, errors: int) -> int:
-    """Bad lines are no failure as long as one is good."""
+def exit_code(rows: int, errors: int, first: str) -> int:
+    """Bad lines are no failure as long as one is good. `first`: what is wrong with the first of them."""
     if rows or not errors:
         return 0
-    say("no line is good: what is wrong is wrong with all of them")
+    say(f"no line is good; {first}")
     return 1
+
+
+def wrong(record: dict[str, Any]) -> str:
+    """An error's record in words."""
+    line, error = f"line {record['line']}", record["error"]
+    message, about = error["message"], error["param"] or ""
+    if message.startswith(line):
+        return str(message)
+    return f"{line}: {message}" if message.startswith(about) else f"{line} {about}: {message}"
+
+
+def first_wrong(errors: Path) -> str:
+    """Of a file of such records."""
+    with errors.open("rb") as file:
+        return wrong(orjson.loads(file.readline()))
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class Report(Protocol):
@@ -67,7 +89,7 @@ def _plain(total: int, begun: Mark) -> Iterator[Report]:
         said = now
         rate = max(mark.lines - begun.lines, 1) / (now - started)
         left = duration((total - mark.lines) / rate)
-        say(f"{mark.lines:,} of {total:,} lines, {rate:,.1f}/s, {left} left{_bad(mark)}")
+        say(f"{mark.lines:,} of {counted(total, 'line')}, {rate:,.1f}/s, {left} left{_bad(mark)}")
 
     yield report
 

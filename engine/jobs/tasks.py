@@ -29,6 +29,8 @@ class Parsed:
     own: Id | None
     value: Any
     """The line's JSON without its id."""
+    kept: Any = None
+    """The same with references to files in place of their bytes."""
 
     @property
     def id(self) -> Id:
@@ -54,7 +56,7 @@ def parse(line: Line) -> Parsed:
         raise BadRequest("id must be a string or an integer", param="id")
     if isinstance(own, str) and len(own) > MOST_OF_AN_ID:
         raise BadRequest(f"id has {len(own):,} characters; at most {MOST_OF_AN_ID:,}", param="id")
-    return Parsed(line.index, own, value)
+    return Parsed(line.index, own, value, orjson.loads(line.kept) if line.kept else value)
 
 
 @dataclass(frozen=True, slots=True)

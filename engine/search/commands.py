@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
@@ -19,15 +20,16 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import QvlError
-from qvl.engine.jobs.answers import answering, models_of, settings_of
+from qvl.engine.jobs.answers import Answers, answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
+from qvl.engine.jobs.files import refuse_others, with_files
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
-from qvl.engine.jobs.progress import duration, exit_code, reporting, say
+from qvl.engine.jobs.progress import counted, duration, exit_code, reporting, say, wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.work import write_whole
-from qvl.engine.search import ingest
-from qvl.engine.search.index import Index
+from qvl.engine.search import canary, ingest
+from qvl.engine.search.index import Index, same_model
 from qvl.engine.search.ingest import Indexing, Intake
 from qvl.engine.search.searcher import Models, Searcher
 from qvl.engine.search.served import Served
@@ -68,46 +70,62 @@ async def _add(order: Order) -> int:
         await asyncio.to_thread(index.settle)
         held = len(index)
     _tell(order, intake, held)
-    return exit_code(intake.mark.rows, intake.mark.errors)
+    first = wrong(intake.errors[0]) if intake.errors else ""
+    return exit_code(intake.mark.rows, intake.mark.errors, first)
 
 
 def _lines(source: Path) -> tuple[Iterable[Line], int]:
     if source.is_dir():
         return ingest.files(source)
-    return read(source), fingerprint(source).lines
+    refuse_others(source)
+    return (with_files(line, source.parent) for line in read(source)), fingerprint(source).lines
 
 
 async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int) -> Intake:
     kept = order.kept
-    folder = order.source if order.source.is_dir() else None
     async with answering(order.job, order.engine) as answers:
         if order.job.overwrite:  # only now: models that do not start cost nothing
             index.clear()
         layout = index.layout
+        model, told = await _canary(answers)
+        if layout:  # before anything is embedded in vain
+            same_model(layout, model, told)
         dimensions = kept.dimensions or (layout.dimensions if layout else None)
         intake = Intake(
             index,
             dtype=kept.vectors or (layout.dtype if layout else "int8"),
             prefix=kept.prefix or (layout.prefix if layout else None),
+            canary=told,
         )
-        task = Indexing(answers, index, dimensions, order.instruction, folder)
+        task = Indexing(answers, index, dimensions, order.instruction)
         started = time.monotonic()
         with reporting(total, intake.mark) as report:
             await run(task, lines, intake, order.job, report)
         seconds = time.monotonic() - started
-    say(f"{total:,} items in {duration(seconds)}, {total / max(seconds, 1e-9):,.1f}/s")
+    say(f"{counted(total, 'item')} in {duration(seconds)}, {total / max(seconds, 1e-9):,.1f}/s")
     return intake
+
+
+async def _canary(answers: Answers) -> tuple[str, str]:
+    """The model's name, and what an index keeps of it."""
+    result = await answers.embed([canary.CANARY], None, None)
+    if error := result.errors.get(0):
+        raise error
+    return result.model, canary.written(result.vectors[0])
 
 
 def _tell(order: Order, intake: Intake, held: int) -> None:
     new = intake.mark.rows - intake.unchanged
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
     source = order.source.resolve()
+    if intake.root:
+        root = source if source.is_dir() else intake.root
+        say(f"the index refers to the files there: serve it with --file-roots {shlex.quote(str(root))}")
     path = source.with_name(f"{source.name}.errors.jsonl")
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
         told = "them" if len(intake.errors) == intake.mark.errors else f"the first {len(intake.errors):,}"
-        say(f"{intake.mark.errors:,} bad lines left out; what was wrong with {told}: {path}")
+        say(f"{counted(intake.mark.errors, 'bad line')} left out; what was wrong with {told}: {path}")
     else:
         path.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ Every method blocks and may be called from many threads at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from qvl.engine.errors import ConfigError
 from qvl.engine.protocol import Condition, Hit
+from qvl.engine.search import canary
 
 Dtype: TypeAlias = Literal["int8", "float16", "float32"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -24,11 +25,14 @@ class Layout:
     """What all vectors of an index have in common; fixed when the first one is put."""
 
     model: str
+    """As it was called; compared only where there is no canary."""
     dimensions: int
     """Numbers kept of each vector: the model's own width or a Matryoshka prefix."""
     prefix: int
     """Numbers of each vector that recall compares; all `dimensions` are compared among the candidates."""
     dtype: Dtype = "int8"
+    canary: str | None = None
+    """The model's own vector of a text of ours (`canary.py`); older indexes have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +94,28 @@ class IndexMismatch(ConfigError):
     """The index holds vectors of another model or kind."""
 
 
+_WAYS = "keep to it, take another index, or --overwrite"
+
+
 def agreed(kept: Layout | None, asked: Layout) -> Layout:
     """The layout to go on with. Raises IndexMismatch."""
     if kept is None:
         return asked
-    for name in Layout.__slots__:
+    same_model(kept, asked.model, asked.canary)
+    for name in (field.name for field in fields(Layout) if field.name not in ("model", "canary")):
         was, now = getattr(kept, name), getattr(asked, name)
         if was != now:
-            raise IndexMismatch(
-                f"the index was made with {name} {was!r}, now {now!r}; "
-                "keep to it, take another index, or --overwrite"
-            )
+            raise IndexMismatch(f"the index was made with {name} {was!r}, now {now!r}; {_WAYS}")
     return kept
+
+
+def same_model(kept: Layout, model: str, vector: str | None) -> None:
+    """By its vector of the canary, and by its name where one has none. Raises IndexMismatch."""
+    if kept.canary is None or vector is None:
+        if kept.model != model:
+            raise IndexMismatch(f"the index was made with model {kept.model!r}, now {model!r}; {_WAYS}")
+    elif what := canary.strange(kept.canary, vector):
+        raise IndexMismatch(
+            f"the index holds vectors of another model (called {kept.model!r}) than {model!r} here: "
+            f"{what}; {_WAYS}"
+        )

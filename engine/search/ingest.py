@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from qvl.engine.client.items import data_url, sniff
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
-from qvl.engine.jobs.corpus import content, files_of, kind_of
+from qvl.engine.jobs.corpus import files_of
+from qvl.engine.jobs.files import content, inline, kind_of
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
 from qvl.engine.search.index import Dtype, Entry, Index, Layout
 
+_FILE = re.compile(rb'"file://(/[^"]*)"')
 MOST_ERRORS = 100_000
 """Bad lines that are told; of all others only the number is."""
-UNKNOWN = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,6 @@ class Indexing:
     index: Index
     dimensions: int | None = None
     instruction: str | None = None
-    folder: Path | None = None
-    """Where the media lie: the index refers to the files and does not hold their bytes."""
     seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     """The digest and line of every id so far: another line with it is a repetition, or a mistake."""
     unsettled: dict[str, asyncio.Future[QvlError | None]] = field(default_factory=dict)
@@ -108,7 +109,7 @@ class Indexing:
         """What is stored, and what is embedded."""
         try:
             item, fields = _parted(line.value)
-            kept = item if self.folder is None else referred(self.folder, str(line.own), item)
+            kept, _ = _parted(line.kept)  # the index refers to files and does not hold their bytes
             said = orjson.dumps([item, fields, self.instruction], option=orjson.OPT_SORT_KEYS)
             digest = hashlib.sha256(said).hexdigest()
             id = digest[:32] if line.own is None else str(line.own)
@@ -129,12 +130,18 @@ class Intake:
     index: Index
     dtype: Dtype = "int8"
     prefix: int | None = None
+    canary: str | None = None
     mark: Mark = field(default_factory=Mark)
     unchanged: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    root: str | None = None
+    """The folder that all files are below that entries refer to."""
     _waiting: list[Made] = field(default_factory=list)
 
     def append(self, row: Made) -> None:
+        for url in _FILE.findall(row.entry.item):
+            folder = str(Path(unquote(url.decode())).parent)
+            self.root = os.path.commonpath((self.root or folder, folder))
         if row.vector is None:
             self.unchanged += 1
         else:
@@ -159,6 +166,7 @@ class Intake:
             dimensions=width,
             prefix=min(self.prefix or width, width),
             dtype=self.dtype,
+            canary=self.canary,
         )
         self.index.prepare(layout)
         self.index.put([made.entry for made in self._waiting], vectors)
@@ -174,17 +182,13 @@ def files(folder: Path) -> tuple[Iterator[Line], int]:
     return (_line(number, folder, path) for number, path in enumerate(items)), len(items)
 
 
-def referred(folder: Path, name: str, item: Any) -> Any:
-    """The item with the file's URL in place of its bytes; a text is kept."""
-    url = (folder.resolve() / name).as_uri()
-    return {kind: value if kind == "text" else url for kind, value in item.items()}
-
-
 def _line(number: int, folder: Path, path: Path) -> Line:
-    name, kind, data = path.relative_to(folder), kind_of(path), content(path)
-    said = data.decode("utf-8", "replace") if kind == "text" else data_url(data, sniff(data) or UNKNOWN)
+    name, kind = path.relative_to(folder), kind_of(path)
+    said = content(path).decode("utf-8", "replace") if kind == "text" else inline(path)
     fields = {"path": name.as_posix(), "folder": name.parent.as_posix()}
-    return Line(number, orjson.dumps({"id": name.as_posix(), kind: said, "metadata": fields}), 0)
+    item = {"id": name.as_posix(), kind: said, "metadata": fields}
+    kept = item if kind == "text" else {**item, kind: (folder.resolve() / name).as_uri()}
+    return Line(number, orjson.dumps(item), 0, kept=orjson.dumps(kept))
 
 
 def _parted(value: Any) -> tuple[Any, dict[str, Any]]:
@@ -193,5 +197,5 @@ def _parted(value: Any) -> tuple[Any, dict[str, Any]]:
         return value, {}
     if not isinstance(value, Mapping):  # token ids could be embedded, but not shown to a reranker
         raise BadRequest("an item is a text, or an object with text, image or video")
-    item = {key: each for key, each in value.items() if key != "metadata"}
+    item = {key: each for key, each in value.items() if key not in ("id", "metadata")}
     return item, dialect.metadata(value.get("metadata"))

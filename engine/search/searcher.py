@@ -8,10 +8,12 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from qvl.engine.dialects.search import contents, query_instruction
 from qvl.engine.errors import NotFound, Unprocessable
 from qvl.engine.protocol import (
+    Content,
     EmbedRequest,
     EmbedResult,
     Hit,
@@ -22,10 +24,14 @@ from qvl.engine.protocol import (
     SearchResult,
     Usage,
 )
-from qvl.engine.search.index import Index
+from qvl.engine.search import canary
+from qvl.engine.search.index import Index, Layout
 
 NOT_SERVED = "no reranker is served: the results are in the order of their vectors"
 NOT_WANTED = "rerank is false: the results are in the order of their vectors"
+
+_agreed: WeakKeyDictionary[Index, tuple[Layout, str]] = WeakKeyDictionary()
+"""What was found to be of one model; another is asked for after either has changed."""
 
 
 class Models(Protocol):
@@ -85,17 +91,35 @@ class Searcher:
         embedded = await self.models.embed(wanted)
         if layout is None:
             return embedded.model, [], embedded.usage
-        if embedded.model != layout.model:
-            raise Unprocessable(
-                f"the index holds vectors of {layout.model!r}, and the embedder here is {embedded.model!r}: "
-                "serve that model, or make the index again",
-                code="index_mismatch",
-            )
+        await self._agreed(layout, embedded.model, request)
         with self.timed():
             hits = await loop.run_in_executor(
                 self.threads, self.index.find, embedded.vectors[0], request.recall, request.where
             )
         return embedded.model, hits, embedded.usage
+
+    async def _agreed(self, layout: Layout, model: str, request: SearchRequest) -> None:
+        """That the index is of this model, asked once. Raises Unprocessable."""
+        if _agreed.get(self.index) == (layout, model):
+            return
+        if what := await self._strange(layout, model, request):
+            raise Unprocessable(
+                f"the index holds vectors of {layout.model!r}, and the embedder here is {model!r}: {what}",
+                code="index_mismatch",
+            )
+        _agreed[self.index] = layout, model
+
+    async def _strange(self, layout: Layout, model: str, request: SearchRequest) -> str | None:
+        if model != layout.model and any(card.id == layout.model for card in self.models.models()):
+            return "ask for the other, which is served here too, by `model`"
+        way = "serve that model, or make the index again"
+        if layout.canary is None:
+            return way if model != layout.model else None
+        told = Content(texts=(canary.CANARY,))
+        asked = EmbedRequest(input=(told,), model=request.model, priority=request.priority)
+        vector = (await self.models.embed(asked)).vectors[0]
+        what = canary.strange(layout.canary, canary.written(vector))
+        return what and f"{what}; {way}"
 
     def _dimensions(self, kept: int | None) -> int | None:
         """Those of the index, unless no model here has so many: then its name tells what is wrong."""

@@ -24,11 +24,14 @@ DEFAULTS: dict[str, Any] = {
     "dimensions": 8,
     "card": {"dimensions": 8, "max_length": 99, "dtype": "float32"},  # of its models
     "most": 10_000,  # items of one request
+    "seed": 0,  # another one is another model
+    "name": "fake-embedder",
 }
 
 
-def vector(item: Any, dimensions: int) -> list[float]:
-    digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode()).digest()
+def vector(item: Any, dimensions: int, seed: int = 0) -> list[float]:
+    said = json.dumps(item, sort_keys=True) + " " * seed
+    digest = hashlib.sha256(said.encode()).digest()
     values = [byte - 127.5 for byte in digest[:dimensions]]
     norm = sum(value * value for value in values) ** 0.5
     return [value / norm for value in values]
@@ -94,9 +97,11 @@ class Handler(BaseHTTPRequestHandler):
                     return self.reply(422, {"error": wrong})
                 data.append({"object": "error", "index": i, "error": wrong})
                 continue
-            packed = struct.pack(f"<{dimensions}f", *vector(item, dimensions))
+            packed = struct.pack(f"<{dimensions}f", *vector(item, dimensions, self.options["seed"]))
             data.append({"index": i, "embedding": base64.b64encode(packed).decode()})
-        return self.reply(200, {"data": data[::-1], "model": "fake-embedder", "usage": {"prompt_tokens": 3}})
+        return self.reply(
+            200, {"data": data[::-1], "model": self.options["name"], "usage": {"prompt_tokens": 3}}
+        )
 
     def rerank(self, body: dict[str, Any]) -> None:
         words = str(body["query"]).split()

@@ -86,7 +86,14 @@ def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
     command = ["embed", str(items), "-o", str(tmp_path / "out.jsonl"), "--url", "http://127.0.0.1:9"]
     assert cli.main([*command, "--config", str(settings)]) == 1
     assert "cannot reach the server" in capsys.readouterr().err
-    assert "no model" in mistake(capsys, *command, "--dtype", "float32")
+    for option in (
+        ("--dtype", "float32"),
+        ("--file-roots", "/x"),
+        ("--lora", "a=b"),
+        ("--no-enforce-eager",),
+    ):
+        said = mistake(capsys, *command, *option)
+        assert f"{option[0]} is for an engine of one's own; with --url it is set on the server" in said
 
 
 def test_without_a_model_the_bundled_pair_serves(

@@ -125,6 +125,21 @@ def test_what_cannot_be_sent_is_named() -> None:
         native(1.5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"image": "m/0.png"},
+        {"video": ["./a film.mp4"]},
+        {"content": [{"type": "image_url", "image_url": {"url": "/abs/0.JPG"}}]},
+    ],
+)
+def test_a_path_in_a_string_is_told_from_a_url(item: Any) -> None:
+    with pytest.raises(BadRequest, match=r"is no URL and no base64; for a file write Path\('"):
+        native(item)
+    text = {"content": [{"type": "text", "text": "m/0.png"}], "text": "0.png"}
+    assert native(text) == text
+
+
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -92,9 +92,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(qvl: Run, fake: Start, t
 def test_a_bad_line_can_stop_the_job_and_be_mended(qvl: Run, fake: Start, tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", ["a", "b", "BAD"]), tmp_path / "out.jsonl"
     options = ("-o", out, "--url", fake().url, "--batch", 1, "--in-flight", 1)
-    assert "line 3 text: line 3.text is bad" in qvl("embed", source, *options, "--on-error", "fail", code=2)
+    assert "qvl: line 3.text is bad (--on-error" in qvl(
+        "embed", source, *options, "--on-error", "fail", code=2
+    )
     assert not out.exists()
-    assert "1 bad lines left out" in qvl("embed", source, *options)
+    assert "2 rows, 1 bad line left out" in qvl("embed", source, *options)
     assert len(lines_of(out)) == 2
 
 
@@ -102,7 +104,8 @@ def test_an_error_that_is_no_lines_fault_stops_the_job(
     qvl: Run, fake: Start, source: Path, tmp_path: Path
 ) -> None:
     url, out = fake().url, tmp_path / "out.jsonl"
-    assert "dimensions: too many" in qvl("embed", source, "-o", out, "--url", url, "--dimensions", 99, code=1)
+    said = qvl("embed", source, "-o", out, "--url", url, "--dimensions", 99, code=1)
+    assert said == "qvl: dimensions: too many (invalid_request)\n"
     assert not out.exists()
     qvl("embed", source, "-o", out, "--url", url)  # nothing was answered, so nothing needs to be overwritten
 
@@ -120,7 +123,7 @@ def test_no_rows_are_a_valid_file(qvl: Run, fake: Start, tmp_path: Path, content
     for _ in range(2):  # made, and found finished
         said = qvl(*command, code=1 if content.strip() else 0)
         assert "0 rows" in said
-        assert ("no line is good" in said) is bool(content.strip())
+        assert ("no line is good; line 1: not JSON: " in said) is bool(content.strip())
     match suffix:
         case "jsonl":
             assert out.read_text() == ""

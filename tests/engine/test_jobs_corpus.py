@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qvl.engine.errors import BadRequest
-from qvl.engine.jobs import corpus as corpora
+from qvl.engine.jobs import files
 from qvl.engine.jobs.corpus import Corpus, survey
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.jobs.tasks import parse
@@ -156,7 +156,7 @@ def test_a_folder_of_everything(tmp_path: Path, lines: Path) -> None:
 def test_names_that_are_not_utf8_and_files_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpora, "READ_BYTES", 1000)
+    monkeypatch.setattr(files, "READ_BYTES", 1000)
     (tmp_path / "ü.png").write_bytes(b"\x89PNG\r\n\x1a\n" * 1000)
     for lines in (ingest.files(tmp_path)[0], survey(tmp_path, 5).blocks[0].lines()):
         assert len(next(iter(lines)).data) < 2000

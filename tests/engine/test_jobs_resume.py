@@ -138,7 +138,7 @@ def test_ctrl_c_keeps_what_was_answered(qvl: Run, fake: Start, source: Path, tmp
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert said == "qvl: stopped; the same command goes on from here\n"
-    assert "lines were answered before; going on" in qvl(*command)
+    assert "answered before; going on" in qvl(*command)
     assert len(lines_of(out)) == 50
 
 

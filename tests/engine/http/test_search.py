@@ -18,8 +18,15 @@ from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import EmbedRequest, EmbedResult, ModelCard, RerankRequest, RerankResult
-from qvl.engine.search import searcher
+from qvl.engine.protocol import (
+    Content,
+    EmbedRequest,
+    EmbedResult,
+    ModelCard,
+    RerankRequest,
+    RerankResult,
+)
+from qvl.engine.search import canary, searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
 from tests.engine.http.conftest import Client, on_a_port, settings
@@ -241,3 +248,25 @@ def test_a_drain_waits_for_both_stages(folder: Path, leave: str, first: int) -> 
         search(client, first, query="a red boat")
         assert engine.replica._idle.is_set()
         assert search(client, 503, query="a red boat")["code"] == "draining"
+
+
+def with_canary(folder: Path, of: np.ndarray) -> str:
+    index = Embedded(folder, writable=True)
+    index.prepare(Layout(model="a-name", dimensions=8, prefix=8, dtype="float32", canary=canary.written(of)))
+    index.close()
+    return str(folder)
+
+
+def test_an_index_knows_its_model_by_its_vectors(
+    make: Callable[..., Client], engine: FakeEngine, tmp_path: Path
+) -> None:
+    """Whatever it is called; it is asked once."""
+    own = vector(Content(texts=(canary.CANARY,)))
+    client = make(index=with_canary(tmp_path / "renamed", own))
+    assert search(client, query="a", filter={"a": 1})["candidates"] == 0
+    assert search(client, query="b")["candidates"] == 0
+    assert [each.dimensions for each in engine.requests] == [8, None, 8]
+    error = search(make(index=with_canary(tmp_path / "other", vector(Content(texts=("x",))))), 422, query="a")
+    assert (error["code"], "a cosine of" in error["message"]) == ("index_mismatch", True), error
+    error = search(make(index=with_canary(tmp_path / "wider", np.tile(own, 2))), 422, query="a")
+    assert "have 64 numbers, those had 128" in error["message"]

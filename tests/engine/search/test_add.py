@@ -18,6 +18,7 @@ from PIL import Image
 from qvl.engine.cli import main
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.search import commands, ingest
+from qvl.engine.search.canary import CANARY
 from qvl.engine.search.embedded import Embedded
 from tests.engine.conftest import QVL, Run, Start, lines_of, write
 from tests.engine.fake_server import vector
@@ -45,7 +46,9 @@ def _unit(item: Any) -> Any:
 
 
 def asked(server: Any) -> int:
-    return sum(len(each["body"]["input"]) for each in server.log() if each["path"] == "/v1/embeddings")
+    """Items, apart from what tells the model."""
+    sent = [each["body"]["input"] for each in server.log() if each["path"] == "/v1/embeddings"]
+    return sum(len(items) for items in sent if items != [CANARY])
 
 
 def test_a_rerun_embeds_only_what_is_new_or_changed(qvl: Run, fake: Start, tmp_path: Path) -> None:
@@ -207,6 +210,20 @@ def test_an_index_keeps_to_what_it_was_made_with(qvl: Run, fake: Start, tmp_path
     write(source, ["a", "b", "c", "d"])
     assert "made with dimensions 4, now 8" in qvl(*command, "--dimensions", 8, code=2)
     assert "4 put, 0 were there" in qvl(*command, "--dimensions", 8, "--overwrite")
+
+
+def test_vectors_of_two_models_are_not_mixed(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    """Of one name, as checkpoints in folders of one name are."""
+    source, index = write(tmp_path / "in.jsonl", ["a", "b"]), ("--index", tmp_path / "index")
+    qvl("search", "add", source, *index, "--url", fake().url)
+    write(source, ["a", "b", "c"])
+    other = fake(seed=1)
+    said = qvl("search", "add", source, *index, "--url", other.url, code=2)
+    assert (
+        "the index holds vectors of another model (called 'fake-embedder') than 'fake-embedder' here" in said
+    )
+    assert asked(other) == 0
+    assert "1 put, 2 were there before" in qvl("search", "add", source, *index, "--url", fake(name="new").url)
 
 
 def test_nothing_is_cleared_or_loaded_before_it_can_go_on(qvl: Run, fake: Start, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from qvl.engine.dialects.search import conditions
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
+from qvl.engine.search import canary
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Index, IndexMismatch
 from tests.conftest import free_port
@@ -90,6 +91,20 @@ def test_vectors_of_another_kind_are_refused(index: Index) -> None:
     index.prepare(layout(model="other"))
     index.put([entry(7)], unit_rows(1))
     assert [hit.id for hit in index.find(unit_rows(1)[0], 5, ())] == ["d7"]
+
+
+def test_a_model_is_known_by_its_vector_of_a_text(index: Index) -> None:
+    """Not by its name, which others may have; and it need not be to the last bit."""
+    rows = unit_rows(2)
+    index.prepare(layout(canary=canary.written(rows[0])))
+    index.put([entry(0)], unit_rows(1))
+    rounded = canary.written(rows[0] + 0.02 * rows[1])
+    index.prepare(layout(model="renamed", canary=rounded))
+    assert index.layout == layout(canary=canary.written(rows[0]))
+    with pytest.raises(IndexMismatch, match=r"another model \(called 'm'\) than 'm' here: .* cosine of"):
+        index.prepare(layout(canary=canary.written(rows[1])))
+    with pytest.raises(IndexMismatch, match="64 numbers, those had 32"):
+        index.prepare(layout(canary=canary.written(unit_rows(1, width=64)[0])))
 
 
 VALUES: list[Any] = [0, 1, 1.5, -3, True, False, "", "a", "it's", '"); DROP TABLE entries; --', "1", "true"]

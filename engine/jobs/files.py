@@ -1,0 +1,140 @@
+"""Pictures, videos and texts on this machine's disks, told by the ends of their names.
+
+A line may name them by their paths, from the folder that it is in; their bytes are what is asked with:
+
+    {"image": "m/0.png"}   {"video": "/films/1.mp4"}   {"content": [{"type": "image", "image": "./0.png"}]}
+"""
+
+from __future__ import annotations
+
+import re
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from qvl.engine.client.items import data_url, sniff
+from qvl.engine.errors import BadRequest
+from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.settings import JobError
+
+KINDS = {
+    "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif",
+    "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .flv .ogv .3gp",
+    "text": ".txt .md",
+}
+"""Of a folder's files, by the end of their names; each is an item whose id is its path in the folder."""
+READ_BYTES = 256 << 20
+"""Of one file; the engine refuses less."""
+UNKNOWN = "application/octet-stream"
+
+_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+_ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
+_NAMED = re.compile(rf'\.({_ENDS})"'.encode(), re.IGNORECASE)
+"""Only lines that hold such a string are read here: no base64 does."""
+_ARRAY = re.compile(rb'\s*\[\s*[{"]')
+"""Numbers would be token ids, which are an item."""
+_MEDIA = frozenset({"image", "video", "image_url", "video_url"})
+_AROUND = frozenset({"content", "query", "documents"})
+"""Fields of a line that items or parts are in; what metadata says is left alone."""
+
+
+def kind_of(path: Path) -> str | None:
+    """Without a look into the file; None: no item."""
+    return _KIND_OF.get(path.suffix.lower())
+
+
+def content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(READ_BYTES)
+
+
+def inline(path: Path) -> str:
+    data = content(path)
+    return data_url(data, sniff(data) or UNKNOWN)
+
+
+def left_out(files: Iterable[Path]) -> str:
+    """How many, by the ends of their names: `3 files (.pdf 2, .bin 1)`."""
+    ends = Counter(path.suffix.lower() or "without one" for path in files)
+    shown = ", ".join(f"{end} {count:,}" for end, count in ends.most_common(8))
+    return f"{ends.total():,} file{'s' * (ends.total() != 1)} ({shown}{', …' if len(ends) > 8 else ''})"
+
+
+def refuse_others(source: Path) -> None:
+    """Raises JobError for what is no JSON lines at all: each of its lines would be a bad one."""
+    if source.is_dir():
+        raise JobError(
+            f"{source} is a folder: `qvl embed {source} --ray` and `qvl search add {source}` read those"
+        )
+    with source.open("rb") as file:
+        head = file.read(4096).removeprefix(BOM_UTF8)
+    if head.startswith(b"PAR1"):
+        raise JobError(f"{source} is parquet: `qvl embed --ray` reads it, where its name ends in .parquet")
+    if head.startswith(b"%PDF"):
+        raise JobError(f"{source} is a PDF: make a picture of each page, and give their folder")
+    if kind := sniff(head):
+        raise JobError(f"{source} is {kind}: give its folder, to `qvl search add` or `qvl embed --ray`")
+    if _ARRAY.match(head):
+        raise JobError(f"{source} is one JSON array: put one object a line (`jq -c '.[]' {source}`)")
+
+
+def with_files(line: Line, folder: Path) -> Line:
+    """The line with the bytes of the files that it names. One that cannot be read makes it a bad line."""
+    if line.wrong or not _NAMED.search(line.data):
+        return line
+    found: dict[Path, str] = {}
+
+    def read(name: str) -> str:
+        path = folder / name
+        if path not in found:
+            found[path] = _read(path, name)
+        return found[path]
+
+    try:
+        value = orjson.loads(line.data)
+        sent = _with_media(value, read)
+    except orjson.JSONDecodeError:  # which whoever reads the line will tell
+        return line
+    except BadRequest as error:
+        return replace(line, wrong=error)
+    if not found:
+        return line
+    kept = _with_media(value, lambda name: (folder / name).resolve().as_uri())
+    return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        return inline(path)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise BadRequest(
+            f"{name}: {said}; it was looked for at {path.absolute()}", code="file_not_found"
+        ) from None
+
+
+def _with_media(value: Any, change: Callable[[str], str], medium: bool = False) -> Any:
+    """With other strings for the paths of media."""
+    if isinstance(value, str):
+        return change(value) if medium and _is_path(value) else value
+    if isinstance(value, list):
+        return [_with_media(each, change, medium) for each in value]
+    if isinstance(value, dict):
+        return {
+            key: _with_media(each, change, key in _MEDIA or (medium and key == "url"))
+            if key in _MEDIA or key in _AROUND or medium
+            else each
+            for key, each in value.items()
+        }
+    return value
+
+
+def _is_path(text: str) -> bool:
+    if "://" in text or text.startswith("data:"):
+        return False
+    return kind_of(Path(text)) in ("image", "video")
