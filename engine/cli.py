@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
+from qvl.engine.jobs.cli import batch
 from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.options import (
     SOURCES,
@@ -61,6 +62,7 @@ app = App(
 )
 app.command(search)
 app.command(quantize)
+app.command(batch)
 
 
 @app.command

@@ -141,6 +141,12 @@ def search_reply(policy: Policy, body: dict[str, Any]) -> Call[dict[str, Any]]:
     return Call(iter([wire.search_part(body)]), wire.search_reply)
 
 
+def post(policy: Policy, path: str, body: bytes) -> Call[bytes]:
+    """What a route answers, as it came."""
+    del policy
+    return Call(iter([Part(path, body, 0, 0)]), lambda replies: replies[0].body)
+
+
 def models(policy: Policy) -> Call[list[ModelCard]]:
     """The models that the server answers for."""
     del policy

@@ -52,6 +52,7 @@ class Client:
     search = _blocking(calls.search)
     search_reply = _blocking(calls.search_reply)
     models = _blocking(calls.models)
+    post = _blocking(calls.post)
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class AsyncClient:
     search = _awaiting(calls.search)
     search_reply = _awaiting(calls.search_reply)
     models = _awaiting(calls.models)
+    post = _awaiting(calls.post)
 
     def __init__(
         self,

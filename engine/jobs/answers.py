@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qvl.engine.client import AsyncClient, Policy
 from qvl.engine.config import EngineConfig
-from qvl.engine.errors import Overloaded, Unavailable
+from qvl.engine.errors import NotFound, Overloaded, Unavailable
 from qvl.engine.jobs.native import contents, pair
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobConfig, JobError
@@ -37,6 +38,10 @@ class Answers(Protocol):
 
     async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult: ...
 
+    async def post(self, path: str, body: bytes) -> bytes:
+        """What a route answers."""
+        ...
+
 
 class FromServer:
     def __init__(self, client: AsyncClient) -> None:
@@ -49,6 +54,9 @@ class FromServer:
 
     async def rerank(self, query: Any, documents: list[Any], instruction: str | None) -> RerankResult:
         return await self._client.rerank_result(query, documents, instruction=instruction, on_error="skip")
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        return await self._client.post(path, body)
 
 
 class FromEngine:
@@ -71,7 +79,16 @@ class FromEngine:
         request = RerankRequest(query=parsed, documents=candidates, instruction=instruction, on_error="skip")
         return await self._answered(self._engine.rerank, request)
 
-    async def _answered(self, ask: Callable[[Q], Coroutine[Any, Any, R]], request: Q) -> R:
+    async def post(self, path: str, body: bytes) -> bytes:
+        from qvl.engine.api.operations import OPERATIONS, Backend
+
+        operation = next((each for each in OPERATIONS if path in each.paths), None)
+        if operation is None:
+            raise NotFound(f"there is no route {path}", param="url", code="route_not_found")
+        backend = Backend(self._engine, self._engine.config.limits)
+        return await self._answered(partial(operation.answer, backend), body)
+
+    async def _answered(self, ask: Callable[[Q], Awaitable[R]], request: Q) -> R:
         while True:
             asked = asyncio.ensure_future(ask(request))
             try:
@@ -86,17 +103,20 @@ class FromEngine:
                 asked.cancel()
 
 
-async def settings_of(job: JobConfig, config: EngineConfig | None, role: str) -> dict[str, Any]:
+async def settings_of(job: JobConfig, config: EngineConfig | None, role: str | None) -> dict[str, Any]:
     """What the answers depend on apart from the request; says so when there is nobody to ask."""
     if job.url is None:
         if config is None:
-            raise JobError(f"no model: give --{role} a checkpoint, or --url a running server")
+            raise JobError(f"no model: give --{role or 'embedder'} a checkpoint, or --url a running server")
         models = [model for model in (*config.models, config.embedder, config.reranker) if model]
         quantization = config.quantization and (
             f"{config.quantization}, the vision tower {'too' if config.quantize_vision else 'left'}"
         )
         return {"model": models, "dtype": config.dtype, "quantization": quantization}
-    card = next((card for card in await models_of(job.url, job.key) if card.role == role), None)
+    cards = await models_of(job.url, job.key)
+    if role is None:
+        return {"model": sorted(card.id for card in cards)}
+    card = next((card for card in cards if card.role == role), None)
     if card is None:
         raise JobError(f"the server at {job.url} has no {role}")
     # A name stays when a server comes back with another model of it. Servers that are not ours say no more.

@@ -13,6 +13,7 @@ from typing import Any
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs import formats
 from qvl.engine.jobs.answers import answering, settings_of
+from qvl.engine.jobs.batch import Batch
 from qvl.engine.jobs.files import refuse_others, with_files
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
@@ -31,10 +32,11 @@ class Order:
     out: Path
     job: JobConfig
     engine: EngineConfig | None
-    role: str
+    role: str | None
+    """Of the model that is asked; None: each line says it."""
     asked: dict[str, Any]
     """What goes with every line, e.g. the instruction; another value is another job."""
-    task: type[Embedding | Ranking]
+    task: type[Embedding | Ranking | Batch]
     writer: Writer
 
 
@@ -57,6 +59,11 @@ def rerank_file(
 ) -> int:
     asked, writer = {"instruction": instruction}, writer_for(out, formats.RANKINGS)
     order = Order(source, out, job, engine, "reranker", asked, Ranking, writer)
+    return until_stopped(carry_out(order), job)
+
+
+def batch_file(source: Path, out: Path, job: JobConfig, engine: EngineConfig | None) -> int:
+    order = Order(source, out, job, engine, None, {}, Batch, writer_for(out, formats.BATCHES))
     return until_stopped(carry_out(order), job)
 
 

@@ -67,7 +67,7 @@ def embeddings_parquet(folder: Path, made: Path, mark: Mark, width: int = 0) -> 
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def ranking_jsonl(folder: Path, made: Path, mark: Mark) -> None:
+def rows_jsonl(folder: Path, made: Path, mark: Mark) -> None:
     del mark
     with (folder / "rows.jsonl").open("rb") as rows, made.open("wb") as file:
         file.writelines(rows)
@@ -102,7 +102,8 @@ EMBEDDINGS: dict[str, Writer] = {
     ".npz": embeddings_npz,
     ".parquet": embeddings_parquet,
 }
-RANKINGS: dict[str, Writer] = {".jsonl": ranking_jsonl, ".parquet": ranking_parquet}
+RANKINGS: dict[str, Writer] = {".jsonl": rows_jsonl, ".parquet": ranking_parquet}
+BATCHES: dict[str, Writer] = {".jsonl": rows_jsonl}
 
 
 def writer_for(out: Path, writers: dict[str, Writer]) -> Writer:

@@ -16,7 +16,7 @@ from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, Uns
 from qvl.engine.jobs.lines import Line, batches
 from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.tasks import Parsed, Task, parse
+from qvl.engine.jobs.tasks import Parsed, Task, own_id, parse
 from qvl.engine.jobs.work import Mark
 
 R = TypeVar("R")
@@ -141,5 +141,5 @@ def _record(line: Line, error: QvlError) -> dict[str, Any]:
     body["param"] = re.sub(r"^input\[\d+\]\.?", "", error.param or "") or None
     own = None
     with suppress(ValueError, AttributeError):
-        own = orjson.loads(line.data).get("id")
+        own = own_id(orjson.loads(line.data))
     return {"index": line.index, "line": number, "id": line.index if own is None else own, "error": body}

@@ -46,11 +46,16 @@ class Task(Protocol[R]):
         ...
 
 
+def own_id(value: Mapping[str, Any]) -> Any:
+    """As a line names itself; OpenAI's batch lines have another word for it."""
+    return value.get("custom_id" if "body" in value else "id")
+
+
 def parse(line: Line) -> Parsed:
     value = line.json()
     own = None
     if isinstance(value, Mapping):
-        own = value.get("id")
+        own = own_id(value)
         value = {key: each for key, each in value.items() if key != "id"}
     if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
         raise BadRequest("id must be a string or an integer", param="id")

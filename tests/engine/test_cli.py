@@ -18,7 +18,7 @@ from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.jobs.settings import JobConfig
 from tests.engine.conftest import CLEAN, QVL, Served, mistake, without_settings
 
-COMMANDS = ("serve", "embed", "rerank", "quantize", "models", "demo")
+COMMANDS = ("serve", "embed", "rerank", "batch", "quantize", "models", "demo")
 
 # Weight
 
