@@ -156,17 +156,18 @@ Scalar: TypeAlias = str | int | float | bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What one field of an item's metadata must be: one of `values`, or a number within the bounds.
+    """What one field of an item's metadata must be: one of `values`, or a number or text within the bounds,
+    which are all of one kind; texts go by their characters' numbers, as dates in ISO 8601 do.
 
     A field that is a list fits when one of its values does.
     """
 
     key: str
     values: tuple[Scalar, ...] = ()
-    gt: float | None = None
-    gte: float | None = None
-    lt: float | None = None
-    lte: float | None = None
+    gt: float | str | None = None
+    gte: float | str | None = None
+    lt: float | str | None = None
+    lte: float | str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

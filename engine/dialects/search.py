@@ -4,7 +4,7 @@ A filter names fields of the items' metadata; all of them must fit:
 
     {"kind": "page", "year": {"gte": 2020, "lt": 2024}, "language": ["de", "fr"]}
 
-A value must be equal, a list holds what is accepted, bounds are for numbers.
+A value must be equal, a list holds what is accepted, bounds are numbers, or texts such as "2024-05-01".
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=1024)]
 Value: TypeAlias = Whole | float | bool | Text
-Number: TypeAlias = Whole | float
+Bound: TypeAlias = Whole | float | Text
 
 
 class Bounds(Body):
-    gt: Number | None = None
-    gte: Number | None = None
-    lt: Number | None = None
-    lte: Number | None = None
+    gt: Bound | None = None
+    gte: Bound | None = None
+    lt: Bound | None = None
+    lte: Bound | None = None
 
 
+BOUNDS = Bounds.__struct_fields__
 Rule: TypeAlias = Value | Annotated[list[Value], msgspec.Meta(min_length=1, max_length=500)] | Bounds
 Field: TypeAlias = Value | Annotated[list[Value], msgspec.Meta(max_length=MOST)] | None
 # Read one by one, so that an error can name the field; the schema still says what is accepted.
@@ -167,9 +168,11 @@ def query_instruction(asked: str | None) -> str:
 
 def _condition(key: str, rule: Any) -> Condition:
     if isinstance(rule, Bounds):
-        bounds = {name: getattr(rule, name) for name in Bounds.__struct_fields__}
-        if not any(bound is not None for bound in bounds.values()):
-            raise BadRequest(f"filter.{key}: give gt, gte, lt or lte", param=f"filter.{key}")
+        bounds = {name: getattr(rule, name) for name in BOUNDS}
+        kinds = {isinstance(bound, str) for bound in bounds.values() if bound is not None}
+        if len(kinds) != 1:
+            what = "either numbers or texts" if kinds else ", ".join(BOUNDS)
+            raise BadRequest(f"filter.{key}: give {what}", param=f"filter.{key}")
         return Condition(key=key, **bounds)
     return Condition(key=key, values=tuple(rule if isinstance(rule, list) else [rule]))
 
@@ -194,5 +197,7 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
         return msgspec.convert(value, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text, _, path = str(error).partition(" - at `$")
+        if "unknown field" in text:
+            text += f"; bounds are {', '.join(BOUNDS)}"
         where += path.rstrip("`")
         raise BadRequest(f"{where}: {text}", param=where) from None

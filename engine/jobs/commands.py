@@ -91,7 +91,8 @@ async def carry_out(order: Order) -> int:
             return _exit_code(done, work)
         work.begin(settings)
         await _answer(order, work, given)
-        summary = {"rows": work.mark.rows, "errors": work.mark.errors}
+        lost = formats.lost_documents(work.folder) if order.task is Ranking else 0
+        summary = {"rows": work.mark.rows, "errors": work.mark.errors, "lost": lost}
         made = work.folder / "made"
         await to_its_end(order.writer, work.folder, made, work.mark)
         work.finish(made, settings, summary)
@@ -120,7 +121,8 @@ async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
 
 def _told(summary: dict[str, Any]) -> str:
     bad = f", {counted(summary['errors'], 'bad line')} left out" if summary["errors"] else ""
-    return f"{counted(summary['rows'], 'row')}{bad}"
+    lost = f", {counted(summary['lost'], 'document')} without a score" if summary.get("lost") else ""
+    return f"{counted(summary['rows'], 'row')}{lost}{bad}"
 
 
 def _exit_code(summary: dict[str, Any], work: Work) -> int:

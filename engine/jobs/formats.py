@@ -84,6 +84,7 @@ def ranking_parquet(folder: Path, made: Path, mark: Mark) -> None:
             ("index", pa.int64()),
             ("documents", pa.list_(pa.int32())),
             ("scores", pa.list_(pa.float64())),
+            ("errors", pa.list_(pa.struct([("index", pa.int32()), ("error", _error_type())]))),
         ]
     )
     with pq.ParquetWriter(made, schema) as writer:
@@ -93,6 +94,7 @@ def ranking_parquet(folder: Path, made: Path, mark: Mark) -> None:
                 "index": [head["index"] for head in heads],
                 "documents": [[each["index"] for each in head["results"]] for head in heads],
                 "scores": [[each["score"] for each in head["results"]] for head in heads],
+                "errors": [head.get("errors", []) for head in heads],
             }
             writer.write_table(pa.Table.from_pydict(columns, schema=schema))
 
@@ -111,6 +113,17 @@ def writer_for(out: Path, writers: dict[str, Writer]) -> Writer:
         return writers[out.suffix]
     except KeyError:
         raise JobError(f"cannot write {out.name}: the name must end in {' or '.join(writers)}") from None
+
+
+def lost_documents(folder: Path) -> int:
+    """Those of good lines that have an error in place of a score."""
+    return sum(len(head.get("errors", [])) for heads in _heads(folder) for head in heads)
+
+
+def _error_type() -> Any:
+    import pyarrow as pa
+
+    return pa.struct([(name, pa.string()) for name in ("message", "type", "code", "param")])
 
 
 def _heads(folder: Path) -> Iterator[list[dict[str, Any]]]:

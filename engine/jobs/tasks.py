@@ -74,7 +74,8 @@ class Embedding:
     most: ClassVar[int | None] = None
 
     async def answer(self, batch: Sequence[Parsed]) -> list[Row | QvlError]:
-        result = await self.answers.embed([each.value for each in batch], self.instruction, self.dimensions)
+        items = [_without_metadata(each.value) for each in batch]
+        result = await self.answers.embed(items, self.instruction, self.dimensions)
         return [result.errors.get(i) or self._row(each, result, i) for i, each in enumerate(batch)]
 
     async def width(self) -> int:
@@ -83,8 +84,13 @@ class Embedding:
         return int(result.vectors.shape[1])
 
     def _row(self, line: Parsed, result: EmbedResult, i: int) -> Row:
-        head = orjson.dumps({"id": line.id, "index": line.index}, option=orjson.OPT_APPEND_NEWLINE)
-        return (head, result.vectors[i].astype("<f4").tobytes())
+        head: dict[str, Any] = {"id": line.id, "index": line.index}
+        if isinstance(line.value, Mapping) and line.value.get("metadata") is not None:
+            head["metadata"] = line.value["metadata"]
+        return (
+            orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE),
+            result.vectors[i].astype("<f4").tobytes(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,13 @@ class Ranking:
             failed = sorted(result.errors.items())
             row["errors"] = [{"index": i, "error": error.entry()} for i, error in failed]
         return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE),)
+
+
+def _without_metadata(value: Any) -> Any:
+    """It is for an index; here it goes along into what has a place for it."""
+    if isinstance(value, Mapping) and "metadata" in value:
+        return {key: each for key, each in value.items() if key != "metadata"}
+    return value
 
 
 def pair_of(value: Any) -> tuple[Any, list[Any], str | None, int | None]:

@@ -121,7 +121,9 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     if intake.root:
         root = source if source.is_dir() else intake.root
         say(f"the index refers to the files there: serve it with --file-roots {shlex.quote(str(root))}")
-    path = source.with_name(f"{source.name}.errors.jsonl")
+    # Not beside the source, which may be another's, or pictures; nor in Qdrant, which has no folder.
+    folder = Path(order.place.index or "")
+    path = (folder if folder.is_dir() else Path.cwd()) / f"{source.name}.errors.jsonl"
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
         told = "them" if len(intake.errors) == intake.mark.errors else f"the first {len(intake.errors):,}"

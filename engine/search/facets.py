@@ -38,7 +38,8 @@ def _clause(condition: Condition) -> tuple[str, list[Any]]:
     bounds = {sign: getattr(condition, name) for name, sign in BOUNDS.items()}
     given = {sign: bound for sign, bound in bounds.items() if bound is not None}
     tests = "".join(f" AND value {sign} ?" for sign in given)
-    return f"{select} AND kind = ?{tests}", [condition.key, NUMBER, *given.values()]
+    kind = TEXT if any(isinstance(bound, str) for bound in given.values()) else NUMBER
+    return f"{select} AND kind = ?{tests}", [condition.key, kind, *given.values()]
 
 
 def _typed(value: Scalar) -> tuple[int, int | float | str]:

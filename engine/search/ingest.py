@@ -21,17 +21,21 @@ import numpy.typing as npt
 import orjson
 
 from qvl.engine.dialects import search as dialect
+from qvl.engine.dialects.fields import near, short
+from qvl.engine.dialects.items import Item
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.corpus import files_of
-from qvl.engine.jobs.files import content, inline, kind_of
+from qvl.engine.jobs.files import content, inline, kind_of, left_out
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.progress import say
+from qvl.engine.jobs.settings import JobError
 from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
 from qvl.engine.search.index import Dtype, Entry, Index, Layout
 
 _FILE = re.compile(rb'"file://(/[^"]*)"')
+KNOWN = frozenset(Item.__struct_fields__)
 MOST_ERRORS = 100_000
 """Bad lines that are told; of all others only the number is."""
 
@@ -177,8 +181,13 @@ def files(folder: Path) -> tuple[Iterator[Line], int]:
     """Every picture, video and text below a folder as a line, and how many there are; others are left out."""
     found = files_of(folder)
     items = [path for path in found if kind_of(path)]
-    if left_out := len(found) - len(items):
-        say(f"{left_out:,} files that are neither text, image nor video are left out")
+    if not items:
+        told = f"{left_out(found)} that are neither" if found else "nothing"
+        raise JobError(
+            f"{folder} holds {told}: put images, videos or texts there, known by their names' ends"
+        )
+    if others := [path for path in found if not kind_of(path)]:
+        say(f"left out, being neither text, image nor video: {left_out(others)}")
     return (_line(number, folder, path) for number, path in enumerate(items)), len(items)
 
 
@@ -198,4 +207,11 @@ def _parted(value: Any) -> tuple[Any, dict[str, Any]]:
     if not isinstance(value, Mapping):  # token ids could be embedded, but not shown to a reranker
         raise BadRequest("an item is a text, or an object with text, image or video")
     item = {key: each for key, each in value.items() if key not in ("id", "metadata")}
+    if strange := next((key for key in item if key not in KNOWN and not near(key, Item)), None):
+        raise BadRequest(
+            f"unknown field `{short(strange)}`; put what an item has of its own under `metadata`: "
+            f'{{"metadata": {{"{short(strange)}": …}}}}',
+            param=strange[:80],
+            code="unknown_field",
+        )
     return item, dialect.metadata(value.get("metadata"))

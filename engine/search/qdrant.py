@@ -22,8 +22,9 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
 from qvl.engine.errors import ConfigError, Unavailable
-from qvl.engine.protocol import Condition, Hit, Scalar
+from qvl.engine.protocol import Condition, Hit
 from qvl.engine.search.index import Entry, Layout, Vectors, agreed
+from qvl.engine.search.qdrant_filter import fits
 
 SHAPE = "http(s)://HOST:PORT/COLLECTION"
 COLLECTION = "qvl"
@@ -118,9 +119,9 @@ class Qdrant:
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
         if (layout := self._layout or self.layout) is None:
             return []
-        fits = models.Filter(must=[_fits(each) for each in where]) if where else None
+        among = models.Filter(must=[fits(each) for each in where]) if where else None
         short = models.Prefetch(
-            query=vector[: layout.prefix].tolist(), using="prefix", limit=count * OVERSAMPLED, filter=fits
+            query=vector[: layout.prefix].tolist(), using="prefix", limit=count * OVERSAMPLED, filter=among
         )
         with _as_unavailable():
             found = self._client.query_points(
@@ -128,7 +129,7 @@ class Qdrant:
                 prefetch=short if layout.prefix < layout.dimensions else None,
                 query=vector.tolist(),
                 using="whole",
-                query_filter=fits,
+                query_filter=among,
                 search_params=RESCORED if layout.dtype == "int8" else None,
                 limit=count,
                 with_payload=True,
@@ -225,20 +226,6 @@ def _hit(point: models.ScoredPoint) -> Hit:
 
 def _point_id(id: str) -> str:
     return str(uuid.uuid5(POINT_IDS, id))
-
-
-def _fits(condition: Condition) -> models.Condition:
-    key = f"metadata.{condition.key}"
-    if condition.values:
-        return models.Filter(should=[_equals(key, value) for value in condition.values])
-    bounds = {name: getattr(condition, name) for name in ("gt", "gte", "lt", "lte")}
-    return models.FieldCondition(key=key, range=models.Range(**bounds))
-
-
-def _equals(key: str, value: Scalar) -> models.FieldCondition:
-    if isinstance(value, bool | str):
-        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-    return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
 
 
 @contextmanager

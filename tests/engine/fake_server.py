@@ -106,7 +106,15 @@ class Handler(BaseHTTPRequestHandler):
     def rerank(self, body: dict[str, Any]) -> None:
         words = str(body["query"]).split()
         logits = [sum(word in str(document) for word in words) for document in body["documents"]]
-        results = [{"index": i, "relevance_score": float(logit)} for i, logit in enumerate(logits)]
+        results: list[dict[str, Any]] = [
+            {
+                "index": i,
+                "error": error(f"documents[{i}].text is bad", "unprocessable", f"documents[{i}].text"),
+            }
+            if is_bad(body["documents"][i])
+            else {"index": i, "relevance_score": float(logit)}
+            for i, logit in enumerate(logits)
+        ]
         return self.reply(200, {"results": results, "model": "fake-reranker", "usage": {"total_tokens": 2}})
 
     def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:

@@ -136,7 +136,7 @@ def test_no_rows_are_a_valid_file(qvl: Run, fake: Start, tmp_path: Path, content
 def test_rerank_scores_each_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
     rows: list[Any] = [
         {"id": "q1", "query": "a b", "documents": ["x", "a b", {"text": "a"}]},
-        {"query": "a", "documents": ["a", "x"], "top_n": 1, "instruction": "Judge."},
+        {"query": "a", "documents": ["a", "BAD"], "top_n": 1, "instruction": "Judge."},
         {"query": "a"},
         {"query": "a", "documents": [], "id": "empty"},
         {"query": "a", "documents": ["a"], "topn": 3},
@@ -145,7 +145,9 @@ def test_rerank_scores_each_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
     source, server = write(tmp_path / "in.jsonl", rows), fake()
     options = ("--url", server.url, "--instruction", "For all.")
     qvl("rerank", source, "-o", tmp_path / "out.jsonl", *options)
-    qvl("rerank", source, "-o", tmp_path / "out.parquet", *options)
+    for _ in range(2):  # made, and found finished
+        said = qvl("rerank", source, "-o", tmp_path / "out.parquet", *options)
+        assert "2 rows, 1 document without a score, 4 bad lines left out" in said
     first, second = lines_of(tmp_path / "out.jsonl")
     assert (first["id"], [each["index"] for each in first["results"]]) == ("q1", [1, 2, 0])
     assert first["results"][0]["score"] == pytest.approx(1 / (1 + np.exp(-2)))
@@ -155,6 +157,8 @@ def test_rerank_scores_each_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
     assert params == ["documents", "documents", "topn", None]
     table = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["documents"] for row in table] == [[1, 2, 0], [0]]
+    assert [row["errors"] for row in table] == [[], second["errors"]]
+    assert (second["errors"][0]["index"], second["errors"][0]["error"]["code"]) == (1, "unprocessable")
     assert "must end in .jsonl or .parquet" in qvl("rerank", source, "-o", "out.npz", *options, code=2)
 
 

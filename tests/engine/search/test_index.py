@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from qvl.engine.dialects.search import conditions
-from qvl.engine.errors import ConfigError, Unavailable
+from qvl.engine.errors import BadRequest, ConfigError, Unavailable
 from qvl.engine.protocol import Condition
-from qvl.engine.search import canary
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Index, IndexMismatch
 from tests.conftest import free_port
@@ -93,20 +92,6 @@ def test_vectors_of_another_kind_are_refused(index: Index) -> None:
     assert [hit.id for hit in index.find(unit_rows(1)[0], 5, ())] == ["d7"]
 
 
-def test_a_model_is_known_by_its_vector_of_a_text(index: Index) -> None:
-    """Not by its name, which others may have; and it need not be to the last bit."""
-    rows = unit_rows(2)
-    index.prepare(layout(canary=canary.written(rows[0])))
-    index.put([entry(0)], unit_rows(1))
-    rounded = canary.written(rows[0] + 0.02 * rows[1])
-    index.prepare(layout(model="renamed", canary=rounded))
-    assert index.layout == layout(canary=canary.written(rows[0]))
-    with pytest.raises(IndexMismatch, match=r"another model \(called 'm'\) than 'm' here: .* cosine of"):
-        index.prepare(layout(canary=canary.written(rows[1])))
-    with pytest.raises(IndexMismatch, match="64 numbers, those had 32"):
-        index.prepare(layout(canary=canary.written(unit_rows(1, width=64)[0])))
-
-
 VALUES: list[Any] = [0, 1, 1.5, -3, True, False, "", "a", "it's", '"); DROP TABLE entries; --', "1", "true"]
 RULE = some.one_of(
     some.sampled_from(VALUES),
@@ -151,6 +136,38 @@ def test_filters_mean_the_same_in_both(index: Index) -> None:
 
     run()
     assert len(index) == 80
+
+
+def test_dates_have_an_order(index: Index) -> None:
+    dates: list[Any] = [
+        "2023-12-31",
+        "2024-01-01",
+        "2024-05-01T10:00:00Z",
+        "2025-01-01",
+        2024,
+        ["2024-02-01"],
+    ]
+    rows = unit_rows(len(dates))
+    index.prepare(layout())
+    index.put([entry(i, day=date) for i, date in enumerate(dates)], rows)
+
+    def fitting(**bounds: str) -> set[str]:
+        return {hit.id for hit in index.find(rows[0], 9, conditions({"day": bounds}))}
+
+    assert fitting(gte="2024-01-01", lt="2025-01-01") == {"d1", "d2", "d5"}
+    assert fitting(gt="2024-01-01") == {"d2", "d3", "d5"}
+    assert fitting(lte="2023-12-31") == {"d0"}
+
+
+def test_texts_that_are_no_dates_are_in_order_or_refused(index: Index) -> None:
+    index.prepare(layout())
+    index.put([entry(0, name="beta"), entry(1, name="")], unit_rows(2))
+    where = conditions({"name": {"gt": "alpha"}})
+    if isinstance(index, Embedded):
+        assert [hit.id for hit in index.find(unit_rows(1)[0], 9, where)] == ["d0"]
+    else:
+        with pytest.raises(BadRequest, match=r"filter.name: .*bounds for numbers and for dates"):
+            index.find(unit_rows(1)[0], 9, where)
 
 
 def test_nothing_fits(index: Index) -> None:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from qvl.engine.jobs.corpus import survey
+from qvl.engine.jobs.settings import JobError
 from qvl.engine.search import ingest
 from tests.engine.conftest import Run, Start, lines_of, write
 
@@ -25,7 +26,7 @@ def test_a_line_that_repeats_a_bad_one_is_bad(
     assert "no line is good" in qvl(*command, code=1)
     write(source, [bad, good, "fine", good, bad])
     assert "2 put, 1 were there before; 2 in all" in qvl(*command)
-    assert [each["line"] for each in lines_of(tmp_path / "in.jsonl.errors.jsonl")] == [1, 5]
+    assert [each["line"] for each in lines_of(tmp_path / "index" / "in.jsonl.errors.jsonl")] == [1, 5]
 
 
 def test_a_folder_has_the_items_that_embed_finds_there(
@@ -39,4 +40,29 @@ def test_a_folder_has_the_items_that_embed_finds_there(
     assert kinds == {"a.png": "image", "b.MP4": "video", "c.md": "text"}
     assert tuple(kinds) == survey(tmp_path, 9).blocks[0].names
     assert total == 3
-    assert "2 files that are neither text, image nor video are left out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out, being neither text, image nor video: 2 files (.bin 1, without one 1)" in said
+    for name in ("a.png", "b.MP4", "c.md"):
+        (tmp_path / name).unlink()
+    with pytest.raises(JobError, match=r"holds 2 files \(\.bin 1, without one 1\) that are neither"):
+        ingest.files(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JobError, match="holds nothing"):
+        ingest.files(tmp_path / "empty")
+
+
+def test_a_field_of_their_own_belongs_under_metadata(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    """One file serves both commands."""
+    bad, good = {"text": "a", "year": 2024}, {"id": "g", "text": "b", "metadata": {"year": 2024}}
+    source, out = write(tmp_path / "in.jsonl", [bad, good]), tmp_path / "out.jsonl"
+    server = fake()
+    qvl("search", "add", source, "--index", tmp_path / "index", "--url", server.url)
+    [told] = lines_of(tmp_path / "index" / "in.jsonl.errors.jsonl")
+    assert told["error"]["code"] == "unknown_field"
+    assert (
+        "unknown field `year`; put what an item has of its own under `metadata`" in told["error"]["message"]
+    )
+    qvl("embed", write(source, [good, "a text"]), "-o", out, "--url", server.url)
+    assert server.log()[-1]["body"]["input"] == [{"text": "b"}, "a text"]
+    assert [row.get("metadata") for row in lines_of(out)] == [{"year": 2024}, None]
+    qvl("embed", source, "-o", tmp_path / "out.parquet", "--url", server.url)

@@ -1,0 +1,47 @@
+"""`/v1/search` over an index of this model, or of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from qvl.engine.protocol import Content
+from qvl.engine.search import canary
+from qvl.engine.search.embedded import Embedded
+from qvl.engine.search.index import Layout
+from tests.engine.http.conftest import Client
+from tests.engine.http.fake import FakeEngine, vector
+from tests.engine.http.test_search import search
+
+
+def with_canary(folder: Path, of: np.ndarray) -> str:
+    index = Embedded(folder, writable=True)
+    index.prepare(Layout(model="a-name", dimensions=8, prefix=8, dtype="float32", canary=canary.written(of)))
+    index.close()
+    return str(folder)
+
+
+def test_an_index_knows_its_model_by_its_vectors(
+    make: Callable[..., Client], engine: FakeEngine, tmp_path: Path
+) -> None:
+    """Whatever it is called; it is asked once."""
+    own = vector(Content(texts=(canary.CANARY,)))
+    client = make(index=with_canary(tmp_path / "renamed", own))
+    assert search(client, query="a", filter={"a": 1})["candidates"] == 0
+    assert search(client, query="b")["candidates"] == 0
+    assert [each.dimensions for each in engine.requests] == [8, None, 8]
+    error = search(make(index=with_canary(tmp_path / "other", vector(Content(texts=("x",))))), 422, query="a")
+    assert (error["code"], "a cosine of" in error["message"]) == ("index_mismatch", True), error
+    error = search(make(index=with_canary(tmp_path / "wider", np.tile(own, 2))), 422, query="a")
+    assert "have 64 numbers, those had 128" in error["message"]
+
+
+def test_an_older_index_is_compared_by_name(make: Callable[..., Client], tmp_path: Path) -> None:
+    index = Embedded(tmp_path / "index", writable=True)
+    index.prepare(Layout(model="other", dimensions=2048, prefix=2048))
+    index.close()
+    error = search(make(index=str(tmp_path / "index")), 422, query="a")
+    assert error["code"] == "index_mismatch"
+    assert "'other'" in error["message"]
