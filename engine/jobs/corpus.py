@@ -20,6 +20,7 @@ from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
 from qvl.engine.jobs.files import content, kind_of, refuse_others, with_files
 from qvl.engine.jobs.lines import Line, read
+from qvl.engine.jobs.pdf import names_of, page_of, parted
 from qvl.engine.jobs.settings import JobError
 
 
@@ -135,7 +136,7 @@ def _of_rows(path: Path, size: int, digest: Any) -> Iterator[Block]:
 def _of_files(folder: Path, files: list[Path], size: int, digest: Any) -> Iterator[Block]:
     for path in files:
         _mark(digest, path)
-    names = [path.relative_to(folder).as_posix() for path in files]
+    names = [name for path in files for name in names_of(path, path.relative_to(folder).as_posix())]
     for start in range(0, len(names), size):
         some = tuple(names[start : start + size])
         yield Block(0, 0, len(some), folder, names=some)
@@ -146,9 +147,13 @@ def _mark(digest: Any, path: Path) -> None:
     digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
 
 
-def _file(folder: Path, name: str) -> bytes:
+def _file(folder: Path, name: str) -> bytes | BadRequest:
     path = folder / name
-    kind, data = kind_of(path), content(path)
+    kind, (file, page) = kind_of(path), parted(path)
+    try:
+        data = page_of(file, page) if page else content(path)
+    except BadRequest as error:
+        return error
     value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)
     return orjson.dumps({"id": name, kind: value})
 

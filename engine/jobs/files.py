@@ -19,22 +19,25 @@ import orjson
 
 from qvl.engine.client.items import data_url, sniff
 from qvl.engine.errors import BadRequest
+from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
 
 KINDS = {
-    "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif",
+    "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .pdf",
     "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .flv .ogv .3gp",
     "text": ".txt .md",
 }
-"""Of a folder's files, by the end of their names; each is an item whose id is its path in the folder."""
+"""Of a folder's files, by the end of their names; each (of a PDF: each page) is an item whose id is its path
+in the folder."""
 READ_BYTES = 256 << 20
 """Of one file; the engine refuses less."""
 UNKNOWN = "application/octet-stream"
+PDF = "application/pdf"
 
 _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
-_NAMED = re.compile(rf'\.({_ENDS})"'.encode(), re.IGNORECASE)
+_NAMED = re.compile(rf'\.({_ENDS})(#page=\d+)?"'.encode(), re.IGNORECASE)
 """Only lines that hold such a string are read here: no base64 does."""
 _ARRAY = re.compile(rb'\s*\[\s*[{"]')
 """Numbers would be token ids, which are an item."""
@@ -45,7 +48,7 @@ _AROUND = frozenset({"content", "query", "documents"})
 
 def kind_of(path: Path) -> str | None:
     """Without a look into the file; None: no item."""
-    return _KIND_OF.get(path.suffix.lower())
+    return _KIND_OF.get(path.suffix.lower().partition("#page=")[0])
 
 
 def content(path: Path) -> bytes:
@@ -54,8 +57,16 @@ def content(path: Path) -> bytes:
 
 
 def inline(path: Path) -> str:
+    file, page = pdf.parted(path)
+    if page:
+        return data_url(pdf.page_of(file, page), PDF)
     data = content(path)
     return data_url(data, sniff(data) or UNKNOWN)
+
+
+def url_of(path: Path) -> str:
+    file, page = pdf.parted(path)
+    return file.resolve().as_uri() + (f"#page={page}" if page else "")
 
 
 def left_out(files: Iterable[Path]) -> str:
@@ -76,7 +87,7 @@ def refuse_others(source: Path) -> None:
     if head.startswith(b"PAR1"):
         raise JobError(f"{source} is parquet: `qvl embed --ray` reads it, where its name ends in .parquet")
     if head.startswith(b"%PDF"):
-        raise JobError(f"{source} is a PDF: make a picture of each page, and give their folder")
+        raise JobError(f"{source} is a PDF: give its folder, to `qvl search add` or `qvl embed --ray`")
     if kind := sniff(head):
         raise JobError(f"{source} is {kind}: give its folder, to `qvl search add` or `qvl embed --ray`")
     if _ARRAY.match(head):
@@ -104,7 +115,7 @@ def with_files(line: Line, folder: Path) -> Line:
         return replace(line, wrong=error)
     if not found:
         return line
-    kept = _with_media(value, lambda name: (folder / name).resolve().as_uri())
+    kept = _with_media(value, lambda name: url_of(folder / name))
     return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
 
 

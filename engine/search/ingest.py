@@ -26,8 +26,9 @@ from qvl.engine.dialects.items import Item
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.corpus import files_of
-from qvl.engine.jobs.files import content, inline, kind_of, left_out
+from qvl.engine.jobs.files import content, inline, kind_of, left_out, url_of
 from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.pdf import names_of, parted
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.jobs.tasks import Parsed
@@ -188,15 +189,25 @@ def files(folder: Path) -> tuple[Iterator[Line], int]:
         )
     if others := [path for path in found if not kind_of(path)]:
         say(f"left out, being neither text, image nor video: {left_out(others)}")
-    return (_line(number, folder, path) for number, path in enumerate(items)), len(items)
+    named = [name for path in items for name in names_of(path, path.relative_to(folder).as_posix())]
+    return (_line(number, folder, name) for number, name in enumerate(named)), len(named)
 
 
-def _line(number: int, folder: Path, path: Path) -> Line:
-    name, kind = path.relative_to(folder), kind_of(path)
-    said = content(path).decode("utf-8", "replace") if kind == "text" else inline(path)
-    fields = {"path": name.as_posix(), "folder": name.parent.as_posix()}
-    item = {"id": name.as_posix(), kind: said, "metadata": fields}
-    kept = item if kind == "text" else {**item, kind: (folder.resolve() / name).as_uri()}
+def _line(number: int, folder: Path, name: str) -> Line:
+    path = folder / name
+    (file, page), kind = parted(path), kind_of(path)
+    fields: dict[str, Any] = {
+        "path": file.relative_to(folder).as_posix(),
+        "folder": file.parent.relative_to(folder).as_posix(),
+    }
+    if page:
+        fields["page"] = page
+    try:
+        said = content(path).decode("utf-8", "replace") if kind == "text" else inline(path)
+    except BadRequest as error:
+        return Line(number, orjson.dumps({"id": name}), 0, error)
+    item = {"id": name, kind: said, "metadata": fields}
+    kept = item if kind == "text" else {**item, kind: url_of(path)}
     return Line(number, orjson.dumps(item), 0, kept=orjson.dumps(kept))
 
 
