@@ -14,12 +14,13 @@ from typing import Any, get_args
 
 from qvl.engine import quantization
 from qvl.engine.adapters import Adapter
-from qvl.engine.checkpoint import Checkpoint, TextSide
+from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError
 from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.shares import share
+from qvl.engine.text_side import TextSide
 
 _CPU_ENVIRONMENT = {
     FOLLOW: "1",
@@ -42,7 +43,6 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 _log = logging.getLogger("qvl.engine")
-
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
 _CPU_SEQUENCES = 8

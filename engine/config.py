@@ -111,10 +111,11 @@ class EngineConfig:
     """Checkpoint folder or hub name of the embedding model."""
     reranker: str | None = None
     """Checkpoint folder or hub name of the reranking model."""
-    embedder_name: str | None = None
-    """Name that requests use (default: the checkpoint's last path part)."""
-    reranker_name: str | None = None
-    """Name that requests use (default: the checkpoint's last path part)."""
+    embedder_name: tuple[str, ...] = ()
+    """Name that requests may use; answers say the first (default: the checkpoint's last path part). What the
+    command line calls it is always taken."""
+    reranker_name: tuple[str, ...] = ()
+    """The reranker's names, in the same way."""
     dtype: Dtype = "auto"
     """Weights and activations; auto is the checkpoint's own, except that float32 becomes bfloat16 where the
     device has it."""

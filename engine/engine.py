@@ -192,7 +192,7 @@ class Engine:
         model = self._models.get(role)
         if model is None:
             raise NotFound(f"no {role} is served here", param="model", code="model_not_found")
-        if name and name not in (*model.names, str(model.checkpoint.path)):
+        if name and name not in (*model.names, model.checkpoint.said, str(model.checkpoint.path)):
             raise NotFound(
                 f"no {role} {name!r} is served here; there is {', '.join(map(repr, model.names))}",
                 param="model",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
 from qvl.engine.answers import AnswerCache, Row
-from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
+from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.core import Asked, Core
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
@@ -19,6 +19,7 @@ from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import Block
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import ModelCard, Priority
+from qvl.engine.text_side import TextSide, load_text_side
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 """vLLM's scheduler takes the least first, and among equals the one that came first."""
@@ -118,8 +119,8 @@ class LLM:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a request may call it: the checkpoint, then its adapters."""
-        return (self.checkpoint.name, *self._adapters)
+        """What a request may call it: the checkpoint's names, then its adapters."""
+        return (*self.checkpoint.names, *self._adapters)
 
     def called(self, name: str | None) -> str:
         """What answers a request for `name`."""

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from qvl.engine.checkpoint import Role, load_text_side, of_role
+from qvl.engine.checkpoint import Role, of_role
 from qvl.engine.demo import judging, learner, sight, tasks
 from qvl.engine.demo.batches import Collator, last_hidden
 from qvl.engine.demo.codes import Code
 from qvl.engine.demo.pull import pull, targets
 from qvl.engine.demo.tasks import Example, Item
+from qvl.engine.text_side import load_text_side
 
 SEED = 2026
 MIX = {"text to image": 10, "page": 8, "small video": 4, "mixed": 8, "colours": 4, "shapes": 4, "video": 3}

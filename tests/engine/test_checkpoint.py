@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qvl.engine import checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, ConfigError
+from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
 from tests.tiny import write_checkpoint
 
@@ -66,8 +67,9 @@ def test_a_model_of_the_hub_is_asked_for_once(pair: Pair, monkeypatch: pytest.Mo
         return str(pair.reranker if "rank" in name else pair.embedder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    found = checkpoint.find(EngineConfig(models=("a/ranks", "a/finds"), embedder_name="mine"))
+    found = checkpoint.find(EngineConfig(models=("a/ranks", "a/finds"), embedder_name=("mine",)))
     assert [(each.role, each.name) for each in found] == [("embedder", "mine"), ("reranker", "ranks")]
+    assert [each.said for each in found] == ["a/finds", "a/ranks"]
     assert asked == ["a/ranks", "a/finds"]
 
 
@@ -113,7 +115,7 @@ def test_another_chat_template_is_refused(tmp_path: Path) -> None:
     (path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content[0].text }}{% endfor %}")
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match="chat template"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_a_template_that_fails_is_refused_in_one_line(
         (path / "chat_template.jinja").write_text(template)
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match=f"{match}.*copy chat_template.jinja from the base model"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)
 
 
 @pytest.mark.parametrize("ids", [True, False])
@@ -155,7 +157,7 @@ def test_a_folder_without_its_tokenizer_is_refused(missing: list[str], ids: bool
     (path / "config.json").write_text(json.dumps(config))
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match=r"copy tokenizer\.json and tokenizer_config\.json"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)
 
 
 def test_a_tiny_checkpoint_gives_its_sizes(pair: Pair) -> None:
@@ -164,7 +166,7 @@ def test_a_tiny_checkpoint_gives_its_sizes(pair: Pair) -> None:
     )
     assert (embedder.max_length, reranker.max_length) == (8192, 10245)
     assert embedder.dimensions == 128
-    side = checkpoint.load_text_side(reranker)
+    side = load_text_side(reranker)
     assert side.yes != side.no
     assert {side.tokenizer._special.image, side.tokenizer._special.video} <= side.tokenizer._special.all
 
@@ -188,4 +190,4 @@ def test_pixels_scaled_otherwise_are_refused(tmp_path: Path) -> None:
     (path / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.48, 0.46, 0.41]}))
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match="mean"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)
