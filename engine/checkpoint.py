@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from qvl.engine import sentence_modules
+from qvl.engine import sentence_modules, weights
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.tokens import PromptTokenizer
@@ -83,6 +83,7 @@ def find(config: EngineConfig) -> list[Checkpoint]:
             one = of_role(role, model)
             if one.role in found:
                 raise ConfigError(f"{model} is a second {one.role}; one replica serves at most one of each")
+            weights.check(one.path)
             found[one.role] = replace(one, names=names[one.role] or one.names)
     return [found[each] for each in names if each in found]
 
