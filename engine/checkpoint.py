@@ -3,6 +3,8 @@ that the config can tell; a fine-tune with other sizes works."""
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -18,11 +20,13 @@ Role: TypeAlias = Literal["embedder", "reranker"]
 FAMILY = "qwen3_vl"
 ROLE = "qvl_role"
 """Key of the role in the config of a checkpoint that we wrote."""
+SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 _VISION = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3}
 """Other sizes follow the config; these are built into the pixel path."""
 EMBED_LENGTH = 8192
 RERANK_LENGTH = 10240 + PromptTokenizer.SUFFIX
 """The reference cuts to 10240 before it puts the last five ids back."""
+_log = logging.getLogger("qvl.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,19 @@ def resolve(model: str) -> Path:
 def tell_role(folder: Path) -> Role:
     """By its config, then its sentence-transformers files, then its name."""
     config = _read(folder)
+    if role := _said_role(folder, config):
+        return role
+    if (folder / SENTENCE_TRANSFORMERS).is_file():  # one that says no more is of an embedder
+        return "embedder"
+    if role := _named_role(folder, config):
+        return role
+    raise CheckpointError(
+        f"{folder}: embedder or reranker? Say so with --embedder or --reranker (quantize: --role)"
+    )
+
+
+def _said_role(folder: Path, config: dict[str, Any]) -> Role | None:
+    """What the checkpoint itself says."""
     if (said := config.get(ROLE)) in get_args(Role):
         return cast(Role, said)
     architectures = " ".join(config.get("architectures") or [])
@@ -115,25 +132,32 @@ def tell_role(folder: Path) -> Role:
         return "reranker"
     if "Embedding" in architectures:
         return "embedder"
-    if (folder / "config_sentence_transformers.json").is_file():
-        kind = _json(folder / "config_sentence_transformers.json").get("model_type")
-        return "reranker" if kind == "CrossEncoder" else "embedder"
+    with suppress(CheckpointError):
+        if kind := _json(folder / SENTENCE_TRANSFORMERS).get("model_type"):
+            return "reranker" if kind == "CrossEncoder" else "embedder"
+    return None
+
+
+def _named_role(folder: Path, config: dict[str, Any]) -> Role | None:
     name = f"{config.get('_name_or_path', '')} {folder.resolve().as_posix()}".lower()
     tail = name.rsplit("/", 1)[-1]
     for part in (tail, name):
         if ("rerank" in part) != ("embed" in part):
             return "reranker" if "rerank" in part else "embedder"
-    raise CheckpointError(
-        f"{folder}: embedder or reranker? Say so with --embedder or --reranker (quantize: --role)"
-    )
+    return None
 
 
 def of_role(role: Role | None, model: str) -> Checkpoint:
     """None: the role that it says it has."""
     folder = resolve(model)
-    role = role or tell_role(folder)
-    own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     config = _read(folder)
+    if role is None:
+        role = tell_role(folder)
+    elif (said := _said_role(folder, config)) and said != role:
+        raise ConfigError(f"{model} is no {role}: it says itself that it is the {said}; --{said} serves it")
+    elif not said and role != (named := _named_role(folder, config) or role):
+        _log.warning("%s is served as the %s, and its name is that of the %s", model, role, named)
+    own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     sentence_modules.check(folder, config)
     sentence_modules.tell_prompts(folder, reranker=role == "reranker")
     return Checkpoint(folder, (own.name,), role, config, said=model)
@@ -158,5 +182,5 @@ def _json(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: no {path.name}, so not a checkpoint folder") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from error

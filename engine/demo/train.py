@@ -45,7 +45,7 @@ def collator(folder: Path, role: Role) -> Collator:
 def train_embedder(folder: Path, steps: int, threads: int, until: int | None = None) -> None:
     """`until` stops early; the schedule is that of `steps`."""
     torch.set_num_threads(threads)
-    learner.write_untrained(folder, append_end=True)
+    learner.write_untrained(folder, "embedder", append_end=True)
     model = learner.build(folder, SEED).train()
     collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
     rng = np.random.default_rng(SEED)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qvl.engine import checkpoint
 from qvl.engine.config import EngineConfig
+from qvl.engine.demo.bundled import FOLDER
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
@@ -48,9 +49,21 @@ def test_sentence_transformers_files_tell_the_role(tmp_path: Path) -> None:
     assert checkpoint.tell_role(path) == "reranker"
 
 
-def test_what_the_user_said_wins_over_the_name(pair: Pair) -> None:
+def test_what_the_user_said_wins_over_the_name(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     (found,) = checkpoint.find(EngineConfig(reranker=str(pair.embedder)))
     assert (found.role, found.name) == ("reranker", pair.embedder.name)
+    assert "is served as the reranker, and its name is that of the embedder" in caplog.text
+    caplog.clear()
+    checkpoint.find(EngineConfig(reranker=str(pair.reranker)))
+    assert not caplog.text
+
+
+def test_a_checkpoint_in_the_others_place_is_refused() -> None:
+    """It would answer with numbers that mean nothing."""
+    with pytest.raises(ConfigError, match=r"reranker is no embedder: .*; --reranker serves it"):
+        checkpoint.find(EngineConfig(embedder=str(FOLDER / "reranker")))
+    with pytest.raises(ConfigError, match=r"embedder is no reranker: .*; --embedder serves it"):
+        checkpoint.find(EngineConfig(reranker=str(FOLDER / "embedder")))
 
 
 def test_a_pair_of_paths_needs_no_roles(pair: Pair) -> None:
