@@ -122,9 +122,9 @@ def engine_args(
         "mm_device_do_normalize": False,
         "disable_log_stats": True,
         "enable_log_requests": False,
-        "max_num_batched_tokens": config.max_batched_tokens or (8192 if on_cpu() else 16384),
+        "max_num_batched_tokens": (tokens := config.max_batched_tokens or (8192 if on_cpu() else 16384)),
         # vLLM's default for an embedded engine, 128, leaves a GPU's step half empty on short text.
-        "max_num_seqs": 256 if on_cpu() else 1024,
+        "max_num_seqs": min(tokens, 256 if on_cpu() else 1024),
         "enforce_eager": _eager(config),
         "scheduling_policy": "priority",
         "seed": 0,

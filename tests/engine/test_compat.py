@@ -42,6 +42,14 @@ def test_every_right_setting_follows_from_the_path(pair: Pair, role: str) -> Non
     assert compat.engine_args(config, found, side, pixels="/file", shared=True).gpu_memory_utilization == 0.45
 
 
+def test_no_more_run_at_once_than_a_step_has_tokens(pair: Pair) -> None:
+    """vLLM would refuse it, after half a minute."""
+    config = EngineConfig(models=(str(pair.embedder),), max_batched_tokens=10)
+    (found,) = checkpoint.find(config)
+    args = compat.engine_args(config, found, load_text_side(found), pixels="/file", shared=False)
+    assert (args.max_num_batched_tokens, args.max_num_seqs) == (10, 10)
+
+
 def test_a_model_over_several_gpus_stays_on_its_host(pair: Pair) -> None:
     """In an actor of Ray's vLLM would choose Ray, which may go to where the pixels are not."""
     config = EngineConfig(models=(str(pair.embedder),), tensor_parallel=2)
