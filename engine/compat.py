@@ -36,7 +36,6 @@ _ENVIRONMENT = {
     FOLLOW: "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for answers
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "TOKENIZERS_PARALLELISM": "true",
@@ -64,6 +63,7 @@ def on_cpu() -> bool:
 
 def prepare_environment() -> None:
     """vLLM reads its environment at import: call before anything imports it. What is set stays."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if _log.isEnabledFor(logging.DEBUG) else "ERROR")
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if on_cpu():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -82,6 +83,7 @@ class LLM:
         adapters: Sequence[Adapter] = (),
     ) -> LLM:
         """Blocks for the start-up (tens of seconds). Raises CheckpointError when vLLM cannot load it."""
+        logging.getLogger("qvl.engine").info("loading %s (%s)", checkpoint.name, checkpoint.role)
         from vllm.v1.engine.async_llm import AsyncLLM
 
         text = load_text_side(checkpoint)
@@ -105,8 +107,7 @@ class LLM:
             raise CheckpointError(f"{failed}: {compat.reason(error)}") from error
 
     async def open(self) -> None:
-        """Before it is asked. Raises CheckpointError when the engine has died, or does not take an adapter,
-        which later would end it."""
+        """Before it is asked. Raises CheckpointError when the engine has died, or refuses an adapter."""
         failed = f"{self.checkpoint.name}: the engine did not start"
         try:
             task = "embed" if self.checkpoint.role == "embedder" else "classify"
@@ -212,7 +213,7 @@ class LLM:
         if self._silent_seconds >= self._stall_seconds:
             return (
                 f"the engine process of {self.checkpoint.name} hangs: no sign of life for "
-                f"{self._stall_seconds:g} s (stall_seconds)"
+                f"{self._stall_seconds:g} s (--stall-seconds)"
             )
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -40,6 +41,17 @@ def test_every_right_setting_follows_from_the_path(pair: Pair, role: str) -> Non
     assert getattr(args, "mm_device_do_normalize", False) is False
     assert args.gpu_memory_utilization == 0.9
     assert compat.engine_args(config, found, side, pixels="/file", shared=True).gpu_memory_utilization == 0.45
+
+
+@pytest.mark.parametrize(("ours", "vllms"), [(logging.INFO, "ERROR"), (logging.DEBUG, "WARNING")])
+def test_what_vllm_warns_of_is_for_who_debugs(
+    ours: int, vllms: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ.pop("VLLM_LOGGING_LEVEL", None)
+    with vllm_warnings(), caplog.at_level(ours, "qvl.engine"):
+        compat.prepare_environment()
+    assert os.environ["VLLM_LOGGING_LEVEL"] == vllms
 
 
 def test_no_more_run_at_once_than_a_step_has_tokens(pair: Pair) -> None:
