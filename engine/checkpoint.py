@@ -106,7 +106,10 @@ def resolve(model: str) -> Path:
         return Path(snapshot_download(model, ignore_patterns=["*.pt", "*.bin", "*.gguf", "*.onnx"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{model}: not a folder, and the hub did not give it ({reason})") from error
+        raise CheckpointError(
+            f"{model}: not a folder, and the hub did not give it ({reason}): look at the name and the "
+            "network; a gated one needs HF_TOKEN, a cache that has it HF_HUB_OFFLINE=1; or give its folder"
+        ) from error
 
 
 def tell_role(folder: Path) -> Role:

@@ -86,6 +86,15 @@ def test_a_model_of_the_hub_is_asked_for_once(pair: Pair, monkeypatch: pytest.Mo
     assert asked == ["a/ranks", "a/finds"]
 
 
+def test_a_hub_that_is_away_says_what_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(name: str, **_: object) -> str:
+        raise OSError("no route\nto it")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(CheckpointError, match=r"did not give it \(no route\): .*HF_TOKEN.*HF_HUB_OFFLINE=1"):
+        checkpoint.find(EngineConfig(models=("a/finds",)))
+
+
 def test_two_of_one_role_are_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match="second embedder"):
         checkpoint.find(EngineConfig(models=(str(pair.embedder),), embedder=str(pair.embedder)))
@@ -186,7 +195,7 @@ def test_a_tiny_checkpoint_gives_its_sizes(pair: Pair) -> None:
 
 @given(share=st.floats(max_value=0) | st.floats(min_value=1, exclude_min=True))
 def test_memory_shares_are_fractions(share: float) -> None:
-    with pytest.raises(ConfigError, match="embedder_memory"):
+    with pytest.raises(ConfigError, match="--embedder-memory"):
         EngineConfig(embedder="x", embedder_memory=share)
 
 
