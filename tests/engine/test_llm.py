@@ -14,9 +14,9 @@ import torch
 
 from qvl.engine.answers import AnswerCache
 from qvl.engine.checkpoint import Checkpoint
-from qvl.engine.config import EngineConfig
+from qvl.engine.config import EngineConfig, MediaConfig
 from qvl.engine.engine import Engine
-from qvl.engine.errors import CheckpointError, NotFound, QvlError, TooLarge, Unavailable
+from qvl.engine.errors import CheckpointError, ConfigError, NotFound, QvlError, TooLarge, Unavailable
 from qvl.engine.llm import LLM
 from qvl.engine.media import Visual
 from qvl.engine.media.arena import Arena
@@ -98,6 +98,13 @@ def test_a_model_answers_to_each_of_its_names_and_says_the_first(name: str | Non
         assert [card.id for card in engine.models()] == ["m", "alias"]
 
     with_model(work)
+
+
+def test_a_file_root_that_is_no_folder_ends_the_start(tmp_path: Path) -> None:
+    """All that is asked for below it would be refused, one request at a time."""
+    media = MediaConfig(file_roots=(str(tmp_path), str(tmp_path / "absent")))
+    with pytest.raises(ConfigError, match=r"--file-roots .*absent: no such folder"):
+        asyncio.run(Engine.start(EngineConfig(embedder="m", media=media)))
 
 
 def test_rows_are_in_the_order_of_the_items() -> None:
