@@ -58,10 +58,12 @@ class Replicas:
     def __post_init__(self) -> None:
         check_numbers(self, zero=_MAY_BE_0)
         if self.max_replicas and self.max_replicas < self.min_replicas:
-            raise ConfigError(f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}")
+            raise ConfigError(
+                f"--max-replicas is {self.max_replicas}, below --min-replicas {self.min_replicas}"
+            )
         gpus = self.replica_gpus or 0
         if gpus > 1 and gpus != int(gpus):
-            raise ConfigError(f"replica_gpus must be a share of one GPU or a whole number, got {gpus:g}")
+            raise ConfigError(f"--replica-gpus must be a share of one GPU or a whole number, got {gpus:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ class DeployConfig:
         for replicas in (self.cluster.replicas, self.rerankers or self.cluster.replicas):
             gpus, split = replicas.replica_gpus, engine.tensor_parallel
             if gpus and gpus != split and (split > 1 or gpus > 1):
-                raise ConfigError(f"replica_gpus is {gpus:g}, but tensor_parallel says {split}")
+                raise ConfigError(f"--replica-gpus is {gpus:g}, but --tensor-parallel says {split}")
 
     def require_both(self) -> None:
         """Separate pools cannot be told apart by what the checkpoints turn out to be."""

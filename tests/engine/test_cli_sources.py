@@ -69,11 +69,11 @@ def test_a_blank_variable_opens_nothing(
     assert (config.api_key, config.api_key_file) == (("",), "")
     with pytest.raises(ConfigError, match="an API key is empty"):
         load_keys(replace(config, api_key_file=None))
-    with pytest.raises(ConfigError, match="cannot read api_key_file"):
+    with pytest.raises(ConfigError, match="cannot read --api-key-file"):
         load_keys(replace(config, api_key=()))
     monkeypatch.setenv("QVL_FILE_ROOTS", "")
     capsys.readouterr()
-    assert "file_roots is empty" in mistake(capsys, "serve")
+    assert "--file-roots is empty" in mistake(capsys, "serve")
 
 
 def test_what_kubernetes_says_of_a_service_is_no_port(

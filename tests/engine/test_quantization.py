@@ -103,5 +103,5 @@ def test_int8_on_a_gpu_without_a_kernel_for_it(
 
 
 def test_vision_alone_is_not_quantised() -> None:
-    with pytest.raises(ConfigError, match="quantize_vision needs quantization"):
+    with pytest.raises(ConfigError, match="--quantize-vision needs --quantization"):
         EngineConfig(embedder="x", quantize_vision=True)
