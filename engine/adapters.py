@@ -71,7 +71,7 @@ class Adapter:
 def find(given: Sequence[str], checkpoints: Sequence[Checkpoint]) -> list[Adapter]:
     """Raises ConfigError or CheckpointError in one line."""
     found: list[Adapter] = []
-    taken = {each.name for each in checkpoints}
+    taken = {name for each in checkpoints for name in each.names}
     for each in given:
         name, _, folder = each.partition("=")
         if not name or not folder:

@@ -133,7 +133,7 @@ class Admission:
         self._refused[caller] = time.monotonic() + seconds + _BACK_SECONDS
         raise Overloaded(
             f"about {self._held} tokens are in progress and this request has about {tokens}; {why} "
-            "(limits.queue_tokens): try again later, or at another replica",
+            "(--queue-tokens): try again later, or at another replica",
             retry_after=seconds,
         )
 

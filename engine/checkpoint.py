@@ -1,31 +1,32 @@
-"""What a checkpoint says of itself: family, role, sizes, tokenizer, template. Nothing is told by name
+"""What a checkpoint says of itself: family, role, names, sizes. Nothing is told by name
 that the config can tell; a fine-tune with other sizes works."""
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from qvl.engine import sentence_modules
+from qvl.engine import sentence_modules, weights
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, ConfigError
-from qvl.engine.prompt import END, FRAME, IMAGE, PADS, START, Template
-from qvl.engine.tokens import PromptTokenizer, SpecialIds
+from qvl.engine.tokens import PromptTokenizer
 
 Role: TypeAlias = Literal["embedder", "reranker"]
 FAMILY = "qwen3_vl"
 ROLE = "qvl_role"
 """Key of the role in the config of a checkpoint that we wrote."""
+SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 _VISION = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3}
 """Other sizes follow the config; these are built into the pixel path."""
-_MEAN = 0.5
-_SAMPLE = "Any text."
 EMBED_LENGTH = 8192
 RERANK_LENGTH = 10240 + PromptTokenizer.SUFFIX
 """The reference cuts to 10240 before it puts the last five ids back."""
+_log = logging.getLogger("qvl.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,16 @@ class Checkpoint:
     """A folder that can be served."""
 
     path: Path
-    name: str
+    names: tuple[str, ...]
+    """What requests may call it; answers and logs say the first."""
     role: Role
     config: dict[str, Any]
+    said: str = ""
+    """What the command line called it: clients of other servers send that."""
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
 
     @property
     def text(self) -> dict[str, Any]:
@@ -66,19 +74,12 @@ class Checkpoint:
         return int(2 * self.text["num_hidden_layers"] * heads * head_dim * itemsize)
 
 
-@dataclass(frozen=True, slots=True)
-class TextSide:
-    """What turns requests into token ids for one checkpoint."""
-
-    template: Template
-    tokenizer: PromptTokenizer
-    yes: int
-    no: int
-
-
 def find(config: EngineConfig) -> list[Checkpoint]:
     """The checkpoints to serve, embedder first. Raises CheckpointError or ConfigError in one line."""
-    names: dict[Role, str | None] = {"embedder": config.embedder_name, "reranker": config.reranker_name}
+    names: dict[Role, tuple[str, ...]] = {
+        "embedder": config.embedder_name,
+        "reranker": config.reranker_name,
+    }
     said: dict[Role, str | None] = {"embedder": config.embedder, "reranker": config.reranker}
     found: dict[Role, Checkpoint] = {}
     for role, model in [*said.items(), *((None, model) for model in config.models)]:
@@ -86,7 +87,8 @@ def find(config: EngineConfig) -> list[Checkpoint]:
             one = of_role(role, model)
             if one.role in found:
                 raise ConfigError(f"{model} is a second {one.role}; one replica serves at most one of each")
-            found[one.role] = replace(one, name=names[one.role] or one.name)
+            weights.check(one.path)
+            found[one.role] = replace(one, names=names[one.role] or one.names)
     return [found[each] for each in names if each in found]
 
 
@@ -104,12 +106,28 @@ def resolve(model: str) -> Path:
         return Path(snapshot_download(model, ignore_patterns=["*.pt", "*.bin", "*.gguf", "*.onnx"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{model}: not a folder, and the hub did not give it ({reason})") from error
+        raise CheckpointError(
+            f"{model}: not a folder, and the hub did not give it ({reason}): look at the name and the "
+            "network; a gated one needs HF_TOKEN, a cache that has it HF_HUB_OFFLINE=1; or give its folder"
+        ) from error
 
 
 def tell_role(folder: Path) -> Role:
     """By its config, then its sentence-transformers files, then its name."""
     config = _read(folder)
+    if role := _said_role(folder, config):
+        return role
+    if (folder / SENTENCE_TRANSFORMERS).is_file():  # one that says no more is of an embedder
+        return "embedder"
+    if role := _named_role(folder, config):
+        return role
+    raise CheckpointError(
+        f"{folder}: embedder or reranker? Say so with --embedder or --reranker (quantize: --role)"
+    )
+
+
+def _said_role(folder: Path, config: dict[str, Any]) -> Role | None:
+    """What the checkpoint itself says."""
     if (said := config.get(ROLE)) in get_args(Role):
         return cast(Role, said)
     architectures = " ".join(config.get("architectures") or [])
@@ -117,114 +135,35 @@ def tell_role(folder: Path) -> Role:
         return "reranker"
     if "Embedding" in architectures:
         return "embedder"
-    if (folder / "config_sentence_transformers.json").is_file():
-        kind = _json(folder / "config_sentence_transformers.json").get("model_type")
-        return "reranker" if kind == "CrossEncoder" else "embedder"
+    with suppress(CheckpointError):
+        if kind := _json(folder / SENTENCE_TRANSFORMERS).get("model_type"):
+            return "reranker" if kind == "CrossEncoder" else "embedder"
+    return None
+
+
+def _named_role(folder: Path, config: dict[str, Any]) -> Role | None:
     name = f"{config.get('_name_or_path', '')} {folder.resolve().as_posix()}".lower()
     tail = name.rsplit("/", 1)[-1]
     for part in (tail, name):
         if ("rerank" in part) != ("embed" in part):
             return "reranker" if "rerank" in part else "embedder"
-    raise CheckpointError(
-        f"{folder}: embedder or reranker? Say so with --embedder or --reranker (quantize: --role)"
-    )
-
-
-def load_text_side(checkpoint: Checkpoint) -> TextSide:
-    """Loads the checkpoint's processor once (seconds) and keeps only the fast tokenizer."""
-    from transformers import AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(str(checkpoint.path), local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise CheckpointError(f"{checkpoint.path}: its processor does not load ({error})") from error
-    means = [*processor.image_processor.image_mean, *processor.image_processor.image_std]
-    if any(value != _MEAN for value in means):
-        raise CheckpointError(f"{checkpoint.path}: its image mean and std are not {_MEAN}, which pixels need")
-    slow = processor.tokenizer
-    tokenizer = type(slow.backend_tokenizer).from_str(slow.backend_tokenizer.to_str())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    special = SpecialIds(
-        image=checkpoint.config.get("image_token_id", processor.image_token_id),
-        video=checkpoint.config.get("video_token_id", processor.video_token_id),
-        all=frozenset(slow.all_special_ids),
-    )
-    # transformers makes an empty one where its files are missing.
-    known = [tokenizer.token_to_id(pad) for pad in PADS] == [special.image, special.video]
-    if not known or tokenizer.decode(tokenizer.encode(_SAMPLE, add_special_tokens=False).ids) != _SAMPLE:
-        raise CheckpointError(
-            f"{checkpoint.path}: its tokenizer is not its model's; copy tokenizer.json and "
-            "tokenizer_config.json from the base model"
-        )
-    reranker = checkpoint.role == "reranker"
-    yes, no = (
-        sentence_modules.tokens(checkpoint.path, checkpoint.config, slow.get_vocab()) if reranker else (0, 0)
-    )
-    return TextSide(
-        template=_template(processor, checkpoint.path),
-        tokenizer=PromptTokenizer(tokenizer, special, max_length=checkpoint.max_length, reranker=reranker),
-        yes=yes,
-        no=no,
-    )
-
-
-def _template(processor: Any, path: Path) -> Template:
-    """Cut the chat template at two markers, then prove on a conversation that the pieces rebuild it."""
-    from jinja2 import TemplateError
-
-    def render(system: str, user: list[dict[str, str]]) -> str:
-        talk = [
-            {"role": "system", "content": [{"type": "text", "text": system}]},
-            {"role": "user", "content": user},
-        ]
-        try:
-            return str(processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: its chat template fails ({error}); copy chat_template.jinja from the base model"
-            ) from error
-
-    head, _, rest = render("\u27e6system\u27e7", [{"type": "text", "text": "\u27e6user\u27e7"}]).partition(
-        "\u27e6system\u27e7"
-    )
-    middle, _, tail = rest.partition("\u27e6user\u27e7")
-    template = Template(head, middle, tail)
-    mixed = [{"type": "video", "video": "v"}, {"type": "image", "image": "i"}]
-    mixed += [{"type": "text", "text": text} for text in (" a\n", "", "\n<Document>:", "NULL ")]
-    expected = template.render(" s. ", f"{FRAME}{IMAGE} a\n\n<Document>:NULL ")
-    if render(" s. ", mixed) != expected:
-        raise CheckpointError(f"{path}: its chat template is not Qwen3-VL's, so prompts cannot be exact")
-    return replace(template, video_open=START, video_close=END) if _nests_videos(processor) else template
-
-
-def _nests_videos(processor: Any) -> bool:
-    """Whether this transformers' processor leaves the chat template's markers around a video's frames.
-
-    Asked by showing it a video of one pair of frames: what the official code does depends on it.
-    """
-    import torch
-
-    shown = processor(
-        text=[FRAME],
-        videos=[torch.zeros(2, 3, 32, 32, dtype=torch.uint8)],
-        video_metadata=[{"fps": 2.0, "frames_indices": [0, 1], "total_num_frames": 2}],
-        do_resize=False,
-        do_sample_frames=False,
-    )
-    marker = processor.tokenizer.convert_tokens_to_ids(START)
-    return [int(i) for i in shown["input_ids"][0]].count(marker) == 2
+    return None
 
 
 def of_role(role: Role | None, model: str) -> Checkpoint:
     """None: the role that it says it has."""
     folder = resolve(model)
-    role = role or tell_role(folder)
-    own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     config = _read(folder)
+    if role is None:
+        role = tell_role(folder)
+    elif (said := _said_role(folder, config)) and said != role:
+        raise ConfigError(f"{model} is no {role}: it says itself that it is the {said}; --{said} serves it")
+    elif not said and role != (named := _named_role(folder, config) or role):
+        _log.warning("%s is served as the %s, and its name is that of the %s", model, role, named)
+    own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
     sentence_modules.check(folder, config)
     sentence_modules.tell_prompts(folder, reranker=role == "reranker")
-    return Checkpoint(folder, own.name, role, config)
+    return Checkpoint(folder, (own.name,), role, config, said=model)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -246,5 +185,5 @@ def _json(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: no {path.name}, so not a checkpoint folder") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from error

@@ -14,12 +14,13 @@ from typing import Any, get_args
 
 from qvl.engine import quantization
 from qvl.engine.adapters import Adapter
-from qvl.engine.checkpoint import Checkpoint, TextSide
+from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError
 from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.shares import share
+from qvl.engine.text_side import TextSide
 
 _CPU_ENVIRONMENT = {
     FOLLOW: "1",
@@ -35,14 +36,12 @@ _ENVIRONMENT = {
     FOLLOW: "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for answers
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "TOKENIZERS_PARALLELISM": "true",
     "TRANSFORMERS_VERBOSITY": "error",
 }
 _log = logging.getLogger("qvl.engine")
-
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
 _CPU_SEQUENCES = 8
@@ -64,6 +63,7 @@ def on_cpu() -> bool:
 
 def prepare_environment() -> None:
     """vLLM reads its environment at import: call before anything imports it. What is set stays."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if _log.isEnabledFor(logging.DEBUG) else "ERROR")
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if on_cpu():
@@ -122,9 +122,9 @@ def engine_args(
         "mm_device_do_normalize": False,
         "disable_log_stats": True,
         "enable_log_requests": False,
-        "max_num_batched_tokens": config.max_batched_tokens or (8192 if on_cpu() else 16384),
+        "max_num_batched_tokens": (tokens := config.max_batched_tokens or (8192 if on_cpu() else 16384)),
         # vLLM's default for an embedded engine, 128, leaves a GPU's step half empty on short text.
-        "max_num_seqs": 256 if on_cpu() else 1024,
+        "max_num_seqs": min(tokens, 256 if on_cpu() else 1024),
         "enforce_eager": _eager(config),
         "scheduling_policy": "priority",
         "seed": 0,

@@ -21,6 +21,11 @@ _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:
 PORTS = 65_535
 
 
+def option(name: str) -> str:
+    """A setting as messages call it: as on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def check_numbers(
     settings: Any, *, zero: Collection[str] = (), most: Mapping[str, float] | None = None
 ) -> None:
@@ -36,7 +41,7 @@ def check_numbers(
             "at least 0" if each.name in zero else "above 0" if "float" in str(each.type) else "at least 1"
         )
         limit = f" and at most {largest:g}" if largest else "" if value <= 0 else " and finite"
-        raise ConfigError(f"{each.name} must be {least}{limit}, got {value}")
+        raise ConfigError(f"{option(each.name)} must be {least}{limit}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +103,9 @@ class MediaConfig:
     def __post_init__(self) -> None:
         check_numbers(self, zero=("workers",))
         if not all(self.file_roots):
-            raise ConfigError("a folder of file_roots is empty; leave the setting out to refuse file:// URLs")
+            raise ConfigError(
+                "a folder of --file-roots is empty; leave the option out to refuse file:// URLs"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +118,11 @@ class EngineConfig:
     """Checkpoint folder or hub name of the embedding model."""
     reranker: str | None = None
     """Checkpoint folder or hub name of the reranking model."""
-    embedder_name: str | None = None
-    """Name that requests use (default: the checkpoint's last path part)."""
-    reranker_name: str | None = None
-    """Name that requests use (default: the checkpoint's last path part)."""
+    embedder_name: tuple[str, ...] = ()
+    """Name that requests may use; answers say the first (default: the checkpoint's last path part). What the
+    command line calls it is always taken."""
+    reranker_name: tuple[str, ...] = ()
+    """The reranker's names, in the same way."""
     dtype: Dtype = "auto"
     """Weights and activations; auto is the checkpoint's own, except that float32 becomes bfloat16 where the
     device has it."""
@@ -153,18 +161,18 @@ class EngineConfig:
             raise ConfigError("no model: give --embedder and/or --reranker a checkpoint folder or name")
         if self.quantize_vision and self.quantization is None:
             raise ConfigError(
-                "quantize_vision needs quantization, as fp8; a quantised checkpoint says for itself of what"
+                "--quantize-vision needs --quantization, as fp8; a quantised checkpoint tells of what itself"
             )
         shares = {"embedder_memory": 1, "reranker_memory": 1}
         check_numbers(self, zero=("answer_cache", "stall_seconds"), most=shares)
         total = (self.embedder_memory or 0) + (self.reranker_memory or 0)
         if self.two and total > 1:
-            raise ConfigError(f"embedder_memory + reranker_memory is {total:g}; keep their sum within 1")
+            raise ConfigError(f"--embedder-memory + --reranker-memory is {total:g}; keep their sum within 1")
         alone = None in (self.embedder_memory, self.reranker_memory)
         if self.two and alone and total > SHARE - LEAST_SHARE:
             raise ConfigError(
                 f"{total:g} of the GPU's memory for one model leaves too little for the other: give both, "
-                f"embedder_memory and reranker_memory, {SHARE:g} together"
+                f"--embedder-memory and --reranker-memory, {SHARE:g} together"
             )
 
     @property
@@ -215,9 +223,9 @@ class ServerConfig:
     def __post_init__(self) -> None:
         check_numbers(self, zero=("port", "drain_seconds"), most={"port": PORTS})
         if self.tls_key and not self.tls_cert:
-            raise ConfigError("tls_key needs tls_cert, the certificate of that key")
+            raise ConfigError("--tls-key needs --tls-cert, the certificate of that key")
         for origin in self.cors_origin:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ConfigError(
-                    f"cors_origin is SCHEME://HOST[:PORT] in lower case without a path, or *; got {origin!r}"
+                    f"--cors-origin is SCHEME://HOST[:PORT] in lower case with no path, or *; got {origin!r}"
                 )

@@ -57,7 +57,9 @@ class Engine:
         """Load the models. Raises ConfigError or CheckpointError, whose message is one line."""
         from qvl.engine.media import MediaLoader
         from qvl.engine.media.arena import Arena
+        from qvl.engine.media.source import check_roots
 
+        check_roots(config.media.file_roots)
         metrics = metrics or Metrics()
         found = await asyncio.to_thread(checkpoint.find, config)
         adapted = await asyncio.to_thread(adapters.find, config.lora, found)
@@ -192,7 +194,7 @@ class Engine:
         model = self._models.get(role)
         if model is None:
             raise NotFound(f"no {role} is served here", param="model", code="model_not_found")
-        if name and name not in (*model.names, str(model.checkpoint.path)):
+        if name and name not in (*model.names, model.checkpoint.said, str(model.checkpoint.path)):
             raise NotFound(
                 f"no {role} {name!r} is served here; there is {', '.join(map(repr, model.names))}",
                 param="model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from qvl.engine import compat
 from qvl.engine.adapters import Adapter
 from qvl.engine.answers import AnswerCache, Row
-from qvl.engine.checkpoint import Checkpoint, TextSide, load_text_side
+from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.core import Asked, Core
 from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
@@ -19,6 +20,7 @@ from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import Block
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import ModelCard, Priority
+from qvl.engine.text_side import TextSide, load_text_side
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
 """vLLM's scheduler takes the least first, and among equals the one that came first."""
@@ -81,6 +83,7 @@ class LLM:
         adapters: Sequence[Adapter] = (),
     ) -> LLM:
         """Blocks for the start-up (tens of seconds). Raises CheckpointError when vLLM cannot load it."""
+        logging.getLogger("qvl.engine").info("loading %s (%s)", checkpoint.name, checkpoint.role)
         from vllm.v1.engine.async_llm import AsyncLLM
 
         text = load_text_side(checkpoint)
@@ -104,8 +107,7 @@ class LLM:
             raise CheckpointError(f"{failed}: {compat.reason(error)}") from error
 
     async def open(self) -> None:
-        """Before it is asked. Raises CheckpointError when the engine has died, or does not take an adapter,
-        which later would end it."""
+        """Before it is asked. Raises CheckpointError when the engine has died, or refuses an adapter."""
         failed = f"{self.checkpoint.name}: the engine did not start"
         try:
             task = "embed" if self.checkpoint.role == "embedder" else "classify"
@@ -118,8 +120,8 @@ class LLM:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a request may call it: the checkpoint, then its adapters."""
-        return (self.checkpoint.name, *self._adapters)
+        """What a request may call it: the checkpoint's names, then its adapters."""
+        return (*self.checkpoint.names, *self._adapters)
 
     def called(self, name: str | None) -> str:
         """What answers a request for `name`."""
@@ -211,7 +213,7 @@ class LLM:
         if self._silent_seconds >= self._stall_seconds:
             return (
                 f"the engine process of {self.checkpoint.name} hangs: no sign of life for "
-                f"{self._stall_seconds:g} s (stall_seconds)"
+                f"{self._stall_seconds:g} s (--stall-seconds)"
             )
         return None
 

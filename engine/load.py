@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import count
 from multiprocessing import active_children
 from threading import Event
 
@@ -14,16 +15,28 @@ from qvl.engine.llm import LLM
 from qvl.engine.sockets import named_sockets
 
 _log = logging.getLogger("qvl.engine")
+_TOLD_SECONDS = 10.0
+"""Between two words that it still loads."""
 _LOOK_SECONDS = 0.1
 """Between two looks for the process of an engine that is being loaded."""
 
 
 async def load(starts: Sequence[Callable[[], LLM]], models: list[LLM]) -> None:
     """Append to `models`, and open them in order. Whatever it raises, those in `models` are to be stopped."""
-    with named_sockets():
-        await _append(starts, models)
-        for model in models:
-            await model.open()
+    telling = asyncio.create_task(_tell())
+    try:
+        with named_sockets():
+            await _append(starts, models)
+            for model in models:
+                await model.open()
+    finally:
+        telling.cancel()
+
+
+async def _tell() -> None:
+    for told in count(1):
+        await asyncio.sleep(_TOLD_SECONDS)
+        _log.info("still loading, %.0f s so far", told * _TOLD_SECONDS)
 
 
 async def _append(starts: Sequence[Callable[[], LLM]], models: list[LLM]) -> None:

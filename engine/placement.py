@@ -40,7 +40,7 @@ def seats(config: ServerConfig, gpus: Sequence[str], cores: int | None = None) -
     wide = config.engine.tensor_parallel
     places = [tuple(gpus[i : i + wide]) for i in range(0, len(gpus) - wide + 1, wide)]
     if gpus and not places:
-        raise ConfigError(f"tensor_parallel is {wide}, but the GPUs here are {len(gpus)}")
+        raise ConfigError(f"--tensor-parallel is {wide}, but the GPUs here are {len(gpus)}")
     places = places or [()]
     taken = [places[i % len(places)] for i in range(config.replicas)]
     engine = _with_workers(config.engine, max(1, (cores or machine.cores()) // config.replicas))

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from qvl.engine import prompt
-from qvl.engine.checkpoint import TextSide
 from qvl.engine.errors import QvlError, TooLarge
 from qvl.engine.media import MediaLoader, Visual
 from qvl.engine.metrics import Metrics
 from qvl.engine.prompt import Prompt
 from qvl.engine.protocol import Content, EmbedRequest, OnError, RerankRequest, Tokens, Usage
+from qvl.engine.text_side import TextSide
 
 T = TypeVar("T")
 _INLINE_BYTES = 20_000

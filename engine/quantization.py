@@ -40,7 +40,7 @@ def _check(config: EngineConfig, checkpoint: Checkpoint, own: dict[str, Any]) ->
     name, method = config.quantization, own.get("quant_method")
     if config.quantize_vision or (name in ("fp8", *_while_loading()) and name != method):
         raise ConfigError(
-            f"{checkpoint.name} is quantised already ({method}): leave out quantization and quantize_vision"
+            f"{checkpoint.name} is quantised already ({method}): drop --quantization and --quantize-vision"
         )
     if own.get("format") == _INT8 and _lacks_int8():
         raise CheckpointError(

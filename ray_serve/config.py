@@ -59,7 +59,7 @@ class Replicas:
         check_numbers(self, zero=_MAY_BE_0)
         gpus = self.replica_gpus or 0
         if gpus > 1 and gpus != int(gpus):
-            raise ConfigError(f"replica_gpus must be a share of one GPU or a whole number, got {gpus:g}")
+            raise ConfigError(f"--replica-gpus must be a share of one GPU or a whole number, got {gpus:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class DeployConfig:
             replicas = self._counted(given)
             gpus, split = replicas.replica_gpus, engine.tensor_parallel
             if gpus and gpus != split and (split > 1 or gpus > 1):
-                raise ConfigError(f"replica_gpus is {gpus:g}, but tensor_parallel says {split}")
+                raise ConfigError(f"--replica-gpus is {gpus:g}, but --tensor-parallel says {split}")
 
     def require_both(self) -> None:
         """Separate pools cannot be told apart by what the checkpoints turn out to be."""
@@ -148,8 +148,8 @@ class DeployConfig:
         most = given.max_replicas or least
         if most < least:
             raise ConfigError(
-                f"max_replicas is {most}, below the {least} that are always there: "
-                "raise it, or lower min_replicas (without that: replicas)"
+                f"--max-replicas is {most}, below the {least} that are always there: "
+                "raise it, or lower --min-replicas (without that: --replicas)"
             )
         return replace(given, min_replicas=least, max_replicas=most)
 

@@ -18,7 +18,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from qvl.engine.api import failures
-from qvl.engine.api.information import READY_PATHS
+from qvl.engine.api.information import MODELS_PATHS, READY_PATHS
 from qvl.engine.api.replies import reply
 from qvl.engine.errors import ClientClosed, NotFound, QvlError, Unavailable
 from qvl.engine.response import dump
@@ -67,7 +67,7 @@ class Gateway:
         if path == "/health/live":
             await reply(send, 200, dump({"status": "live"}))
         elif scope["method"] in ("GET", "HEAD") and (
-            path.rstrip("/") in READY_PATHS or (path + "/").startswith(_MODELS + "/")
+            path.rstrip("/") in (*READY_PATHS, *MODELS_PATHS) or (path + "/").startswith(_MODELS + "/")
         ):
             await self._both(scope, send)
         else:
@@ -90,7 +90,7 @@ class Gateway:
             chosen = second if first.status_code == NotFound.status else first
         else:
             chosen = first if first.is_error else second
-        if chosen.is_error or path != _MODELS:
+        if chosen.is_error or path not in MODELS_PATHS:
             await reply(send, chosen.status_code, chosen.content)
             return
         found = [msgspec.json.decode(each.content) for each in (first, second)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +26,7 @@ from qvl.engine.search.open import open_index
 from qvl.engine.tracing import tracer
 
 _INDEX_THREADS = 4
+_log = logging.getLogger("qvl.server")
 
 
 def create_app(
@@ -45,7 +47,7 @@ def create_app(
     threads = ThreadPoolExecutor(_INDEX_THREADS, "qvl-index") if index is not None else None
     if index is not None:
         # While the models load. A daemon: a server that ends does not wait for it.
-        Thread(target=_loaded, args=(index,), name="qvl-index-load", daemon=True).start()
+        Thread(target=_loaded, args=(index, config.index), name="qvl-index-load", daemon=True).start()
     backend = Backend(engine, limits, index, threads)
     engine.metrics.tracer = tracer(config.otlp)
 
@@ -104,9 +106,13 @@ class _Post:
         await reply(send, 200, await self.operation.answer(self.backend, raw))
 
 
-def _loaded(index: Index) -> None:
+def _loaded(index: Index, where: str | None) -> None:
     with suppress(QvlError):  # which the first search will tell
         index.load()
+        if not len(index):
+            _log.warning(
+                "the index %s holds no items yet: `qvl search add FILE --index %s` fills it", where, where
+            )
 
 
 def _require_json(scope: Scope) -> None:

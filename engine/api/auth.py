@@ -82,10 +82,10 @@ def load_keys(config: ServerConfig) -> Keys:
         try:
             lines = Path(config.api_key_file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read api_key_file {config.api_key_file}: {error}") from None
+            raise ConfigError(f"cannot read --api-key-file {config.api_key_file}: {error}") from None
         entries += [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
         if not entries:
-            raise ConfigError(f"api_key_file {config.api_key_file} has no key: put one on a line")
+            raise ConfigError(f"--api-key-file {config.api_key_file} has no key: put one on a line")
     if not all(entries):
         raise ConfigError("an API key is empty; leave the setting out for an open server")
     return Keys(entries)

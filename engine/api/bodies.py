@@ -24,7 +24,7 @@ class Bodies:
         if self._held + size > self._limit:
             raise Overloaded(
                 f"bodies of {self._held} bytes are in memory, at most {self._limit} are taken "
-                "(limits.bodies_bytes): try again later, or at another replica",
+                "(--bodies-bytes): try again later, or at another replica",
                 retry_after=_RETRY_SECONDS,
                 code="bodies_full",
             )
@@ -63,6 +63,6 @@ def _announced(scope: Scope) -> int:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(
-        f"the body is larger than {limit} bytes (limits.body_bytes); send fewer items at once",
+        f"the body is larger than {limit} bytes (--body-bytes); send fewer items at once",
         code="body_too_large",
     )

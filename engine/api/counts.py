@@ -77,8 +77,7 @@ def check(body: Body, counted: Counted, limits: Limits) -> None:
             continue
         if len(value) > most:
             raise TooLarge(
-                f"{len(value)} {counted} in one request; at most {most} (limits.{counted}); "
-                "send several requests",
+                f"{len(value)} {counted} in one request; at most {most} (--{counted}); send several requests",
                 param=name,
                 code=f"too_many_{counted}",
             )

@@ -21,6 +21,8 @@ from qvl.engine.response import dump
 
 READY_PATHS = ("/health/ready", "/health", "/ping")
 """Ours, that of vLLM, TEI and Infinity, and SageMaker's."""
+MODELS_PATHS = ("/v1/models", "/models")
+"""OpenAI's, and Infinity's, whose clients have no version in their URL."""
 _HEALTH_CODES = ("starting", "draining", "stopped")
 _TEI_KINDS: dict[str, Any] = {
     "embedder": {"embedding": {"pooling": "last_token"}},
@@ -89,7 +91,8 @@ def _models(engine: Service, limits: Limits) -> list[Route]:
             }
         )
 
-    return [Route("/v1/models", models), Route("/v1/models/{id:path}", model), Route("/info", info)]
+    listed = [Route(path, models) for path in MODELS_PATHS]
+    return [*listed, Route("/v1/models/{id:path}", model), Route("/info", info)]
 
 
 def _pages(engine: Service, *, keyed: bool) -> list[Route]:

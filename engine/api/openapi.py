@@ -84,6 +84,7 @@ _READY = "The models are loaded, and the server is not stopping"
 
 _GETS: tuple[tuple[str, str, Any, tuple[int, ...]], ...] = (
     (_MODELS, "The models served here", ModelList, (401, 503)),
+    ("/models", "The same", ModelList, (401, 503)),
     (_MODEL, "One of them", Model, (401, 404, 503)),
     ("/info", "The first of them, in TEI's words", Info, (401, 503)),
     ("/version", "The version of this server", Version, (401,)),

@@ -113,7 +113,7 @@ async def find(backend: Backend, raw: bytes) -> bytes:
         request = search.parse(body)
     if request.recall > (most := backend.limits.documents):
         raise TooLarge(
-            f"{request.recall} candidates; at most {most} (limits.documents); ask for fewer",
+            f"{request.recall} candidates; at most {most} (--documents); ask for fewer",
             param="recall" if body.recall >= body.top_n else "top_n",
             code="too_many_documents",
         )

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from qvl.engine import prompt
-from qvl.engine.checkpoint import TextSide
 from qvl.engine.demo.tasks import Item
 from qvl.engine.media.frames import FACTOR, LIST_BUDGET, resize_frame, video_size
 from qvl.engine.media.image import resized
 from qvl.engine.media.visual import MERGE, PATCH, TEMPORAL, Visual, pair_times
 from qvl.engine.protocol import Content
+from qvl.engine.text_side import TextSide
 
 Tensors = dict[str, torch.Tensor]
 FPS = 2.0

@@ -95,7 +95,7 @@ def _pairs(miner: Miner, rng: np.random.Generator, task: str, each: int) -> list
 
 def start(embedder: Path, folder: Path) -> Any:
     """The embedder's weights under a new layer, which at first does nothing but compare the halves."""
-    learner.write_untrained(folder, append_end=True, layers=learner.LAYERS + 1)
+    learner.write_untrained(folder, "reranker", append_end=True, layers=learner.LAYERS + 1)
     model = learner.build(folder, seed=5)
     model.load_state_dict(learner.build(embedder, seed=0).state_dict(), strict=False)
     yes, no = words(folder)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qvl.engine.checkpoint import ROLE, Role
 from qvl.engine.demo import tasks
 from qvl.engine.demo.tiny import model_config, text_config, vision_config, write_texts
 from qvl.engine.demo.vocabulary import TEXT, train_tokenizer
@@ -25,7 +26,7 @@ STATE = "training.pt"
 """Beside the weights while training: what a stopped run goes on from."""
 
 
-def write_untrained(folder: Path, *, append_end: bool, layers: int = LAYERS) -> None:
+def write_untrained(folder: Path, role: Role, *, append_end: bool, layers: int = LAYERS) -> None:
     """Everything but weights. The tokenizer knows the world's words whole."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(append_end=append_end, text=_text(), merged=MERGED)
@@ -34,7 +35,7 @@ def write_untrained(folder: Path, *, append_end: bool, layers: int = LAYERS) -> 
     text = text_config(ids, rows, True, HIDDEN, layers) | HEADS
     config = model_config(ids, text, vision_config(HIDDEN, VISION_HIDDEN, VISION_DEPTH))
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_texts(folder, config)
+    write_texts(folder, config | {ROLE: role})
 
 
 def build(folder: Path, seed: int) -> Any:

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from qvl.engine.checkpoint import Role, load_text_side, of_role
+from qvl.engine.checkpoint import Role, of_role
 from qvl.engine.demo import judging, learner, sight, tasks
 from qvl.engine.demo.batches import Collator, last_hidden
 from qvl.engine.demo.codes import Code
 from qvl.engine.demo.pull import pull, targets
 from qvl.engine.demo.tasks import Example, Item
+from qvl.engine.text_side import load_text_side
 
 SEED = 2026
 MIX = {"text to image": 10, "page": 8, "small video": 4, "mixed": 8, "colours": 4, "shapes": 4, "video": 3}
@@ -44,7 +45,7 @@ def collator(folder: Path, role: Role) -> Collator:
 def train_embedder(folder: Path, steps: int, threads: int, until: int | None = None) -> None:
     """`until` stops early; the schedule is that of `steps`."""
     torch.set_num_threads(threads)
-    learner.write_untrained(folder, append_end=True)
+    learner.write_untrained(folder, "embedder", append_end=True)
     model = learner.build(folder, SEED).train()
     collate, optimiser = collator(folder, "embedder"), learner.Optimiser(model, steps, horizon=HORIZON)
     rng = np.random.default_rng(SEED)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -95,6 +95,10 @@ class Item(Document):
     url: str | None = None
     bytes: str | None = None
     """An image, in Jina's older words, which LlamaIndex writes."""
+    type: Literal["text", "image", "video", "image_url", "video_url"] | None = None
+    """Of one part that is written without `content`; what it holds says as much."""
+    image_url: Media | None = None
+    video_url: Media | None = None
 
 
 def content(value: str | Document, where: str) -> Content:
@@ -108,11 +112,14 @@ def content(value: str | Document, where: str) -> Content:
         return Content(texts=(value,), where=where)
     instruction: str | None = None
     older: tuple[str, ...] = ()
+    films: tuple[str, ...] = ()
     if isinstance(value, Item):
         instruction = value.instruction
-        older = tuple(image for image in (value.url, value.bytes) if image is not None)
+        given = (value.url, value.bytes, value.image_url)
+        older = tuple(_source(image) for image in given if image is not None)
+        films = () if value.video_url is None else (_source(value.video_url),)
     if value.content is not None:
-        if older or not (value.text is value.image is value.video is None):
+        if older or films or not (value.text is value.image is value.video is None):
             raise BadRequest(
                 f"{where}: give either `content` or `text`, `image` and `video`",
                 param=f"{where}.content",
@@ -120,7 +127,7 @@ def content(value: str | Document, where: str) -> Content:
             )
         videos, images, texts = fold(value.content, f"{where}.content")
     else:
-        videos = _videos(value.video, f"{where}.video")
+        videos = (*films, *_videos(value.video, f"{where}.video"))
         images = (*map(_source, _many(value.image)), *older)
         texts = tuple(_many(value.text))
     return Content(

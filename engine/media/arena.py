@@ -104,7 +104,7 @@ class Arena:
         if (size := sum(rounded(visual.pixels.nbytes) for visual in wanted.values())) > self.size:
             raise TooLarge(
                 f"the decoded media of one prompt take {size} bytes, and the engine shares "
-                f"{self.size} (media_memory): send fewer or smaller ones",
+                f"{self.size} (--media-memory): send fewer or smaller ones",
                 code="media_too_large",
             )
         await self._turn.acquire()

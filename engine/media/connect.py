@@ -114,7 +114,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
 def refused(reason: str, host: str) -> Unprocessable:
     return Unprocessable(
-        f"{host!r} is refused: {reason} (an operator can name the host in media.allow_hosts)",
+        f"{host!r} is refused: {reason} (an operator can name the host in --allow-hosts)",
         code="url_forbidden",
     )
 

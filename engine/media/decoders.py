@@ -208,7 +208,7 @@ class Worker:
             now = time.monotonic()
             if now - started > job.limits.decode_seconds:
                 raise Unprocessable(
-                    f"decoding it took over {job.limits.decode_seconds:g} s (limits.decode_seconds); send a "
+                    f"decoding it took over {job.limits.decode_seconds:g} s (--decode-seconds); send a "
                     "smaller or shorter one, or a list of frames",
                     code="decode_timeout",
                 )

@@ -146,7 +146,7 @@ def check_work(index: Index, frames: int) -> None:
 def _check_seconds(seconds: float, limits: Limits) -> None:
     if seconds > limits.video_seconds:
         raise TooLarge(
-            f"a video file may last {limits.video_seconds:g} s (limits.video_seconds); this lasts "
+            f"a video file may last {limits.video_seconds:g} s (--video-seconds); this lasts "
             f"{seconds:.1f} s: cut it into parts",
             code="video_too_long",
         )

@@ -67,7 +67,7 @@ class Fetcher:
     async def fetch(self, url: str) -> bytes:
         if not self._config.url_fetch:
             raise Unprocessable(
-                "URLs are not fetched here (media.url_fetch is off); send the bytes as a data: URL",
+                "URLs are not fetched here (--no-url-fetch); send the bytes as a data: URL",
                 code="url_forbidden",
             )
         try:
@@ -75,7 +75,7 @@ class Fetcher:
                 return await self._follow(self._client.build_request("GET", url))
         except (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException):
             raise Unprocessable(
-                f"it took over {self._limits.fetch_seconds:g} s (limits.fetch_seconds); try again, "
+                f"it took over {self._limits.fetch_seconds:g} s (--fetch-seconds); try again, "
                 "or send the bytes as a data: URL",
                 code="fetch_timeout",
             ) from None
@@ -95,8 +95,7 @@ class Fetcher:
             finally:
                 await response.aclose()
         raise Unprocessable(
-            f"the URL redirects more than {self._limits.redirects} times (limits.redirects); "
-            "give the final one",
+            f"the URL redirects more than {self._limits.redirects} times (--redirects); give the final one",
             code="too_many_redirects",
         )
 

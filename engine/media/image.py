@@ -128,6 +128,6 @@ def broken(error: Exception, kind: str = "image") -> Unprocessable:
 def too_many_pixels(what: str, width: int, height: int, limits: Limits) -> TooLarge:
     return TooLarge(
         f"the {what} is {width} x {height} = {width * height:,} pixels; at most {limits.image_pixels:,} are "
-        "decoded (limits.image_pixels): scale it down, the model sees at most 1,843,200",
+        "decoded (--image-pixels): scale it down, the model sees at most 1,843,200",
         code="too_many_pixels",
     )

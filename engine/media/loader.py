@@ -168,7 +168,7 @@ class _Batch:
         if self._held > self._limits.request_pixels * 3:
             raise TooLarge(
                 f"the images and videos of this request are over {self._limits.request_pixels} pixels "
-                "after resizing (limits.request_pixels): send them in several requests",
+                "after resizing (--request-pixels): send them in several requests",
                 code="too_many_request_pixels",
             )
         return visual
@@ -228,7 +228,7 @@ def check(content: Content, limits: Limits) -> None:
     ):
         if count > most:
             raise TooLarge(
-                f"one item may have {most} {kind}s (limits.{kind}s); this has {count}: "
+                f"one item may have {most} {kind}s (--{kind}s); this has {count}: "
                 "split it into several items",
                 param=f"{content.where}.{kind}",
                 code=f"too_many_{kind}s",
@@ -236,7 +236,7 @@ def check(content: Content, limits: Limits) -> None:
     for place, video in enumerate(content.videos):
         if isinstance(video, tuple) and len(video) > limits.frames:
             raise TooLarge(
-                f"a video may be a list of {limits.frames} frames (limits.frames); this has {len(video)}: "
+                f"a video may be a list of {limits.frames} frames (--frames); this has {len(video)}: "
                 f"only {MAX_FRAMES} of them are looked at, so sample it first",
                 param=_name(content, "video", place),
                 code="too_many_frames",

@@ -29,10 +29,10 @@ def create(size: int) -> int:
                 os.close(handle)
                 continue
             if folder != _SHARED:
-                said = "%s has no room for %d MiB of pixels (media_memory), which go through %s, slower; "
+                said = "%s has no room for %d MiB of pixels (--media-memory), which go through %s, slower; "
                 said += "a container is given it by --shm-size"
                 _log.warning(said, _SHARED, size >> 20, folder)
             return handle
     raise ConfigError(
-        f"no room for {size} bytes of shared pixels in /dev/shm or the temporary folder: lower media_memory"
+        f"no room for {size} bytes of shared pixels in /dev/shm or the temporary folder: lower --media-memory"
     )

@@ -13,7 +13,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 import pybase64
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import TooLarge, Unprocessable
+from qvl.engine.errors import ConfigError, TooLarge, Unprocessable
 from qvl.engine.protocol import Source
 
 ACCEPTED = "an http(s):// URL, a data: URL with base64, bare base64, or a file:// URL below an allowed folder"
@@ -57,7 +57,7 @@ def too_big(size: int | None, limits: Limits) -> TooLarge:
     """`size` is None where reading stopped at the limit."""
     found = "more bytes than that" if size is None else f"{size:,} bytes"
     return TooLarge(
-        f"one image or video may have {limits.media_bytes:,} encoded bytes (limits.media_bytes); this has "
+        f"one image or video may have {limits.media_bytes:,} encoded bytes (--media-bytes); this has "
         f"{found}: send a smaller or more compressed file",
         code="media_too_large",
     )
@@ -106,7 +106,7 @@ def _decoded(text: str) -> bytes:
 
 def _file(source: str, config: MediaConfig, limits: Limits) -> bytes:
     if not config.file_roots:
-        raise _forbidden("file:// URLs are off; name the folders they may read in media.file_roots")
+        raise _forbidden("file:// URLs are off; name the folders they may read in --file-roots")
     path = _allowed_path(source, config.file_roots)
     # The path is resolved: a link found here now was put there since. And a FIFO must not block.
     try:
@@ -125,6 +125,13 @@ def _file(source: str, config: MediaConfig, limits: Limits) -> bytes:
         os.close(handle)
 
 
+def check_roots(roots: tuple[str, ...]) -> None:
+    """Raises ConfigError: all that is asked for below one that is not there would be refused."""
+    for root in roots:
+        if not Path(root).is_dir():
+            raise ConfigError(f"--file-roots {root}: no such folder")
+
+
 def _allowed_path(source: str, roots: tuple[str, ...]) -> Path:
     """The resolved path, if it lies below a root; whether anything exists outside them is not told."""
     parts = urlsplit(source)
@@ -135,7 +142,7 @@ def _allowed_path(source: str, roots: tuple[str, ...]) -> Path:
     except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, a loop of links
         raise _forbidden("the file:// URL has no usable path") from None
     if not any(path.is_relative_to(Path(root).resolve()) for root in roots):
-        raise _forbidden("the file lies outside the folders of media.file_roots")
+        raise _forbidden("the file lies outside the folders of --file-roots")
     return path
 
 

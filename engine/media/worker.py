@@ -75,7 +75,10 @@ def main(control: socket.socket, memory: int) -> None:
     control.sendall(READY)
     parent = os.getpid()
     while True:
-        asked, handles, _, _ = socket.recv_fds(control, 1, 1)
+        try:
+            asked, handles, _, _ = socket.recv_fds(control, 1, 1)
+        except ConnectionError:  # the server ended with answers of ours unread
+            return
         if not asked:
             return
         child = os.fork()

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from safetensors import SafetensorError
 
 from qvl.engine import checkpoint
-from qvl.engine.checkpoint import Checkpoint, Role, TextSide
+from qvl.engine.checkpoint import Checkpoint, Role
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.jobs.progress import say
 from qvl.engine.prepare import Ready
@@ -24,6 +24,7 @@ from qvl.engine.quantize import awq, files, quality
 from qvl.engine.quantize.examples import prompts
 from qvl.engine.quantize.quality import Quality
 from qvl.engine.quantize.schemes import Scheme, scheme_of
+from qvl.engine.text_side import TextSide, load_text_side
 
 _CHECKED = 32
 """Prompts of the report."""
@@ -46,7 +47,7 @@ def quantize(
     logging.disable_progress_bar()
     found = checkpoint.of_role(role, model)
     _refuse(found, out, scheme, vision)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     wanted = check or scheme == "awq"
     examples = asyncio.run(prompts(found, side, calibration)) if wanted else []
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

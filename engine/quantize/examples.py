@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from qvl.engine.checkpoint import Checkpoint, Role, TextSide
+from qvl.engine.checkpoint import Checkpoint, Role
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.demo import tasks
 from qvl.engine.demo.drawing import png
@@ -21,6 +21,7 @@ from qvl.engine.media import MediaLoader
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Preparer, Ready
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
+from qvl.engine.text_side import TextSide
 
 Request: TypeAlias = EmbedRequest | RerankRequest
 MOST = 128

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,9 @@ def write(
                 else:
                     tensors[name] = weight
                 report(given.nbytes)
-        save_file(
-            {name: each.contiguous() for name, each in tensors.items()}, out / file.name, {"format": "pt"}
-        )
+        made = out / file.name
+        save_file({name: each.contiguous() for name, each in tensors.items()}, made, {"format": "pt"})
+        made.chmod(stat.S_IMODE((out / "config.json").stat().st_mode))  # the library's are its owner's alone
         places |= dict.fromkeys(tensors, file.name)
         size += sum(each.nbytes for each in tensors.values())
     if len(set(places.values())) > 1:

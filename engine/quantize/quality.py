@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from qvl.engine.checkpoint import Role, TextSide
+from qvl.engine.checkpoint import Role
 from qvl.engine.demo import batches
 from qvl.engine.errors import CheckpointError
 from qvl.engine.prepare import Ready
+from qvl.engine.text_side import TextSide
 
 _SMALL = 50_000_000
 

@@ -188,7 +188,7 @@ class _Supervisor:
             heard = child.heard()
             if silent_seconds > child.stall_seconds:
                 _log.error(
-                    "replica %d has been silent for %g s (stall_seconds); it is killed",
+                    "replica %d has been silent for %g s (--stall-seconds); it is killed",
                     child.number,
                     child.stall_seconds,
                 )

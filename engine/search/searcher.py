@@ -142,8 +142,31 @@ class Searcher:
         except NotFound as error:
             error.param = "rerank_model"
             raise
-        scores = ranked.scores.tolist()
-        best = [replace(hits[i], score=scores[i]) for i in ranked.order()]
-        failed = [replace(hits[i], error=ranked.errors[i]) for i in sorted(ranked.errors)]
-        found = (*best, *failed)[: request.top_n]
-        return replace(recalled, hits=found, reranker=ranked.model, usage=recalled.usage + ranked.usage)
+        return replace(
+            recalled,
+            hits=tuple(_merged(hits, ranked)[: request.top_n]),
+            reranker=ranked.model,
+            note=_unread(ranked),
+            usage=recalled.usage + ranked.usage,
+        )
+
+
+def _merged(hits: Sequence[Hit], ranked: RerankResult) -> list[Hit]:
+    """In the reranker's order, around those that it could not read, which stay where vectors put them."""
+    scores, best = ranked.scores.tolist(), iter(ranked.order())
+    return [
+        replace(hit, error=ranked.errors[place])
+        if place in ranked.errors
+        else replace(hits[i := next(best)], score=scores[i])
+        for place, hit in enumerate(hits)
+    ]
+
+
+def _unread(ranked: RerankResult) -> str | None:
+    if not ranked.errors:
+        return None
+    first = ranked.errors[min(ranked.errors)]
+    return (
+        f"the reranker could not read {len(ranked.errors)} of {len(ranked.logits)} candidates, which stay "
+        f"where their vectors put them; the first: {first.message} ({first.code})"
+    )

@@ -41,8 +41,6 @@ def _told(found: dict[str, Any]) -> tuple[str, str]:
     document = found.get("document", {})
     parts = [document.get("text", ""), *document.get("image", []), *document.get("video", [])]
     item = " ".join(_short(part) for part in parts if part)
-    if error := found.get("error"):
-        item += f" ({error['code']}: {_short(error['message'])})"
     fields = ", ".join(f"{key}={value}" for key, value in found["metadata"].items())
     return escape(item), escape(fields)
 

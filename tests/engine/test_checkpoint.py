@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from qvl.engine import checkpoint
 from qvl.engine.config import EngineConfig
+from qvl.engine.demo.bundled import FOLDER
 from qvl.engine.errors import CheckpointError, ConfigError
+from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
 from tests.tiny import write_checkpoint
 
@@ -47,9 +49,21 @@ def test_sentence_transformers_files_tell_the_role(tmp_path: Path) -> None:
     assert checkpoint.tell_role(path) == "reranker"
 
 
-def test_what_the_user_said_wins_over_the_name(pair: Pair) -> None:
+def test_what_the_user_said_wins_over_the_name(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     (found,) = checkpoint.find(EngineConfig(reranker=str(pair.embedder)))
     assert (found.role, found.name) == ("reranker", pair.embedder.name)
+    assert "is served as the reranker, and its name is that of the embedder" in caplog.text
+    caplog.clear()
+    checkpoint.find(EngineConfig(reranker=str(pair.reranker)))
+    assert not caplog.text
+
+
+def test_a_checkpoint_in_the_others_place_is_refused() -> None:
+    """It would answer with numbers that mean nothing."""
+    with pytest.raises(ConfigError, match=r"reranker is no embedder: .*; --reranker serves it"):
+        checkpoint.find(EngineConfig(embedder=str(FOLDER / "reranker")))
+    with pytest.raises(ConfigError, match=r"embedder is no reranker: .*; --embedder serves it"):
+        checkpoint.find(EngineConfig(reranker=str(FOLDER / "embedder")))
 
 
 def test_a_pair_of_paths_needs_no_roles(pair: Pair) -> None:
@@ -66,9 +80,19 @@ def test_a_model_of_the_hub_is_asked_for_once(pair: Pair, monkeypatch: pytest.Mo
         return str(pair.reranker if "rank" in name else pair.embedder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    found = checkpoint.find(EngineConfig(models=("a/ranks", "a/finds"), embedder_name="mine"))
+    found = checkpoint.find(EngineConfig(models=("a/ranks", "a/finds"), embedder_name=("mine",)))
     assert [(each.role, each.name) for each in found] == [("embedder", "mine"), ("reranker", "ranks")]
+    assert [each.said for each in found] == ["a/finds", "a/ranks"]
     assert asked == ["a/ranks", "a/finds"]
+
+
+def test_a_hub_that_is_away_says_what_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(name: str, **_: object) -> str:
+        raise OSError("no route\nto it")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(CheckpointError, match=r"did not give it \(no route\): .*HF_TOKEN.*HF_HUB_OFFLINE=1"):
+        checkpoint.find(EngineConfig(models=("a/finds",)))
 
 
 def test_two_of_one_role_are_refused(pair: Pair) -> None:
@@ -113,7 +137,7 @@ def test_another_chat_template_is_refused(tmp_path: Path) -> None:
     (path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content[0].text }}{% endfor %}")
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match="chat template"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +163,7 @@ def test_a_template_that_fails_is_refused_in_one_line(
         (path / "chat_template.jinja").write_text(template)
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match=f"{match}.*copy chat_template.jinja from the base model"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)
 
 
 @pytest.mark.parametrize("ids", [True, False])
@@ -155,7 +179,7 @@ def test_a_folder_without_its_tokenizer_is_refused(missing: list[str], ids: bool
     (path / "config.json").write_text(json.dumps(config))
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match=r"copy tokenizer\.json and tokenizer_config\.json"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)
 
 
 def test_a_tiny_checkpoint_gives_its_sizes(pair: Pair) -> None:
@@ -164,14 +188,14 @@ def test_a_tiny_checkpoint_gives_its_sizes(pair: Pair) -> None:
     )
     assert (embedder.max_length, reranker.max_length) == (8192, 10245)
     assert embedder.dimensions == 128
-    side = checkpoint.load_text_side(reranker)
+    side = load_text_side(reranker)
     assert side.yes != side.no
     assert {side.tokenizer._special.image, side.tokenizer._special.video} <= side.tokenizer._special.all
 
 
 @given(share=st.floats(max_value=0) | st.floats(min_value=1, exclude_min=True))
 def test_memory_shares_are_fractions(share: float) -> None:
-    with pytest.raises(ConfigError, match="embedder_memory"):
+    with pytest.raises(ConfigError, match="--embedder-memory"):
         EngineConfig(embedder="x", embedder_memory=share)
 
 
@@ -188,4 +212,4 @@ def test_pixels_scaled_otherwise_are_refused(tmp_path: Path) -> None:
     (path / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.48, 0.46, 0.41]}))
     (found,) = checkpoint.find(EngineConfig(embedder=str(path)))
     with pytest.raises(CheckpointError, match="mean"):
-        checkpoint.load_text_side(found)
+        load_text_side(found)

@@ -94,11 +94,11 @@ def test_models_without_a_role_are_positional(served: Served) -> None:
         (["serv"], 'Did you mean "serve"?'),
         (["serve", "--port", "many"], 'unable to convert "many" into int'),
         (["serve", "--dtype", "bfloat17"], 'Did you mean "bfloat16"?'),
-        (["serve", "--embedder", "x", "--embedder-memory", "3"], "embedder_memory must be above 0"),
+        (["serve", "--embedder", "x", "--embedder-memory", "3"], "--embedder-memory must be above 0"),
         (["serve", "--config", "/no/such.toml"], "cannot read the configuration /no/such.toml"),
         (["embed", "in.jsonl"], "--out requires an argument"),
         (["embed", "/no/such.jsonl", "-o", "x.npz", "--embedder", "x"], "/no/such.jsonl: No such file"),
-        (["embed", "in.jsonl", "-o", "x.npz", "--batch", "0", "--url", "u"], "batch must be at least 1"),
+        (["embed", "in.jsonl", "-o", "x.npz", "--batch", "0", "--url", "u"], "--batch must be at least 1"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -48,6 +48,18 @@ def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pyt
     assert config.engine.media.file_roots == ("/data/my pictures", "/more")
 
 
+def test_a_model_may_have_several_names(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served("--embedder-name", "a", "--embedder-name", "b").engine.embedder_name == ("a", "b")
+    file = tmp_path / "qvl.toml"
+    file.write_text('embedder_name = "a"\nreranker_name = ["b", "c"]\n')
+    config = served("--config", str(file)).engine
+    assert (config.embedder_name, config.reranker_name) == (("a",), ("b", "c"))
+    monkeypatch.setenv("QVL_RERANKER_NAME", "d\ne")
+    assert served().engine.reranker_name == ("d", "e")
+
+
 def test_a_blank_variable_opens_nothing(
     served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,11 +69,11 @@ def test_a_blank_variable_opens_nothing(
     assert (config.api_key, config.api_key_file) == (("",), "")
     with pytest.raises(ConfigError, match="an API key is empty"):
         load_keys(replace(config, api_key_file=None))
-    with pytest.raises(ConfigError, match="cannot read api_key_file"):
+    with pytest.raises(ConfigError, match="cannot read --api-key-file"):
         load_keys(replace(config, api_key=()))
     monkeypatch.setenv("QVL_FILE_ROOTS", "")
     capsys.readouterr()
-    assert "file_roots is empty" in mistake(capsys, "serve")
+    assert "--file-roots is empty" in mistake(capsys, "serve")
 
 
 def test_what_kubernetes_says_of_a_service_is_no_port(

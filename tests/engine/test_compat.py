@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from qvl.engine import checkpoint, compat
 from qvl.engine.config import Dtype, EngineConfig
+from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
 from tests.tiny import write_checkpoint
@@ -29,7 +31,7 @@ def test_an_engine_can_be_asked_between_two_steps() -> None:
 def test_every_right_setting_follows_from_the_path(pair: Pair, role: str) -> None:
     config = EngineConfig(models=(str(getattr(pair, role)),))
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     args = compat.engine_args(config, found, side, pixels="/file", shared=False)
     assert args.max_model_len == (8193 if role == "embedder" else 10246)
     assert args.enable_prefix_caching is (role == "reranker")
@@ -41,11 +43,30 @@ def test_every_right_setting_follows_from_the_path(pair: Pair, role: str) -> Non
     assert compat.engine_args(config, found, side, pixels="/file", shared=True).gpu_memory_utilization == 0.45
 
 
+@pytest.mark.parametrize(("ours", "vllms"), [(logging.INFO, "ERROR"), (logging.DEBUG, "WARNING")])
+def test_what_vllm_warns_of_is_for_who_debugs(
+    ours: int, vllms: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ.pop("VLLM_LOGGING_LEVEL", None)
+    with vllm_warnings(), caplog.at_level(ours, "qvl.engine"):
+        compat.prepare_environment()
+    assert os.environ["VLLM_LOGGING_LEVEL"] == vllms
+
+
+def test_no_more_run_at_once_than_a_step_has_tokens(pair: Pair) -> None:
+    """vLLM would refuse it, after half a minute."""
+    config = EngineConfig(models=(str(pair.embedder),), max_batched_tokens=10)
+    (found,) = checkpoint.find(config)
+    args = compat.engine_args(config, found, load_text_side(found), pixels="/file", shared=False)
+    assert (args.max_num_batched_tokens, args.max_num_seqs) == (10, 10)
+
+
 def test_a_model_over_several_gpus_stays_on_its_host(pair: Pair) -> None:
     """In an actor of Ray's vLLM would choose Ray, which may go to where the pixels are not."""
     config = EngineConfig(models=(str(pair.embedder),), tensor_parallel=2)
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     args = compat.engine_args(config, found, side, pixels="/file", shared=False)
     assert (args.tensor_parallel_size, args.distributed_executor_backend) == (2, "mp")
 
@@ -67,7 +88,7 @@ def test_a_float32_checkpoint_is_not_served_in_float16(
     file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": own}))
     config = EngineConfig(embedder=str(path), dtype=chosen)
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     with vllm_warnings():
         args = compat.engine_args(config, found, side, pixels="/file", shared=False)
         assert str(args.create_engine_config().model_config.dtype) == f"torch.{served}"
@@ -76,7 +97,7 @@ def test_a_float32_checkpoint_is_not_served_in_float16(
 def test_what_vllm_compiled_is_found_again_though_the_pixels_lie_elsewhere(pair: Pair) -> None:
     config = EngineConfig(models=(str(pair.embedder),), dtype="float32")
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     with vllm_warnings():
         first, second = (
             compat.engine_args(config, found, side, pixels=path, shared=False).create_engine_config()
@@ -95,7 +116,7 @@ def test_a_cpu_s_model_is_compiled_where_it_can_be(
     monkeypatch.setattr(compat, "can_compile", lambda: tools)
     config = EngineConfig(models=(str(pair.embedder),), enforce_eager=chosen)
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     assert compat.engine_args(config, found, side, pixels="/file", shared=False).enforce_eager is eager
 
 
@@ -103,7 +124,7 @@ def test_settings_that_vllm_refuses_say_what_is_wrong(pair: Pair) -> None:
     """pydantic's first line only counts the errors."""
     config = EngineConfig(models=(str(pair.embedder),))
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     args = compat.engine_args(config, found, side, pixels="/file", shared=False)
     args.max_num_batched_tokens = -5
     with vllm_warnings(), pytest.raises(ValueError, match="validation error") as caught:

@@ -32,21 +32,23 @@ SETTINGS += (ClusterConfig, BulkConfig)
     ],
 )
 def test_every_number_has_bounds(settings: Any, name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"^{name} must be (at least|above) .*, got {value}$"):
+    with pytest.raises(
+        ConfigError, match=rf"^--{name.replace('_', '-')} must be (at least|above) .*, got {value}$"
+    ):
         settings(**{name: value})
 
 
 @pytest.mark.parametrize(
     ("settings", "given", "said"),
     [
-        (ENGINE, {"tensor_parallel": 0}, "tensor_parallel must be at least 1, got 0"),
-        (ENGINE, {"max_batched_tokens": 0}, "max_batched_tokens must be at least 1, got 0"),
-        (ENGINE, {"embedder_memory": 0}, "embedder_memory must be above 0 and at most 1, got 0"),
-        (ENGINE, {"stall_seconds": math.inf}, "stall_seconds must be at least 0 and finite, got inf"),
-        (Limits, {"items": 0}, "items must be at least 1, got 0"),
-        (Limits, {"fetch_seconds": 0.0}, "fetch_seconds must be above 0, got 0.0"),
-        (MediaConfig, {"workers": -3}, "workers must be at least 0, got -3"),
-        (SERVER, {"port": 70_000}, "port must be at least 0 and at most 65535, got 70000"),
+        (ENGINE, {"tensor_parallel": 0}, "--tensor-parallel must be at least 1, got 0"),
+        (ENGINE, {"max_batched_tokens": 0}, "--max-batched-tokens must be at least 1, got 0"),
+        (ENGINE, {"embedder_memory": 0}, "--embedder-memory must be above 0 and at most 1, got 0"),
+        (ENGINE, {"stall_seconds": math.inf}, "--stall-seconds must be at least 0 and finite, got inf"),
+        (Limits, {"items": 0}, "--items must be at least 1, got 0"),
+        (Limits, {"fetch_seconds": 0.0}, "--fetch-seconds must be above 0, got 0.0"),
+        (MediaConfig, {"workers": -3}, "--workers must be at least 0, got -3"),
+        (SERVER, {"port": 70_000}, "--port must be at least 0 and at most 65535, got 70000"),
     ],
 )
 def test_a_number_out_of_its_bounds_is_told(settings: Any, given: dict[str, Any], said: str) -> None:

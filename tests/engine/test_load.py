@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from threading import Event
 
@@ -40,6 +41,26 @@ def test_models_are_opened_in_order() -> None:
     asyncio.run(load([each.loaded for each in both], models))
     assert models == both
     assert all(each.opened for each in both)
+
+
+def test_a_long_start_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = Event()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            go_on.set()
+
+    monkeypatch.setattr("qvl.engine.load._TOLD_SECONDS", 0.01)
+    heard, log = Heard(), logging.getLogger("qvl.engine")
+    log.addHandler(heard)
+    try:
+        with caplog.at_level(logging.INFO, "qvl.engine"):
+            asyncio.run(load([Model(go_on).loaded], []))
+    finally:
+        log.removeHandler(heard)
+    assert caplog.messages[0].startswith("still loading, ")
 
 
 def test_one_that_does_not_load_is_told_and_the_others_are_known() -> None:

@@ -50,7 +50,7 @@ def test_gpus_are_taken_in_turn(replicas: int, gpus: int, taken: list[tuple[str,
 def test_a_replica_takes_as_many_gpus_as_its_model_is_split_over() -> None:
     wide = EngineConfig(embedder="a", tensor_parallel=2)
     assert [seat.gpus for seat in placed(3, 5, wide)] == [("0", "1"), ("2", "3"), ("0", "1")]
-    with pytest.raises(ConfigError, match="tensor_parallel is 2, but the GPUs here are 1"):
+    with pytest.raises(ConfigError, match="--tensor-parallel is 2, but the GPUs here are 1"):
         placed(2, 1, wide)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from qvl.engine.checkpoint import TextSide
 from qvl.engine.errors import TooLarge
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import MOST_CHARACTERS, Preparer, Ready
 from qvl.engine.prompt import Template
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest, Tokens
+from qvl.engine.text_side import TextSide
 from qvl.engine.tokens import PromptTokenizer
 from tests.engine.test_tokens import build
 

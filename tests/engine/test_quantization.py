@@ -13,6 +13,7 @@ from qvl.engine import checkpoint, compat, quantization
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import CheckpointError, ConfigError
+from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
 
@@ -28,7 +29,7 @@ def test_the_vision_tower_is_quantised_when_it_is_said(
 ) -> None:
     config = EngineConfig(models=(str(pair.embedder),), quantization=name, quantize_vision=vision)
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     layers = (
         "language_model.model.layers.0.mlp.down_proj",
         "visual.blocks.0.attn.qkv",
@@ -48,7 +49,7 @@ def test_fp8_on_a_gpu_that_does_not_compute_in_it(pair: Pair, monkeypatch: pytes
     monkeypatch.setattr(quantization, "_multiplies_fp8", lambda: False)
     config = EngineConfig(models=(str(pair.embedder),), quantization="fp8")
     (found,) = checkpoint.find(config)
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     args = compat.engine_args(config, found, side, pixels="/file", shared=False)
     assert args.quantization == "fp8_per_tensor"
 
@@ -102,5 +103,5 @@ def test_int8_on_a_gpu_without_a_kernel_for_it(
 
 
 def test_vision_alone_is_not_quantised() -> None:
-    with pytest.raises(ConfigError, match="quantize_vision needs quantization"):
+    with pytest.raises(ConfigError, match="--quantize-vision needs --quantization"):
         EngineConfig(embedder="x", quantize_vision=True)

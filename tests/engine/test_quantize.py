@@ -80,7 +80,9 @@ def test_the_role_is_told_whatever_the_folder_is_called(
     for file in source.iterdir():
         file.chmod(0o444)
     quantize(str(source), tmp_path / "eight", "int8", role=role, check=False)
-    assert all(file.stat().st_mode & 0o200 for file in (tmp_path / "eight").iterdir())
+    modes = {file.name: file.stat().st_mode & 0o666 for file in (tmp_path / "eight").iterdir()}
+    assert all(mode & 0o200 for mode in modes.values())
+    assert modes["model.safetensors"] == modes["config.json"]
     with pytest.raises(ConfigError, match="quantised already; start from the original"):
         quantize(str(tmp_path / "eight"), tmp_path / "four", "awq")
     (found,) = checkpoint.find(EngineConfig(models=(str(tmp_path / "eight"),)))

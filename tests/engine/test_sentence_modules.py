@@ -16,6 +16,7 @@ from qvl.engine import checkpoint, prompt, sentence_modules
 from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import tasks
 from qvl.engine.errors import CheckpointError
+from qvl.engine.text_side import load_text_side
 from tests.published import BASE, LOGIT_SCORE, NORMALIZE, POOLING, add_modules, publish
 from tests.tiny import write_checkpoint
 
@@ -34,7 +35,7 @@ def test_the_published_folders_are_served(
     (path / "additional_chat_templates").mkdir()
     (path / "additional_chat_templates" / "reranker.jinja").write_text("for sentence-transformers alone")
     (found,) = checkpoint.find(EngineConfig(models=(str(path),)))
-    side = checkpoint.load_text_side(found)
+    side = load_text_side(found)
     assert found.role == role
     vocabulary = json.loads((path / "tokenizer.json").read_text())["model"]["vocab"]
     assert (side.yes, side.no) == ((vocabulary["yes"], vocabulary["no"]) if role == "reranker" else (0, 0))

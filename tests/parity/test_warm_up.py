@@ -16,6 +16,7 @@ pytestmark = pytest.mark.engine
 PROGRAM = """
 import json, sys
 from qvl.engine import checkpoint, compat
+from qvl.engine.text_side import load_text_side
 from qvl.engine.media.arena import Arena
 from qvl.engine.config import EngineConfig
 
@@ -40,7 +41,7 @@ config = EngineConfig(models=(sys.argv[1],), dtype="float32", enforce_eager=True
 (found,) = checkpoint.find(config)
 arena = Arena(1 << 20)
 args = compat.engine_args(
-    config, found, checkpoint.load_text_side(found), pixels=str(arena.path), shared=False
+    config, found, load_text_side(found), pixels=str(arena.path), shared=False
 )
 engine = LLMEngine.from_engine_args(args)
 print(json.dumps(engine.apply_model(profile)[0]))

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
-from qvl.engine.api.information import READY_PATHS
+from qvl.engine.api.information import MODELS_PATHS, READY_PATHS
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.protocol import Health
 from qvl.ray_serve.config import PREFIXES
@@ -128,7 +128,8 @@ def test_a_large_body_passes(client: TestClient) -> None:
 
 
 def test_what_both_know_is_joined(client: TestClient, pools: tuple[Pools, str]) -> None:
-    assert [each["role"] for each in client.get("/v1/models").json()["data"]] == ["embedder", "reranker"]
+    for path in MODELS_PATHS:
+        assert [each["role"] for each in client.get(path).json()["data"]] == ["embedder", "reranker"], path
     assert client.get("/v1/models", headers={"authorization": "Bearer no"}).status_code == 401
     assert client.get("/health/live").status_code == 200
     for path in READY_PATHS:

@@ -50,6 +50,11 @@ def one(item: Any) -> Content:
         ({"video": [PNG, "y"]}, {"videos": ((PNG, "y"),)}),
         ({"video": [{"url": "http://h/a.JPG?x=1"}, "y"]}, {"videos": (("http://h/a.JPG?x=1", "y"),)}),
         ({"video": [MP4, MP4]}, {"videos": (MP4, MP4)}),
+        # Parts without `content`.
+        ({"type": "text", "text": "a"}, {"texts": ("a",)}),
+        ({"type": "image_url", "image_url": {"url": "x"}}, {"images": ("x",)}),
+        ({"type": "video_url", "video_url": "v"}, {"videos": ("v",)}),
+        ({"type": "image", "image": "x"}, {"images": ("x",)}),
     ],
 )
 def test_native_items(item: Any, expected: dict[str, Any]) -> None:

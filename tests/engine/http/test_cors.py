@@ -44,5 +44,5 @@ def test_pages_of_a_named_origin_may_read_every_answer(make: Callable[..., Clien
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://App.example", ""])
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
-    with pytest.raises(ConfigError, match="cors_origin is SCHEME"):
+    with pytest.raises(ConfigError, match="--cors-origin is SCHEME"):
         settings(cors_origin=(origin,))

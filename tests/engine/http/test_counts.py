@@ -62,7 +62,7 @@ def test_items(client: Client, route: str, name: str, item: Any) -> None:
 def test_documents(client: Client, route: str) -> None:
     body = {"query": "a", "documents": [{}] * 5}
     assert refused(client, route, body) == (413, "too_many_documents", "documents")
-    assert "5 documents in one request; at most 4 (limits.documents)" in client.post(route, json=body).text
+    assert "5 documents in one request; at most 4 (--documents)" in client.post(route, json=body).text
 
 
 @pytest.mark.parametrize("left", ["queries", "text_1", "data_1"])

@@ -79,7 +79,7 @@ class TestKeys:
         assert keyed.get(path).status_code == 200
 
     def test_bad_settings(self, engine: FakeEngine, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="cannot read api_key_file"):
+        with pytest.raises(ConfigError, match="cannot read --api-key-file"):
             create_app(engine, settings(api_key_file=str(tmp_path / "none")))
         (tmp_path / "empty").write_text("# nothing\n")
         with pytest.raises(ConfigError, match="has no key"):

@@ -26,6 +26,7 @@ def test_models(client: Client) -> None:
         (RERANKER, "reranker", "model"),
     ]
     assert body["data"][0]["dimensions"] == WIDTH
+    assert [each["id"] for each in client.get("/models").json()["data"]] == [EMBEDDER, RERANKER]
 
 
 def test_one_model(client: Client) -> None:

@@ -78,6 +78,20 @@ def test_the_index_is_in_memory_before_anybody_searches(
     assert loaded.wait(30)
 
 
+def test_an_index_without_items_is_told_of_once(
+    make: Callable[..., Client], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One whose name was mistaken is made anew, and answers with nothing."""
+    for name in ("mistaken", "index"):
+        app = make(index=str(folder.with_name(name)))
+        for thread in threading.enumerate():
+            if thread.name == "qvl-index-load":
+                thread.join(30)
+        assert search(app, query="a red boat")["candidates"] == (5 if name == "index" else 0)
+    (told,) = [each for each in caplog.messages if "holds no items yet" in each]
+    assert str(folder.with_name("mistaken")) in told
+
+
 def search(client: Client, status: int = 200, **body: Any) -> Any:
     answer = client.post("/v1/search", json=body)
     assert answer.status_code == status, answer.text
@@ -122,11 +136,18 @@ def test_a_busy_index_holds_up_no_other_route(client: Client, monkeypatch: pytes
     assert threads == ["qvl-index", "asyncio", "asyncio"]
 
 
-def test_what_the_reranker_cannot_read_comes_last_with_its_error(client: Client) -> None:
+def test_what_the_reranker_cannot_read_stays_where_its_vector_put_it(client: Client) -> None:
+    by_vectors = search(client, query="a red boat", top_n=10, rerank=False)["results"]
+    place = [each["id"] for each in by_vectors].index("t4")
+    assert place < len(by_vectors) - 1
     answer = search(client, query="a red boat", top_n=10)
-    last = answer["results"][-1]
-    assert (last["id"], last["error"]["code"]) == ("t4", "undecodable")
-    assert "relevance_score" not in last
+    unread = answer["results"].pop(place)
+    assert (unread["id"], unread["error"]["code"]) == ("t4", "undecodable")
+    assert "relevance_score" not in unread
+    scores = [each["relevance_score"] for each in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert "could not read 1 of 5 candidates" in answer["note"]
+    assert answer["note"].endswith(f"{unread['error']['message']} (undecodable)")
 
 
 def test_recall_alone_has_the_order_of_the_cosine(client: Client, engine: FakeEngine) -> None:

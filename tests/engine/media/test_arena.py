@@ -118,7 +118,7 @@ def test_room_in_pieces_is_put_together(arena: Arena) -> None:
 
 def test_more_than_all_of_it_is_refused_at_once(arena: Arena) -> None:
     async def go() -> None:
-        with pytest.raises(TooLarge, match="media_memory"):
+        with pytest.raises(TooLarge, match="--media-memory"):
             await arena.pin((image(1, count=5),))
 
     asyncio.run(go())
@@ -232,7 +232,7 @@ def test_one_that_was_cancelled_has_its_turn_until_its_thread_ends(monkeypatch: 
 
 
 def test_no_room_on_disk_is_a_setting_to_change() -> None:
-    with pytest.raises(ConfigError, match="media_memory"):
+    with pytest.raises(ConfigError, match="--media-memory"):
         Arena(1 << 60)
 
 

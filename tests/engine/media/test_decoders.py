@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -225,3 +226,15 @@ def test_one_whose_parent_has_gone_already_ends_too() -> None:
         call = f"worker._become_decoder({theirs.fileno()}, {LITTLE}, parent={os.getpid() + 1})"
         command = [sys.executable, "-c", f"from qvl.engine.media import worker; {call}"]
         assert subprocess.run(command, pass_fds=(theirs.fileno(),), timeout=60).returncode == 0
+
+
+def test_a_server_that_ends_before_it_reads_an_answer_is_the_end_of_input() -> None:
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-P", "-m", "qvl.engine.media.worker", str(theirs.fileno()), "1"]
+    with subprocess.Popen(command, pass_fds=(theirs.fileno(),), stderr=subprocess.PIPE) as process:
+        theirs.close()
+        select.select([ours], [], [], 60)
+        ours.close()  # with `READY` unread
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0

@@ -34,7 +34,7 @@ def bomb() -> bytes:
 
 def test_decompression_bomb(bomb, refusal, recwarn, is_refused):
     assert len(bomb) < 110_000
-    is_refused(refusal(of(bomb)), 413, "too_many_pixels", "100,000,000", "64,000,000", "limits.image_pixels")
+    is_refused(refusal(of(bomb)), 413, "too_many_pixels", "100,000,000", "64,000,000", "--image-pixels")
     frames = refusal(Content(videos=((bomb,),), where="query"))
     is_refused(frames, 413, "too_many_pixels")
     assert frames.param == "query.video.frames[0]"
@@ -78,18 +78,18 @@ def test_media_bytes(form, one, refusal, picture, encoded, tmp_path, is_refused)
     assert one(of(source), config=config, limits=Limits(media_bytes=len(data)))
     for most in (len(data) - 1, 100):
         error = refusal(of(source), config=config, limits=Limits(media_bytes=most))
-        is_refused(error, 413, "media_too_large", f"{most:,}", "limits.media_bytes")
+        is_refused(error, 413, "media_too_large", f"{most:,}", "--media-bytes")
 
 
 def test_counts(refusal, load, picture, encoded, is_refused):
     data = encoded(picture(32, 32))
     error = refusal(Content(images=(data,) * 3, where="input[1]"), limits=Limits(images=2))
-    is_refused(error, 413, "too_many_images", "limits.images", "has 3")
+    is_refused(error, 413, "too_many_images", "--images", "has 3")
     assert error.param == "input[1].image"
     error = refusal(Content(videos=((data,),) * 3, where="input[1]"), limits=Limits(videos=2))
-    is_refused(error, 413, "too_many_videos", "limits.videos")
+    is_refused(error, 413, "too_many_videos", "--videos")
     error = refusal(Content(videos=((data,) * 5,), where="input[1]"), limits=Limits(frames=4))
-    is_refused(error, 413, "too_many_frames", "limits.frames", "has 5")
+    is_refused(error, 413, "too_many_frames", "--frames", "has 5")
     assert error.param == "input[1].video"
     (fine,) = load(Content(images=(data,) * 2), limits=Limits(images=2))
     assert len(fine) == 2
@@ -107,7 +107,7 @@ def test_settings(settings, param, refusal, is_refused):
 
 
 def test_frames_of_a_file_are_not_those_of_a_list(one, film):
-    """`limits.frames` is of images that a caller sends; a file is sampled."""
+    """`--frames` is of images that a caller sends; a file is sampled."""
     clip = Content(videos=(film(count=30, rate=1, size=(64, 64)),), max_frames=20)
     assert len(one(clip, limits=Limits(frames=16)).pixels) == 20
 

@@ -86,7 +86,7 @@ class TestFiles:
         is_refused(error, 422, "fetch_failed")
 
     def test_off_by_default(self, place, refusal, is_refused):
-        is_refused(refusal(of(f"file://{place}/open/sub/a.png")), 422, "url_forbidden", "media.file_roots")
+        is_refused(refusal(of(f"file://{place}/open/sub/a.png")), 422, "url_forbidden", "--file-roots")
 
     def test_another_host(self, place, refusal, is_refused):
         config = MediaConfig(file_roots=(str(place / "open"),))

@@ -47,13 +47,13 @@ def test_one_frame_is_too_few(refusal, film):
 def test_seconds(refusal, one, film):
     data = film(count=40, rate=10)
     error = refusal(Content(videos=(data,)), limits=Limits(video_seconds=3.5))
-    assert (error.status, error.code) == (413, "video_too_long") and "video_seconds" in error.message
+    assert (error.status, error.code) == (413, "video_too_long") and "--video-seconds" in error.message
     assert one(Content(videos=(data,)), limits=Limits(video_seconds=4.5))
 
 
 def test_pixels_of_a_frame(refusal, film):
     error = refusal(Content(videos=(film(count=4),)), limits=Limits(image_pixels=320 * 240 - 1))
-    assert (error.status, error.code) == (413, "too_many_pixels") and "image_pixels" in error.message
+    assert (error.status, error.code) == (413, "too_many_pixels") and "--image-pixels" in error.message
 
 
 def test_frames_of_a_file(refusal, film):

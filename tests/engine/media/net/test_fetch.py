@@ -76,7 +76,7 @@ class TestBounds:
                 handler.wfile.write(b"x" * 65536)
 
         error = fetch(server.route("/a", answer), Limits(media_bytes=1 << 20))
-        is_refused(error, 413, "media_too_large", "1,048,576", "limits.media_bytes")
+        is_refused(error, 413, "media_too_large", "1,048,576", "--media-bytes")
 
     @pytest.mark.parametrize("depth", [1, 2])
     def test_a_gzip_bomb(self, depth, server, fetch):
@@ -97,9 +97,7 @@ class TestBounds:
 
     def test_a_server_that_does_not_answer(self, server, fetch, is_refused):
         url = server.route("/a", lambda handler: server.released.wait())
-        is_refused(
-            fetch(url, Limits(fetch_seconds=0.2)), 422, "fetch_timeout", "0.2 s", "limits.fetch_seconds"
-        )
+        is_refused(fetch(url, Limits(fetch_seconds=0.2)), 422, "fetch_timeout", "0.2 s", "--fetch-seconds")
 
     def test_a_server_that_trickles(self, server, fetch, is_refused):
         def answer(handler):
@@ -117,7 +115,7 @@ class TestBounds:
 
     def test_too_many_redirects(self, server, fetch, is_refused):
         url = server.add("/a", status=302, Location="/a")
-        is_refused(fetch(url, Limits(redirects=3)), 422, "too_many_redirects", "3 times", "limits.redirects")
+        is_refused(fetch(url, Limits(redirects=3)), 422, "too_many_redirects", "3 times", "--redirects")
         assert len(server.seen) == 4
 
     def test_slow_redirects_share_one_deadline(self, server, fetch, is_refused):

@@ -104,11 +104,11 @@ class TestForbidden:
         other = make_server()
         config = MediaConfig(allow_hosts=(f"127.0.0.1:{server.port}",))
         assert fetch(server.add("/", b"x"), config=config) == b"x"
-        is_refused(fetch(other.add("/", b"x"), config=config), 422, "url_forbidden", "media.allow_hosts")
+        is_refused(fetch(other.add("/", b"x"), config=config), 422, "url_forbidden", "--allow-hosts")
 
     def test_off(self, server, fetch, is_refused):
         config = MediaConfig(url_fetch=False, allow_hosts=("127.0.0.1",))
-        is_refused(fetch(server.add("/", b"x"), config=config), 422, "url_forbidden", "media.url_fetch")
+        is_refused(fetch(server.add("/", b"x"), config=config), 422, "url_forbidden", "--no-url-fetch")
         assert server.seen == []
 
     def test_the_address_found_is_not_told(self, fetch, names):
