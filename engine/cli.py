@@ -118,8 +118,9 @@ def embed(
     Parameters
     ----------
     source
-        JSON lines: strings, or items like {"id", "text", "image", "video", "instruction"}. With --ray also
-        parquet with these as columns, or a folder of such files, pictures, videos and texts.
+        JSON lines: strings, or items like {"id", "text", "image", "video", "instruction"}; an image may be a
+        path from IN's folder, "metadata" goes along into OUT.jsonl, ids are as given, the same twice or not.
+        With --ray also parquet with these as columns, or a folder of such files, pictures, videos and texts.
     out
         OUT.jsonl, OUT.npz or OUT.parquet; with --ray a folder, a parquet file for each block.
     instruction

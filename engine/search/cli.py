@@ -33,7 +33,8 @@ def add(
     ----------
     source
         JSON lines like {"id", "text", "image", "video", "metadata": {"year": 2024}}, or a folder of pictures,
-        videos and texts (by the end of their names), which the index then refers to.
+        videos and texts (by the end of their names). To files, also those whose paths are in lines, the index
+        refers.
     instruction
         What the vectors are for (default: the model's own).
     """

@@ -84,10 +84,10 @@ def _lines(source: Path) -> tuple[Iterable[Line], int]:
 async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int) -> Intake:
     kept = order.kept
     async with answering(order.job, order.engine) as answers:
-        if order.job.overwrite:  # only now: models that do not start cost nothing
+        model, told = await _canary(answers)
+        if order.job.overwrite:  # only now: models that do not start, or answer, cost nothing
             index.clear()
         layout = index.layout
-        model, told = await _canary(answers)
         if layout:  # before anything is embedded in vain
             same_model(layout, model, told)
         dimensions = kept.dimensions or (layout.dimensions if layout else None)

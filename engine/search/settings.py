@@ -56,7 +56,8 @@ class AskConfig:
     rerank: bool | None = None
     """Order the candidates by the reranker (default: when there is one)."""
     filter: str | None = None
-    """JSON of what the metadata must be: '{"kind": ["page", "image"], "year": {"gte": 2020}}'."""
+    """JSON of what the metadata must be: '{"kind": ["page", "image"], "day": {"gte": "2024-05-01"}}'; bounds
+    are gt, gte, lt and lte, for numbers and texts (Qdrant: numbers and dates)."""
     instruction: str | None = None
     """What makes an item fit, for both models."""
     json: bool = False

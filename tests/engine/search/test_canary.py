@@ -38,4 +38,6 @@ def test_vectors_of_two_models_are_not_mixed(qvl: Run, fake: Start, tmp_path: Pa
         "the index holds vectors of another model (called 'fake-embedder') than 'fake-embedder' here" in said
     )
     assert asked(other) == 0
+    broken = fake(refusals=[[422, {}, {"error": {"message": "no", "code": "x", "param": None}}]])
+    qvl("search", "add", source, *index, "--url", broken.url, "--overwrite", code=1)  # and nothing is cleared
     assert "1 put, 2 were there before" in qvl("search", "add", source, *index, "--url", fake(name="new").url)
