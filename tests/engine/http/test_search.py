@@ -78,20 +78,6 @@ def test_the_index_is_in_memory_before_anybody_searches(
     assert loaded.wait(30)
 
 
-def test_an_index_without_items_is_told_of_once(
-    make: Callable[..., Client], folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One whose name was mistaken is made anew, and answers with nothing."""
-    for name in ("mistaken", "index"):
-        app = make(index=str(folder.with_name(name)))
-        for thread in threading.enumerate():
-            if thread.name == "qvl-index-load":
-                thread.join(30)
-        assert search(app, query="a red boat")["candidates"] == (5 if name == "index" else 0)
-    (told,) = [each for each in caplog.messages if "holds no items yet" in each]
-    assert str(folder.with_name("mistaken")) in told
-
-
 def search(client: Client, status: int = 200, **body: Any) -> Any:
     answer = client.post("/v1/search", json=body)
     assert answer.status_code == status, answer.text

@@ -1,0 +1,43 @@
+"""What one replica is asked by, and what ends its start before anything is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from qvl.engine.checkpoint import Checkpoint
+from qvl.engine.config import EngineConfig, MediaConfig
+from qvl.engine.engine import Engine
+from qvl.engine.errors import ConfigError, NotFound
+from qvl.engine.llm import LLM
+from qvl.engine.metrics import Metrics
+from tests.engine.fake_client import FakeClient
+from tests.engine.test_llm import with_model
+
+MODEL = {"text_config": {"hidden_size": 8}}
+
+
+@pytest.mark.parametrize("name", [None, "", "m", "alias", "org/m", "/cache/m"])
+def test_a_model_answers_to_each_of_its_names_and_says_the_first(name: str | None) -> None:
+    """The command line's own too, which clients of other servers send."""
+
+    async def work(model: LLM, client: FakeClient) -> None:
+        model.checkpoint = Checkpoint(Path("/cache/m"), ("m", "alias"), "embedder", MODEL, said="org/m")
+        model.text = SimpleNamespace(tokenizer=SimpleNamespace(max_length=9))  # type: ignore[assignment]
+        engine = Engine(EngineConfig(embedder="org/m"), [model], None, Metrics())  # type: ignore[arg-type]
+        assert engine._model("embedder", name).called(name) == "m"
+        with pytest.raises(NotFound, match="there is 'm', 'alias'"):
+            engine._model("embedder", "other")
+        assert [card.id for card in engine.models()] == ["m", "alias"]
+
+    with_model(work)
+
+
+def test_a_file_root_that_is_no_folder_ends_the_start(tmp_path: Path) -> None:
+    """All that is asked for below it would be refused, one request at a time."""
+    media = MediaConfig(file_roots=(str(tmp_path), str(tmp_path / "absent")))
+    with pytest.raises(ConfigError, match=r"--file-roots .*absent: no such folder"):
+        asyncio.run(Engine.start(EngineConfig(embedder="m", media=media)))
