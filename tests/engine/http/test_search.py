@@ -18,13 +18,7 @@ from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import (
-    EmbedRequest,
-    EmbedResult,
-    ModelCard,
-    RerankRequest,
-    RerankResult,
-)
+from qvl.engine.protocol import EmbedRequest, EmbedResult, ModelCard, RerankRequest, RerankResult
 from qvl.engine.search import searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
