@@ -90,6 +90,7 @@ def engine_args(
     from qvl.engine.model.pixels import PixelsFile
 
     dtype = _dtype(config, checkpoint)
+    tokens = config.max_batched_tokens or (8192 if on_cpu() else 16384)
     settings: dict[str, Any] = {
         "model": str(checkpoint.path),
         "served_model_name": checkpoint.name,
@@ -122,7 +123,7 @@ def engine_args(
         "mm_device_do_normalize": False,
         "disable_log_stats": True,
         "enable_log_requests": False,
-        "max_num_batched_tokens": (tokens := config.max_batched_tokens or (8192 if on_cpu() else 16384)),
+        "max_num_batched_tokens": tokens,
         # vLLM's default for an embedded engine, 128, leaves a GPU's step half empty on short text.
         "max_num_seqs": min(tokens, 256 if on_cpu() else 1024),
         "enforce_eager": _eager(config),
@@ -197,9 +198,8 @@ def lora_requests(adapters: Sequence[Adapter]) -> dict[str, Any]:
     """vLLM's own requests by name; none without adapters."""
     from vllm.lora.request import LoRARequest
 
-    return {
-        each.name: LoRARequest(each.name, place, str(each.path)) for place, each in enumerate(adapters, 1)
-    }
+    made = (LoRARequest(each.name, place, str(each.path)) for place, each in enumerate(adapters, 1))
+    return {each.lora_name: each for each in made}
 
 
 def _media(config: EngineConfig) -> dict[str, Any]:
