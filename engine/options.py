@@ -39,7 +39,9 @@ _LINKS = ("tcp://", "udp://", "sctp://")
 """How the addresses of services begin; no value of ours does."""
 _LINK = re.compile(r"QVL_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
 """How Kubernetes calls its variables of Services named `qvl` or `qvl-…`."""
-_ALIKE = 0.8
+_OPPOSITES = ("--no-", "--empty-")
+_ALIKE = 0.88
+"""A letter or two of a name: `EMBEDER`, `PORTS`, but not `VERSION` for `VISION` or `EMBEDDER_URL`."""
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
@@ -74,29 +76,29 @@ environment = Env("QVL_", command=False, show=False)
 def misspelt(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """A variable that is almost one of ours would set nothing: a server that asks for no key, say."""
     root = app.app_stack.stack[-1][0]
-    known = {"QVL_CACHE", "QVL_FOLLOW_PARENT", *map(_variable, _options(root))}
+    known = {"CACHE", "FOLLOW_PARENT", *map(_setting, _options(root))}
     for name in sorted(os.environ):
-        if not name.startswith("QVL_") or name in known or _LINK.fullmatch(name):
+        own = name.removeprefix("QVL_")
+        if own == name or own in known or _LINK.fullmatch(name):
             continue
-        if meant := get_close_matches(name, known, 1, _ALIKE):
-            raise ConfigError(f"there is no setting {name}; did you mean {meant[0]}?")
+        if meant := get_close_matches(own, known, 1, _ALIKE):
+            raise ConfigError(f"there is no setting {name}; did you mean QVL_{meant[0]}?")
 
 
 def _options(app: App) -> set[str]:
-    """Of all commands."""
+    """Of all commands, without their opposites."""
     found: set[str] = set()
     for name in app:
         if not name.startswith("-"):
             found |= _options(app[name])
             if app[name].default_command:
-                found.update(
-                    each for argument in app[name].assemble_argument_collection() for each in argument.names
-                )
+                for argument in app[name].assemble_argument_collection():
+                    found.update(each for each in argument.names if not each.startswith(_OPPOSITES))
     return found
 
 
-def _variable(option: str) -> str:
-    return "QVL_" + option.lstrip("-").replace("-", "_").upper()
+def _setting(option: str) -> str:
+    return option.lstrip("-").replace("-", "_").upper()
 
 
 def service_links(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 
 from PIL import Image
 
 from qvl.engine.config import EngineConfig
-from qvl.engine.errors import CheckpointError
+from qvl.engine.errors import CheckpointError, Unavailable
 from qvl.engine.family import STEP_TOKENS
 from qvl.engine.llm import LLM
 from qvl.engine.prepare import Preparer, Ready
@@ -39,9 +40,11 @@ async def warm_up(models: Sequence[LLM], preparer: Preparer, items: tuple[Conten
         answering = asyncio.ensure_future(_answer(model, preparer, items))
         try:
             await asyncio.wait((answering, death), return_when=asyncio.FIRST_COMPLETED)
-            if death.done():
-                raise CheckpointError(f"{model.checkpoint.name}: {death.result()}, over its first requests")
-            answering.result()
+            with suppress(Unavailable):  # it is told before its engine is
+                if answering.done():
+                    answering.result()
+                    continue
+            raise CheckpointError(f"{model.checkpoint.name}: {await death}, over its first requests")
         finally:
             answering.cancel()
             death.cancel()

@@ -35,6 +35,8 @@ PATH = re.compile(r"(?!\w+:)[^\0\n]{1,4096}\.(png|jpe?g|gif|webp|bmp|tiff?|avif|
 OF_A_MEDIUM = re.compile(r"\.(image|video|image_url|video_url|url)(\[\d+\])*$")
 PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 
+PDF = "application/pdf"
+"""One of a single page is a picture."""
 SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -44,6 +46,7 @@ SIGNATURES = (
     (b"MM\x00*", "image/tiff"),
     (b"\x1aE\xdf\xa3", "video/webm"),
     (b"FLV\x01", "video/x-flv"),
+    (b"%PDF-", PDF),
     (b"OggS", "video/ogg"),
     (b"\x00\x00\x01\xba", "video/mpeg"),
     (b"\x00\x00\x01\xb3", "video/mpeg"),
@@ -74,7 +77,7 @@ def native(item: Item, where: str = "input") -> Json:
         mime = sniff(data)
         if mime is None:
             raise UnsupportedMedia(f"{where} is not an image or video of a known format", param=where)
-        return {mime.partition("/")[0]: data_url(data, mime)}
+        return {"image" if mime == PDF else mime.partition("/")[0]: data_url(data, mime)}
     raise BadRequest(
         f"{where} is of type {type(item).__name__}, not a text, picture, file or dict", param=where
     )

@@ -88,6 +88,10 @@ class Document(Body):
     fps: Fps | None = None
     max_frames: Frames | None = None
     content: str | list[Part] | None = None
+    type: Literal["text", "image", "video", "image_url", "video_url"] | None = None
+    """Of one part that is written without `content`; what it holds says as much."""
+    image_url: Media | None = None
+    video_url: Media | None = None
 
 
 class Item(Document):
@@ -95,10 +99,6 @@ class Item(Document):
     url: str | None = None
     bytes: str | None = None
     """An image, in Jina's older words, which LlamaIndex writes."""
-    type: Literal["text", "image", "video", "image_url", "video_url"] | None = None
-    """Of one part that is written without `content`; what it holds says as much."""
-    image_url: Media | None = None
-    video_url: Media | None = None
 
 
 def content(value: str | Document, where: str) -> Content:
@@ -111,13 +111,12 @@ def content(value: str | Document, where: str) -> Content:
             return Content(videos=(value,), where=where)
         return Content(texts=(value,), where=where)
     instruction: str | None = None
-    older: tuple[str, ...] = ()
-    films: tuple[str, ...] = ()
+    given = [value.image_url]
     if isinstance(value, Item):
         instruction = value.instruction
-        given = (value.url, value.bytes, value.image_url)
-        older = tuple(_source(image) for image in given if image is not None)
-        films = () if value.video_url is None else (_source(value.video_url),)
+        given += [value.url, value.bytes]
+    older = tuple(_source(image) for image in given if image is not None)
+    films = () if value.video_url is None else (_source(value.video_url),)
     if value.content is not None:
         if older or films or not (value.text is value.image is value.video is None):
             raise BadRequest(
@@ -200,7 +199,7 @@ def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:
     return value if isinstance(value, list) else [value]
 
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf")
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -208,7 +207,7 @@ def looks_like_image(source: str) -> bool:
     """Whether a source is an image rather than a video file, by its prefix alone."""
     head = source[:16].lower()
     if head.startswith("data:"):
-        return head.startswith("data:image/")
+        return head.startswith(("data:image/", "data:application"))
     if head.startswith(("http://", "https://", "file://")):
         try:
             return urlsplit(source).path.lower().endswith(_IMAGE_SUFFIXES)

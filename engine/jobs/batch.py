@@ -5,25 +5,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
 
-from qvl.engine.errors import (
-    BadRequest,
-    NotFound,
-    QvlError,
-    TooLarge,
-    Unprocessable,
-    UnsupportedMedia,
-)
+from qvl.engine.errors import BadRequest, QvlError, RequestError, Unauthorized
 from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.tasks import Parsed, Row
 
-OF_A_REQUEST = (BadRequest, NotFound, TooLarge, UnsupportedMedia, Unprocessable)
-"""Errors that the next request need not have."""
+_PATH = re.compile(r"/[!-~]{0,255}")
 _KEYS = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -40,11 +33,18 @@ class Batch:
     async def _one(self, line: Parsed) -> Row | QvlError:
         try:
             path, body = request_of(line.value)
+        except BadRequest as error:
+            return error
+        try:
             answer = await self.answers.post(path, orjson.dumps(body))
-        except OF_A_REQUEST as error:
+        except Unauthorized:
+            raise
+        except RequestError as error:
+            error.message = re.sub(r"\b(input|documents)\[", r"body.\1[", error.message)
+            error.param = error.param and f"body.{error.param}"
             return error
         number = f"batch_req_{line.index}"
-        response = {"status_code": 200, "request_id": number, "body": orjson.Fragment(answer)}
+        response = {"status_code": 200, "request_id": number, "body": orjson.loads(answer)}
         row = {"id": number, "custom_id": line.id, "response": response, "error": None}
         return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE),)
 
@@ -57,6 +57,6 @@ def request_of(value: Any) -> tuple[str, Any]:
         raise BadRequest(f"unknown field {unknown[0]!r}", param=unknown[0], code="unknown_field")
     if value.get("method", "POST") != "POST":
         raise BadRequest("method must be POST", param="method")
-    if not isinstance(value["url"], str) or not value["url"].startswith("/"):
+    if not isinstance(value["url"], str) or not _PATH.fullmatch(value["url"]):
         raise BadRequest("url must be a route, as /v1/embeddings", param="url")
     return value["url"], value["body"]

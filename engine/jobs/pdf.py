@@ -34,8 +34,10 @@ def names_of(path: Path, name: str) -> list[str]:
         import pypdfium2
 
         with pypdfium2.PdfDocument(path) as document:
-            return [f"{name}#page={page}" for page in range(1, len(document) + 1)]
-    except (ImportError, OSError, RuntimeError):  # PDFium's errors are RuntimeErrors
+            count = len(document)  # as it says
+            document[count - 1].close()
+            return [f"{name}#page={page}" for page in range(1, count + 1)]
+    except (ImportError, OSError, RuntimeError, IndexError):  # PDFium's errors are RuntimeErrors
         return [name]
 
 
@@ -53,8 +55,9 @@ def page_of(path: Path, page: int) -> bytes:
     except (ImportError, RuntimeError) as error:
         raise BadRequest(f"page {page} of {path} cannot be had: {error}", code="undecodable_media") from None
     data = file.getvalue()
-    head, middle, trailer = data[:_HEAD], data[_HEAD:-_TRAILER], data[-_TRAILER:]
-    return _WHEN.sub(_blank, head, 1) + middle + _ID.sub(_blank, trailer, 1)
+    end = max(0, len(data) - _TRAILER)
+    data = data[:end] + _ID.sub(_blank, data[end:], 1)
+    return _WHEN.sub(_blank, data[:_HEAD], 1) + data[_HEAD:]
 
 
 def _blank(found: re.Match[bytes]) -> bytes:

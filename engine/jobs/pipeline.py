@@ -137,7 +137,7 @@ def _record(line: Line, error: QvlError) -> dict[str, Any]:
     """An error in terms of the file: not `input[3].image` of some request, but `image` of line 8."""
     number = line.index + 1
     body = error.entry()
-    body["message"] = re.sub(r"\binput\[\d+\]", f"line {number}", error.message)
+    body["message"] = re.sub(r"(?<![\w.])input\[\d+\]", f"line {number}", error.message)
     body["param"] = re.sub(r"^input\[\d+\]\.?", "", error.param or "") or None
     own = None
     with suppress(ValueError, AttributeError):

@@ -80,13 +80,13 @@ class Frame:
     digest: str
 
 
-def load_frame(data: bytes, count: int, limits: Limits) -> tuple[Pixels, tuple[int, int]]:
-    """One image of a list of `count`, and `Frame.rounded`.
+def load_frame(data: bytes, count: int, limits: Limits, page: int = 0) -> tuple[Pixels, tuple[int, int]]:
+    """One image of a list of `count` (of a PDF the page, as `load_image` has it), and `Frame.rounded`.
 
     fetch_video passes fetch_image its factor (32) as the patch size, so a frame is first rounded to multiples
     of 64; that quirk is part of the answer.
     """
-    with open_image(data, limits) as image:
+    with open_image(data, limits, page) as image:
         pixels = resized(image, FACTOR)
     height, width, _ = pixels.shape
     even = ceil_by_factor(count, FRAME_FACTOR)

@@ -63,7 +63,7 @@ def resized(
 
 def open_image(data: bytes, limits: Limits, page: int = 0) -> Image.Image:
     """Header only, with its size within bounds; the pixels are decoded on first use."""
-    image = draw(data, page, limits) if is_pdf(data) else _open(data)
+    image = draw(data, page, limits) if _format_of(data) is None and is_pdf(data) else _open(data)
     width, height = image.size
     if width < 1 or height < 1:
         raise Unprocessable(f"the image is empty ({width} x {height} pixels)", code="undecodable_media")

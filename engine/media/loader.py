@@ -187,11 +187,11 @@ class _Batch:
             landing.drop()
 
     def _frame(self, frame: Source, count: int) -> Task[Frame]:
-        job = Job("frame", self._limits, count=count)
+        job = Job("frame", self._limits, count=count, page=page_of(frame))
 
         def decode(data: bytes) -> Frame:
             done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
-            return Frame(pixels, done.rounded, fingerprint(data))
+            return Frame(pixels, done.rounded, fingerprint(data, job.page))
 
         return self._once(("frame", frame, count), lambda: self._loader.fetched(frame, decode, self._turn))
 

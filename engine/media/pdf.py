@@ -21,8 +21,7 @@ except ImportError:
 
 DOTS_PER_INCH = 200
 _POINTS_PER_INCH = 72
-_SPARE = 0.99
-"""Of the most pixels' side: PDFium rounds sides up."""
+_SMALLER = 0.9
 _MAGIC, _WITHIN = b"%PDF-", 1024
 """Readers find the head behind so much else."""
 
@@ -47,12 +46,19 @@ def draw(data: bytes, page: int, limits: Limits) -> Image.Image:
         try:
             drawn = document[max(page, 1) - 1]
             width, height = drawn.get_size()
-            most = math.sqrt(limits.image_pixels / max(width * height, 1))
-            scale = min(DOTS_PER_INCH / _POINTS_PER_INCH, _SPARE * most)
+            scale = _scale(width, height, limits.image_pixels)
             picture: Image.Image = drawn.render(scale=scale).to_pil().convert("RGB")
             return picture
-        except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
+        except (pypdfium2.PdfiumError, ValueError, OverflowError, MemoryError) as error:
             raise _broken(error) from error
+
+
+def _scale(width: float, height: float, most: int) -> float:
+    """Pixels a point, so that sides that are rounded up, to one at least, hold `most` pixels."""
+    scale = DOTS_PER_INCH / _POINTS_PER_INCH
+    while math.ceil(width * scale) * math.ceil(height * scale) > most:
+        scale *= _SMALLER
+    return scale
 
 
 def _opened(data: bytes) -> Any:

@@ -40,7 +40,7 @@ _VICTIM = "500"
 def decode(job: Job, data: bytes) -> tuple[Decoded, Pixels]:
     """Raises QvlError."""
     if job.kind == "frame":
-        pixels, rounded = load_frame(data, job.count, job.limits)
+        pixels, rounded = load_frame(data, job.count, job.limits, job.page)
         return Decoded(pixels.shape, rounded=rounded), pixels
     if job.kind == "video":
         pixels, timestamps = load_video(data, job.fps, job.max_frames, job.limits)

@@ -110,9 +110,9 @@ class Searcher:
         _agreed[self.index] = layout, model
 
     async def _strange(self, layout: Layout, model: str, request: SearchRequest) -> str | None:
-        if model != layout.model and any(card.id == layout.model for card in self.models.models()):
-            return "ask for the other, which is served here too, by `model`"
         way = "serve that model, or make the index again"
+        if model != layout.model and any(card.id == layout.model for card in self.models.models()):
+            way = "ask for the other, which is served here too, by `model`"
         if layout.canary is None:
             return way if model != layout.model else None
         told = Content(texts=(canary.CANARY,))

@@ -19,6 +19,9 @@ REQUESTS = [
     ("no such route", "/v1/chat/completions", {"messages": []}),
     ("no such model", "/v1/embeddings", {"input": "a", "model": "gpt"}),
     ("too wide", "/v1/embeddings", {"input": "a", "dimensions": 100_000}),
+    ("no URL", "/v1/embe\ndings", {"input": "a"}),
+    ("another method", "/v1/models", {"input": "a"}),
+    ("bad item", "/v1/embeddings", {"input": ["a", {"image": "data:image/png;base64,aGk="}]}),
     ("c", "/v2/embed", {"texts": ["a"], "input_type": "search_query", "embedding_types": ["int8"]}),
 ]
 
@@ -43,7 +46,7 @@ def test_each_is_answered_as_its_route_answers(
     own = ("--embedder", pair.embedder, "--reranker", pair.reranker, "--dtype", "float32", "--enforce-eager")
     options = ("--url", server.url) if by == "server" else own
     said = qvl("batch", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", *options)
-    assert "3 rows, 5 bad lines left out" in said
+    assert "3 rows, 8 bad lines left out" in said
     rows = {row["custom_id"]: row for row in lines_of(tmp_path / "out.jsonl")}
     assert list(rows) == ["a", "b", "c"]
     assert all(row["error"] is None and row["response"]["status_code"] == 200 for row in rows.values())
@@ -58,7 +61,11 @@ def test_each_is_answered_as_its_route_answers(
         ("no such route", "route_not_found"),
         ("no such model", "model_not_found"),
         ("too wide", "invalid_request"),
-        (6, "invalid_request"),
+        ("no URL", "invalid_request"),
+        ("another method", "method_not_allowed" if by == "server" else "route_not_found"),
+        ("bad item", "unsupported_media"),
+        (9, "invalid_request"),
         ("get", "invalid_request"),
     ]
+    assert errors[5]["error"]["param"] == "body.input[1].image"
     assert "finished already" in qvl("batch", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", *options)

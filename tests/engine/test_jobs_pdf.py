@@ -65,6 +65,23 @@ def test_a_page_is_the_same_bytes_each_time(folder: Path) -> None:
     assert pdf.page_of(folder / "one.pdf", 1) == first
 
 
+def test_an_empty_page_too(tmp_path: Path) -> None:
+    with pypdfium2.PdfDocument.new() as blank:
+        blank.new_page(100, 100)
+        blank.save(tmp_path / "blank.pdf")
+    first = pdf.page_of(tmp_path / "blank.pdf", 1)
+    assert len(first) < 768  # less than what is looked through for dates and names
+    assert first.count(b"%PDF") == first.count(b"startxref") == 1
+    time.sleep(1.1)
+    assert pdf.page_of(tmp_path / "blank.pdf", 1) == first
+
+
+def test_a_count_is_not_believed(tmp_path: Path) -> None:
+    many = ONE.replace(b"/Count 1", b"/Count 1000000")
+    (tmp_path / "many.pdf").write_bytes(many)
+    assert pdf.names_of(tmp_path / "many.pdf", "many.pdf") in (["many.pdf"], ["many.pdf#page=1"])
+
+
 def test_a_page_that_is_not_there_is_told(folder: Path) -> None:
     with pytest.raises(BadRequest, match="has 2 pages, no page 3"):
         pdf.page_of(folder / "sub" / "Two.PDF", 3)

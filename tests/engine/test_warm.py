@@ -68,6 +68,10 @@ def test_each_model_fills_steps_and_one_that_hangs_is_told(pair: Pair) -> None:
                     await warm.warm_up(models, engine._preparer, (Content(texts=("another",)),))
             finally:
                 os.kill(hanging.pid, signal.SIGCONT)
+            [dying] = models[1]._engine.engine_core.resources.engine_manager.processes
+            os.kill(dying.pid, signal.SIGKILL)
+            with pytest.raises(CheckpointError, match=r"has died, over its first requests"):
+                await warm.warm_up(models[1:], engine._preparer, (Content(texts=("a third",)),))
 
     asyncio.run(run())
 

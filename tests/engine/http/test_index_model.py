@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from qvl.engine.protocol import Content
+from qvl.engine.protocol import Content, ModelCard
 from qvl.engine.search import canary
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Layout
@@ -36,6 +37,17 @@ def test_an_index_knows_its_model_by_its_vectors(
     assert (error["code"], "a cosine of" in error["message"]) == ("index_mismatch", True), error
     error = search(make(index=with_canary(tmp_path / "wider", np.tile(own, 2))), 422, query="a")
     assert "have 64 numbers, those had 128" in error["message"]
+
+
+class TwoNames(FakeEngine):
+    def models(self) -> list[ModelCard]:
+        first, *rest = super().models()
+        return [first, replace(first, id="a-name"), *rest]
+
+
+def test_a_name_of_the_same_model_is_no_other_model(make: Callable[..., Client], tmp_path: Path) -> None:
+    index = with_canary(tmp_path / "index", vector(Content(texts=(canary.CANARY,))))
+    assert search(make(TwoNames(), index=index), query="a")["candidates"] == 0
 
 
 def test_an_older_index_is_compared_by_name(make: Callable[..., Client], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pypdfium2
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.protocol import Content
@@ -90,6 +91,32 @@ def test_a_page_as_large_as_a_house_is_drawn_small(one):
     page(["wide"], size=SIZE).convert("RGB").save(file, "pdf", resolution=5)
     visual = one(Content(images=(file.getvalue(),)), limits=Limits(image_pixels=500_000))
     assert visual.pixels[0].shape[0] * visual.pixels[0].shape[1] <= 520_000
+
+
+@pytest.mark.parametrize("box", ["30000000 0.001", "100000000 0.001", "1e30 1e30"])
+def test_a_page_as_thin_as_a_hair_is_bounded(box, load):
+    data = ONE.replace(
+        ONE[(at := ONE.index(b"/MediaBox")) : ONE.index(b"]", at)], f"/MediaBox [0 0 {box}".encode()
+    )
+    [outcome] = load(Content(images=(data,)), limits=Limits(image_pixels=500_000))
+    assert isinstance(outcome, tuple) or (outcome.status, outcome.code) in {
+        (422, "aspect_ratio"),
+        (422, "undecodable_media"),
+    }
+
+
+def test_a_picture_that_speaks_of_pdfs_is_a_picture(one, picture, encoded):
+    told = PngInfo()
+    told.add_text("Comment", "a file that begins with %PDF-1.4")
+    data = encoded(picture(64, 64), "PNG", pnginfo=told)
+    assert np.array_equal(one(Content(images=(data,))).pixels[0], official(data))
+
+
+def test_pages_may_be_the_frames_of_a_video(one):
+    pages = (as_url(TWO, "#page=1"), as_url(TWO, "#page=2"))
+    pictures = tuple(drawn(TWO, place) for place in range(2))
+    found, wanted = one(Content(videos=(pages,))), one(Content(videos=(pictures,)))
+    assert np.array_equal(found.pixels, wanted.pixels)
 
 
 def test_damaged_bytes_never_escape(load):
