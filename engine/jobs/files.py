@@ -101,6 +101,8 @@ def with_files(line: Line, folder: Path) -> Line:
     found: dict[Path, str] = {}
 
     def read(name: str) -> str:
+        if not _is_path(name):
+            return name
         path = folder / name
         if path not in found:
             found[path] = _read(path, name)
@@ -108,14 +110,14 @@ def with_files(line: Line, folder: Path) -> Line:
 
     try:
         value = orjson.loads(line.data)
-        sent = _with_media(value, read)
+        sent = with_media(value, read)
     except orjson.JSONDecodeError:  # which whoever reads the line will tell
         return line
     except BadRequest as error:
         return replace(line, wrong=error)
     if not found:
         return line
-    kept = _with_media(value, lambda name: url_of(folder / name))
+    kept = with_media(value, lambda name: url_of(folder / name) if _is_path(name) else name)
     return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
 
 
@@ -129,15 +131,15 @@ def _read(path: Path, name: str) -> str:
         ) from None
 
 
-def _with_media(value: Any, change: Callable[[str], str], medium: bool = False) -> Any:
-    """With other strings for the paths of media."""
+def with_media(value: Any, change: Callable[[str], str], medium: bool = False) -> Any:
+    """With other strings for its media."""
     if isinstance(value, str):
-        return change(value) if medium and _is_path(value) else value
+        return change(value) if medium else value
     if isinstance(value, list):
-        return [_with_media(each, change, medium) for each in value]
+        return [with_media(each, change, medium) for each in value]
     if isinstance(value, dict):
         return {
-            key: _with_media(each, change, key in _MEDIA or (medium and key == "url"))
+            key: with_media(each, change, key in _MEDIA or (medium and key == "url"))
             if key in _MEDIA or key in _AROUND or medium
             else each
             for key, each in value.items()

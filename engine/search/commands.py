@@ -36,6 +36,9 @@ from qvl.engine.search.served import Served
 from qvl.engine.search.settings import AskConfig, Place, VectorConfig
 from qvl.engine.start import start_engine
 
+MOST_ROOTS = 4
+"""Folders that are shown of those that an index refers to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -118,9 +121,8 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     new = intake.mark.rows - intake.unchanged
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
     source = order.source.resolve()
-    if intake.root:
-        root = source if source.is_dir() else intake.root
-        say(f"the index refers to the files there: serve it with --file-roots {shlex.quote(str(root))}")
+    if intake.folders:
+        _tell_roots(intake.folders | ({source} if source.is_dir() else set()))
     # Not beside the source, which may be another's, or pictures; nor in Qdrant, which has no folder.
     folder = Path(order.place.index or "")
     path = (folder if folder.is_dir() else Path.cwd()) / f"{source.name}.errors.jsonl"
@@ -130,6 +132,13 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
         say(f"{counted(intake.mark.errors, 'bad line')} left out; what was wrong with {told}: {path}")
     else:
         path.unlink(missing_ok=True)
+
+
+def _tell_roots(folders: set[Path]) -> None:
+    if found := ingest.highest(folders):
+        roots = " ".join(f"--file-roots {shlex.quote(str(each))}" for each in found[:MOST_ROOTS])
+        more = f" and {counted(len(found) - MOST_ROOTS, 'more folder')}" if found[MOST_ROOTS:] else ""
+        say(f"the index refers to the files there: serve it with {roots}{more}")
 
 
 def drop(ids: Sequence[str], place: Place) -> int:

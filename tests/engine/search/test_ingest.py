@@ -66,3 +66,27 @@ def test_a_field_of_their_own_belongs_under_metadata(qvl: Run, fake: Start, tmp_
     assert server.log()[-1]["body"]["input"] == [{"text": "b"}, "a text"]
     assert [row.get("metadata") for row in lines_of(out)] == [{"year": 2024}, None]
     qvl("embed", source, "-o", tmp_path / "out.parquet", "--url", server.url)
+
+
+def test_the_folders_to_serve_are_those_of_media_and_never_the_root(
+    qvl: Run, fake: Start, tmp_path: Path
+) -> None:
+    nested = [
+        {"image": "file:///data/x.png"},
+        {"image": ["file:///data/deep/er/x.png", {"url": "file://localhost/home/u/my%20y/1.png"}]},
+        {"content": [{"type": "video", "video": "file:///films/1.mp4"}, {"type": "text", "text": "a"}]},
+        {"content": [{"type": "text", "text": "file:///etc/passwd"}], "metadata": {"image": "file:///etc/x"}},
+        {"text": "file:///etc/passwd"},
+        "file:///etc/passwd",
+        {"image": "file:///top.png"},
+        {"image": "file:///database/x.pdf#page=2"},
+    ]
+    source, url = write(tmp_path / "in.jsonl", nested), fake().url
+    command = ("search", "add", source, "--index", tmp_path / "index", "--url", url)
+    roots = ["/data", "/database", "/films", "'/home/u/my y'"]
+    told = "serve it with " + " ".join(f"--file-roots {root}" for root in roots)
+    assert f"{told}\n" in qvl(*command)
+    write(source, [*nested, {"image": "file:///z/1.png"}, {"image": "file:///y/1.png"}])
+    assert f"{told} and 2 more folders\n" in qvl(*command)
+    write(source, ["file:///etc/passwd", {"image": "file:///top.png"}])
+    assert "--file-roots" not in qvl(*command)
