@@ -73,8 +73,7 @@ async def _add(order: Order) -> int:
         await asyncio.to_thread(index.settle)
         held = len(index)
     _tell(order, intake, held)
-    first = wrong(intake.errors[0]) if intake.errors else ""
-    return exit_code(intake.mark.rows, intake.mark.errors, first)
+    return exit_code(intake.mark.rows, intake.mark.errors, lambda: wrong(intake.errors[0]))
 
 
 def _lines(source: Path) -> tuple[Iterable[Line], int]:
