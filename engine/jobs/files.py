@@ -1,19 +1,23 @@
 """Pictures, videos and texts on this machine's disks, told by the ends of their names.
 
-A line may name them by their paths, from the folder that it is in; their bytes are what is asked with:
+A line may name those in the folder that it is in, or below; their bytes are what is asked with:
 
-    {"image": "m/0.png"}   {"video": "/films/1.mp4"}   {"content": [{"type": "image", "image": "./0.png"}]}
+    {"image": "m/0.png"}   {"video": "films/1.mp4"}   {"content": [{"type": "image", "image": "./0.png"}]}
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -25,7 +29,7 @@ from qvl.engine.jobs.settings import JobError
 
 KINDS = {
     "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .pdf",
-    "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .flv .ogv .3gp",
+    "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .flv .ogv .3gp",
     "text": ".txt .md",
 }
 """Of a folder's files, by the end of their names; each (of a PDF: each page) is an item whose id is its path
@@ -52,14 +56,24 @@ def kind_of(path: Path) -> str | None:
 
 
 def content(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return file.read(READ_BYTES)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file: to open a FIFO could wait forever."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        yield file
 
 
 def inline(path: Path) -> str:
     file, page = pdf.parted(path)
     if page:
-        return data_url(pdf.page_of(file, page), PDF)
+        with _opened(file):
+            return data_url(pdf.page_of(file, page), PDF)
     data = content(path)
     return data_url(data, sniff(data) or UNKNOWN)
 
@@ -105,7 +119,7 @@ def with_files(line: Line, folder: Path) -> Line:
             return name
         path = folder / name
         if path not in found:
-            found[path] = _read(path, name)
+            found[path] = _read(folder, name)
         return found[path]
 
     try:
@@ -121,10 +135,18 @@ def with_files(line: Line, folder: Path) -> Line:
     return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
 
 
-def _read(path: Path, name: str) -> str:
+def _read(folder: Path, name: str) -> str:
+    """Of the folder alone: who wrote the lines may not be whoever sends what they name."""
+    path = folder / name
     try:
-        return inline(path)
-    except (OSError, ValueError) as error:
+        file, _ = pdf.parted(path)
+        if file.resolve().is_relative_to(folder.resolve()):
+            return inline(path)
+        raise BadRequest(
+            f"{name} lies outside the input's folder; move it there, or write a file:// URL",
+            code="file_forbidden",
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # Python 3.11: of links that go in circles
         said = getattr(error, "strerror", None) or error
         raise BadRequest(
             f"{name}: {said}; it was looked for at {path.absolute()}", code="file_not_found"
