@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shlex
 import time
@@ -124,12 +125,14 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
         _tell_roots(intake.folders | ({source} if source.is_dir() else set()))
     # Not beside the source, which may be another's, or pictures; nor in Qdrant, which has no folder.
     folder = Path(order.place.index or "")
-    path = (folder if folder.is_dir() else Path.cwd()) / f"{source.name}.errors.jsonl"
+    own = folder.is_dir()
+    digits = hashlib.sha256(bytes(source)).hexdigest()[:6]  # of several sources of one name
+    path = (folder if own else Path.cwd()) / f"{source.name}.{digits}.errors.jsonl"
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
         told = "them" if len(intake.errors) == intake.mark.errors else f"the first {len(intake.errors):,}"
         say(f"{counted(intake.mark.errors, 'bad line')} left out; what was wrong with {told}: {path}")
-    else:
+    elif own:
         path.unlink(missing_ok=True)
 
 
