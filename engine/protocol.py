@@ -211,7 +211,7 @@ class SearchResult:
     reranker: str | None
     """None: the order is that of the similarity."""
     note: str | None
-    """Why it was not reranked, or not all of it."""
+    """Why it was not reranked, or how many candidates could not be read."""
     candidates: int
     usage: Usage
 
