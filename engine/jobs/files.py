@@ -26,11 +26,12 @@ from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
+from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 KINDS = {
-    "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .pdf",
-    "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .flv .ogv .3gp",
-    "text": ".txt .md",
+    "image": (*IMAGE_SUFFIXES, ".pdf"),
+    "video": VIDEO_SUFFIXES,
+    "text": (".txt", ".md"),
 }
 """Of a folder's files, by the end of their names; each (of a PDF: each page) is an item whose id is its path
 in the folder."""
@@ -39,7 +40,7 @@ READ_BYTES = 256 << 20
 UNKNOWN = "application/octet-stream"
 PDF = "application/pdf"
 
-_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
 _NAMED = re.compile(rf'\.({_ENDS})(#page=\d+)?"'.encode(), re.IGNORECASE)
 """Only lines that hold such a string are read here: no base64 does."""
