@@ -25,6 +25,10 @@ OnError: TypeAlias = Literal["fail", "skip"]
 Priority: TypeAlias = Literal["interactive", "batch"]
 """`batch` is refused first when much is in progress, and the model takes it after `interactive`."""
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".ogv", ".3gp")
+"""By which a file is known that nobody has looked into."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
@@ -211,7 +215,7 @@ class SearchResult:
     reranker: str | None
     """None: the order is that of the similarity."""
     note: str | None
-    """Why it was not reranked, or not all of it."""
+    """Why it was not reranked, or how many candidates could not be read."""
     candidates: int
     usage: Usage
 

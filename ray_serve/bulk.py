@@ -15,6 +15,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -46,18 +47,20 @@ def embed_corpus(
     if out.suffix:
         raise JobError(f"with --ray the output is a folder of parquet files: give -o {out.with_suffix('')}")
     out.mkdir(parents=True, exist_ok=True)
-    source, engine = source.resolve(), engine and _from_anywhere(engine)
-    say(f"surveying {source}")
-    corpus = survey(source, bulk.block)
+    say(f"surveying {source.resolve()}")
+    corpus, found_anywhere = survey(source.resolve(), bulk.block), engine and _from_anywhere(engine)
     if corpus.skipped:
         say(f"{corpus.skipped:,} files that are neither text, image nor video are left out")
-    answered_by = asyncio.run(settings_of(job, engine, "embedder"))
     asked = {"instruction": instruction, "dimensions": dimensions, "block": bulk.block}
-    settings = {"input": corpus.sha256, "role": "embedder", **asked, **answered_by}
+    settings = _settings(corpus, asked, job, found_anywhere)
+    if not job.overwrite and difference(_begun(out, settings), settings):
+        # An older qvl kept paths as they were given.
+        older = _settings(survey(source, bulk.block), asked, job, engine)
+        settings = settings if difference(_begun(out, older), older) else older
     order = Order(
         out=out.resolve(),
         job=job,
-        engine=engine,
+        engine=found_anywhere,
         settings=settings,
         instruction=instruction,
         dimensions=dimensions,
@@ -69,6 +72,13 @@ def embed_corpus(
         return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
 
 
+def _settings(
+    corpus: Corpus, asked: dict[str, Any], job: JobConfig, engine: EngineConfig | None
+) -> dict[str, Any]:
+    answered_by = asyncio.run(settings_of(job, engine, "embedder"))
+    return {"input": corpus.sha256, "role": "embedder", **asked, **answered_by}
+
+
 def _from_anywhere(engine: EngineConfig) -> EngineConfig:
     """A worker is in a working folder of its own: each path that is a folder here becomes absolute."""
 
@@ -76,9 +86,14 @@ def _from_anywhere(engine: EngineConfig) -> EngineConfig:
         path = Path(name).expanduser()
         return str(path.resolve()) if path.is_dir() else name
 
+    def adapter(given: str) -> str:
+        name, equals, folder = given.partition("=")
+        return f"{name}{equals}{absolute(folder) if folder else ''}"
+
     roots = tuple(map(absolute, engine.media.file_roots))
     return replace(
         engine,
+        lora=tuple(map(adapter, engine.lora)),
         models=tuple(map(absolute, engine.models)),
         embedder=engine.embedder and absolute(engine.embedder),
         reranker=engine.reranker and absolute(engine.reranker),
@@ -102,7 +117,7 @@ def _carry_out(order: Order, corpus: Corpus, bulk: BulkConfig) -> int:
         say(f"{counted(items, 'item')} in {duration(seconds)}, {items / max(seconds, 1e-9):,.1f}/s")
     total = _list(order, corpus, done)
     bad = sorted(order.out.glob("_part-*.errors.jsonl"))
-    return exit_code(total.rows, total.errors, first_wrong(bad[0]) if bad else "")
+    return exit_code(total.rows, total.errors, lambda: first_wrong(bad))
 
 
 def _begin(order: Order) -> None:
@@ -112,10 +127,16 @@ def _begin(order: Order) -> None:
         _clear(order.out)
     if not record.exists() and any(each.name.startswith(OURS) for each in order.out.iterdir()):
         raise JobError(f"{order.out} holds what another job or an older qvl left; --overwrite starts again")
-    begun = orjson.loads(record.read_bytes()) if record.exists() else order.settings
-    if what := difference(begun, order.settings):
+    if what := difference(_begun(order.out, order.settings), order.settings):
         raise JobError(f"{order.out} was begun with {what}; --overwrite starts again")
     write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
+
+
+def _begun(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the job there was begun with: where there is none, `settings`."""
+    record = out / RECORD
+    begun: dict[str, Any] = orjson.loads(record.read_bytes()) if record.exists() else settings
+    return begun
 
 
 def _list(order: Order, corpus: Corpus, done: dict[int, dict[str, int]]) -> Mark:

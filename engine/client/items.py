@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from qvl.engine.errors import BadRequest, UnsupportedMedia
-from qvl.engine.protocol import Content
+from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Content
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,9 @@ Item: TypeAlias = "str | bytes | Path | Image | Mapping[str, Any]"
 Json: TypeAlias = str | dict[str, Any]
 
 MEDIA_KEYS = frozenset({"image", "video", "content"})
-PATH = re.compile(r"(?!\w+:)[^\0\n]{1,4096}\.(png|jpe?g|gif|webp|bmp|tiff?|avif|mp4|mov|mkv|webm|avi)", re.I)
+PATH = re.compile(
+    rf"(?!\w+:)[^\0\n]{{1,4096}}({'|'.join(map(re.escape, IMAGE_SUFFIXES + VIDEO_SUFFIXES))})", re.I
+)
 """How the path of a file looks."""
 OF_A_MEDIUM = re.compile(r"\.(image|video|image_url|video_url|url)(\[\d+\])*$")
 PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})

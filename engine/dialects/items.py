@@ -23,7 +23,7 @@ import msgspec
 
 from qvl.engine.dialects.fields import Body
 from qvl.engine.errors import BadRequest
-from qvl.engine.protocol import Content, Source, Video
+from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Source, Video
 
 Fps: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 Frames: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=64)]
@@ -199,7 +199,6 @@ def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:
     return value if isinstance(value, list) else [value]
 
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf")
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -210,7 +209,7 @@ def looks_like_image(source: str) -> bool:
         return head.startswith(("data:image/", "data:application"))
     if head.startswith(("http://", "https://", "file://")):
         try:
-            return urlsplit(source).path.lower().endswith(_IMAGE_SUFFIXES)
+            return urlsplit(source).path.lower().endswith(IMAGE_SUFFIXES)
         except ValueError:
             return False
     try:

@@ -85,7 +85,7 @@ class SearchResponse(TypedDict):
     rerank_model: str | None
     reranked: bool
     note: NotRequired[str]
-    """Why the results were not reranked."""
+    """Why the results were not reranked, or how many candidates could not be read."""
     candidates: int
     """Items that the vectors recalled."""
     results: list[Found]

@@ -126,8 +126,7 @@ def _told(summary: dict[str, Any]) -> str:
 
 
 def _exit_code(summary: dict[str, Any], work: Work) -> int:
-    bad = summary["errors"] and work.errors.exists()
-    return exit_code(summary["rows"], summary["errors"], first_wrong(work.errors) if bad else "")
+    return exit_code(summary["rows"], summary["errors"], lambda: first_wrong([work.errors]))
 
 
 def stop_politely() -> None:

@@ -1,19 +1,23 @@
 """Pictures, videos and texts on this machine's disks, told by the ends of their names.
 
-A line may name them by their paths, from the folder that it is in; their bytes are what is asked with:
+A line may name those in the folder that it is in, or below; their bytes are what is asked with:
 
-    {"image": "m/0.png"}   {"video": "/films/1.mp4"}   {"content": [{"type": "image", "image": "./0.png"}]}
+    {"image": "m/0.png"}   {"video": "films/1.mp4"}   {"content": [{"type": "image", "image": "./0.png"}]}
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -22,11 +26,12 @@ from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
+from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 KINDS = {
-    "image": ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .pdf",
-    "video": ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .flv .ogv .3gp",
-    "text": ".txt .md",
+    "image": (*IMAGE_SUFFIXES, ".pdf"),
+    "video": VIDEO_SUFFIXES,
+    "text": (".txt", ".md"),
 }
 """Of a folder's files, by the end of their names; each (of a PDF: each page) is an item whose id is its path
 in the folder."""
@@ -35,7 +40,7 @@ READ_BYTES = 256 << 20
 UNKNOWN = "application/octet-stream"
 PDF = "application/pdf"
 
-_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+_KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
 _NAMED = re.compile(rf'\.({_ENDS})(#page=\d+)?"'.encode(), re.IGNORECASE)
 """Only lines that hold such a string are read here: no base64 does."""
@@ -52,14 +57,24 @@ def kind_of(path: Path) -> str | None:
 
 
 def content(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return file.read(READ_BYTES)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file: to open a FIFO could wait forever."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        yield file
 
 
 def inline(path: Path) -> str:
     file, page = pdf.parted(path)
     if page:
-        return data_url(pdf.page_of(file, page), PDF)
+        with _opened(file):
+            return data_url(pdf.page_of(file, page), PDF)
     data = content(path)
     return data_url(data, sniff(data) or UNKNOWN)
 
@@ -101,43 +116,53 @@ def with_files(line: Line, folder: Path) -> Line:
     found: dict[Path, str] = {}
 
     def read(name: str) -> str:
+        if not _is_path(name):
+            return name
         path = folder / name
         if path not in found:
-            found[path] = _read(path, name)
+            found[path] = _read(folder, name)
         return found[path]
 
     try:
         value = orjson.loads(line.data)
-        sent = _with_media(value, read)
+        sent = with_media(value, read)
     except orjson.JSONDecodeError:  # which whoever reads the line will tell
         return line
     except BadRequest as error:
         return replace(line, wrong=error)
     if not found:
         return line
-    kept = _with_media(value, lambda name: url_of(folder / name))
+    kept = with_media(value, lambda name: url_of(folder / name) if _is_path(name) else name)
     return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
 
 
-def _read(path: Path, name: str) -> str:
+def _read(folder: Path, name: str) -> str:
+    """Of the folder alone: who wrote the lines may not be whoever sends what they name."""
+    path = folder / name
     try:
-        return inline(path)
-    except (OSError, ValueError) as error:
+        file, _ = pdf.parted(path)
+        if file.resolve().is_relative_to(folder.resolve()):
+            return inline(path)
+        raise BadRequest(
+            f"{name} lies outside the input's folder; move it there, or write a file:// URL",
+            code="file_forbidden",
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # Python 3.11: of links that go in circles
         said = getattr(error, "strerror", None) or error
         raise BadRequest(
             f"{name}: {said}; it was looked for at {path.absolute()}", code="file_not_found"
         ) from None
 
 
-def _with_media(value: Any, change: Callable[[str], str], medium: bool = False) -> Any:
-    """With other strings for the paths of media."""
+def with_media(value: Any, change: Callable[[str], str], medium: bool = False) -> Any:
+    """With other strings for its media."""
     if isinstance(value, str):
-        return change(value) if medium and _is_path(value) else value
+        return change(value) if medium else value
     if isinstance(value, list):
-        return [_with_media(each, change, medium) for each in value]
+        return [with_media(each, change, medium) for each in value]
     if isinstance(value, dict):
         return {
-            key: _with_media(each, change, key in _MEDIA or (medium and key == "url"))
+            key: with_media(each, change, key in _MEDIA or (medium and key == "url"))
             if key in _MEDIA or key in _AROUND or medium
             else each
             for key, each in value.items()

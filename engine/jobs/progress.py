@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,12 @@ from qvl.engine.jobs.work import Mark
 PLAIN_SECONDS = 10.0
 
 
-def exit_code(rows: int, errors: int, first: str) -> int:
+def exit_code(rows: int, errors: int, first: Callable[[], str]) -> int:
     """Bad lines are no failure as long as one is good. `first`: what is wrong with the first of them."""
     if rows or not errors:
         return 0
-    say(f"no line is good; {first}")
+    told = first()
+    say(f"no line is good; {told}" if told else "no line is good")
     return 1
 
 
@@ -33,10 +34,13 @@ def wrong(record: dict[str, Any]) -> str:
     return f"{line}: {message}" if message.startswith(about) else f"{line} {about}: {message}"
 
 
-def first_wrong(errors: Path) -> str:
-    """Of a file of such records."""
-    with errors.open("rb") as file:
-        return wrong(orjson.loads(file.readline()))
+def first_wrong(errors: Sequence[Path]) -> str:
+    """Of files of such records, which their reader may have changed since: then nothing."""
+    try:
+        with errors[0].open("rb") as file:
+            return wrong(orjson.loads(file.readline()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
 
 
 def counted(count: int, noun: str) -> str:

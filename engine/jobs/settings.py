@@ -18,7 +18,7 @@ class JobConfig:
     key: str | None = None
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
-    """A bad line goes to OUT.errors.jsonl (search: IN.errors.jsonl in the index's folder; --ray:
+    """A bad line goes to OUT.errors.jsonl (search: IN.*.errors.jsonl in the index's folder; --ray:
     OUT/_part-*.errors.jsonl) and the job goes on (skip), or stops the job (fail). When every line is bad the
     exit code is 1. What was a passing fault: `search add` asks again when it is run again, of a finished job
     give the lines that the file names (`line`, from 1) as another IN."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shlex
 import time
@@ -35,6 +36,9 @@ from qvl.engine.search.searcher import Models, Searcher
 from qvl.engine.search.served import Served
 from qvl.engine.search.settings import AskConfig, Place, VectorConfig
 from qvl.engine.start import start_engine
+
+MOST_ROOTS = 4
+"""Folders that are shown of those that an index refers to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +74,7 @@ async def _add(order: Order) -> int:
         await asyncio.to_thread(index.settle)
         held = len(index)
     _tell(order, intake, held)
-    first = wrong(intake.errors[0]) if intake.errors else ""
-    return exit_code(intake.mark.rows, intake.mark.errors, first)
+    return exit_code(intake.mark.rows, intake.mark.errors, lambda: wrong(intake.errors[0]))
 
 
 def _lines(source: Path) -> tuple[Iterable[Line], int]:
@@ -118,18 +121,26 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     new = intake.mark.rows - intake.unchanged
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
     source = order.source.resolve()
-    if intake.root:
-        root = source if source.is_dir() else intake.root
-        say(f"the index refers to the files there: serve it with --file-roots {shlex.quote(str(root))}")
+    if intake.folders:
+        _tell_roots(intake.folders | ({source} if source.is_dir() else set()))
     # Not beside the source, which may be another's, or pictures; nor in Qdrant, which has no folder.
     folder = Path(order.place.index or "")
-    path = (folder if folder.is_dir() else Path.cwd()) / f"{source.name}.errors.jsonl"
+    own = folder.is_dir()
+    digits = hashlib.sha256(bytes(source)).hexdigest()[:6]  # of several sources of one name
+    path = (folder if own else Path.cwd()) / f"{source.name}.{digits}.errors.jsonl"
     if intake.errors:
         write_whole(path, b"".join(orjson.dumps(each) + b"\n" for each in intake.errors))
         told = "them" if len(intake.errors) == intake.mark.errors else f"the first {len(intake.errors):,}"
         say(f"{counted(intake.mark.errors, 'bad line')} left out; what was wrong with {told}: {path}")
-    else:
+    elif own:
         path.unlink(missing_ok=True)
+
+
+def _tell_roots(folders: set[Path]) -> None:
+    if found := ingest.highest(folders):
+        roots = " ".join(f"--file-roots {shlex.quote(str(each))}" for each in found[:MOST_ROOTS])
+        more = f" and {counted(len(found) - MOST_ROOTS, 'more folder')}" if found[MOST_ROOTS:] else ""
+        say(f"the index refers to the files there: serve it with {roots}{more}")
 
 
 def drop(ids: Sequence[str], place: Place) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from qvl.engine.dialects.items import Item
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.corpus import files_of
-from qvl.engine.jobs.files import content, inline, kind_of, left_out, url_of
+from qvl.engine.jobs.files import content, inline, kind_of, left_out, url_of, with_media
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.pdf import names_of, parted
 from qvl.engine.jobs.progress import say
@@ -35,7 +35,7 @@ from qvl.engine.jobs.tasks import Parsed
 from qvl.engine.jobs.work import Mark
 from qvl.engine.search.index import Dtype, Entry, Index, Layout
 
-_FILE = re.compile(rb'"file://(/[^"]*)"')
+_FILE = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.IGNORECASE)
 KNOWN = frozenset(Item.__struct_fields__)
 MOST_ERRORS = 100_000
 """Bad lines that are told; of all others only the number is."""
@@ -139,14 +139,13 @@ class Intake:
     mark: Mark = field(default_factory=Mark)
     unchanged: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
-    root: str | None = None
-    """The folder that all files are below that entries refer to."""
+    folders: set[Path] = field(default_factory=set)
+    """Those of the files that entries refer to."""
     _waiting: list[Made] = field(default_factory=list)
 
     def append(self, row: Made) -> None:
-        for url in _FILE.findall(row.entry.item):
-            folder = str(Path(unquote(url.decode())).parent)
-            self.root = os.path.commonpath((self.root or folder, folder))
+        if b'"file://' in row.entry.item:
+            with_media(orjson.loads(row.entry.item), self._referred)
         if row.vector is None:
             self.unchanged += 1
         else:
@@ -176,6 +175,20 @@ class Intake:
         self.index.prepare(layout)
         self.index.put([made.entry for made in self._waiting], vectors)
         self._waiting = []
+
+    def _referred(self, medium: str) -> str:
+        if found := _FILE.match(medium):
+            self.folders.add(Path(os.path.normpath(unquote(found[1]))).parent)
+        return medium
+
+
+def highest(folders: Iterable[Path]) -> list[Path]:
+    """Those below no other; never the root, which would serve everything."""
+    found: list[Path] = []
+    for folder in sorted(folders):
+        if folder != folder.parent and not (found and folder.is_relative_to(found[-1])):
+            found.append(folder)
+    return found
 
 
 def files(folder: Path) -> tuple[Iterator[Line], int]:

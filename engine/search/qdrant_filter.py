@@ -22,7 +22,9 @@ def fits(condition: Condition) -> models.Condition:
     if not any(isinstance(bound, str) for bound in bounds.values()):
         return models.FieldCondition(key=key, range=models.Range(**bounds))
     try:
-        times = {name: bound and datetime.fromisoformat(bound) for name, bound in bounds.items()}
+        times = {
+            name: None if bound is None else datetime.fromisoformat(bound) for name, bound in bounds.items()
+        }
     except ValueError as error:
         raise BadRequest(
             f"filter.{condition.key}: {error}; Qdrant has bounds for numbers and for dates, as 2024-05-01 or "

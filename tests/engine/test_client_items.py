@@ -130,6 +130,7 @@ def test_what_cannot_be_sent_is_named() -> None:
     [
         {"image": "m/0.png"},
         {"video": ["./a film.mp4"]},
+        {"video": "a.m4v"},
         {"content": [{"type": "image_url", "image_url": {"url": "/abs/0.JPG"}}]},
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,29 @@ def test_a_file_that_is_not_there_says_where_it_was_looked_for(pictures: Path) -
         with pytest.raises(BadRequest, match=said) as caught:
             read({"image": name}, pictures.parent)
         assert f"looked for at {pictures.parent}" in str(caught.value)
+
+
+@pytest.mark.parametrize("page", ["", "#page=1"])
+def test_a_line_names_nothing_outside_its_folder(tmp_path: Path, page: str) -> None:
+    secret, folder = tmp_path / "passport.pdf", tmp_path / "given"
+    secret.write_bytes(b"%PDF-1.7 secret")
+    folder.mkdir()
+    (folder / "link.pdf").symlink_to(secret)
+    (folder / "there").symlink_to(tmp_path)
+    for name in (str(secret), "../passport.pdf", "link.pdf", "there/passport.pdf", "../absent.pdf"):
+        with pytest.raises(BadRequest, match="lies outside the input's folder; move it there, or") as caught:
+            read({"image": f"{name}{page}"}, folder)
+        assert caught.value.code == "file_forbidden"
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.pdf", "x.pdf#page=1"])
+def test_a_line_names_regular_files_alone(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name.partition("#")[0])
+    with pytest.raises(BadRequest, match="not a regular file"):
+        read({"image": name}, tmp_path)
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(BadRequest, match="looked for at"):
+        read({"image": "loop.png"}, tmp_path)
 
 
 def test_jobs_send_the_bytes(qvl: Run, fake: Start, pictures: Path, tmp_path: Path) -> None:

@@ -43,6 +43,18 @@ def test_a_finished_job_is_not_repeated_and_not_mixed_up(
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.job.json"}
 
 
+def test_a_finished_job_of_bad_lines_stays_one_whatever_became_of_their_file(
+    qvl: Run, fake: Start, tmp_path: Path
+) -> None:
+    source, out = write(tmp_path / "in.jsonl", ["BAD"]), tmp_path / "out.jsonl"
+    command = ("embed", source, "-o", out, "--url", fake().url)
+    assert "no line is good; line 1" in qvl(*command, code=1)
+    told = tmp_path / "out.jsonl.errors.jsonl"
+    for strange in ("", "text", '[{"line": 1}]', '{"line": 1, "error": "x"}', None):
+        told.unlink() if strange is None else told.write_text(strange)
+        assert qvl(*command, code=1).endswith("no line is good\n")
+
+
 @pytest.mark.parametrize(
     ("first", "then", "told"),
     [

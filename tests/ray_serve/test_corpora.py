@@ -17,6 +17,7 @@ import pytest
 
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import Unprocessable
+from qvl.engine.jobs.corpus import survey
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.protocol import EmbedResult, Usage
 from qvl.ray_serve import bulk, workers
@@ -93,6 +94,9 @@ def test_the_output_reads_as_one_dataset(source: Path, tmp_path: Path) -> None:
 def test_a_corpus_of_bad_items_alone_fails(source: Path, tmp_path: Path) -> None:
     source.write_text('"BAD"\n' * 3)
     assert [embed(source, tmp_path / "out") for _ in range(2)] == [1, 1]
+    for told in (tmp_path / "out").glob("_part-*.errors.jsonl"):
+        told.write_text("")
+    assert embed(source, tmp_path / "out") == 1
 
 
 def test_an_overwrite_that_was_killed_mixes_nothing(
@@ -135,6 +139,34 @@ def test_workers_in_another_folder_find_what_was_given_relative(
     assert embed(tmp_path / "corpus", tmp_path / "out", model=str(tmp_path / "model")) == 0
     assert embed(Path("corpus"), Path("hub"), model="org/name") == 0
     assert settings_of(tmp_path / "hub")["model"] == ["org/name"]
+
+
+def test_a_job_that_an_older_qvl_began_with_relative_paths_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("corpus", "model"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("a text")
+    monkeypatch.chdir(tmp_path)
+    corpus, out = Path("corpus"), tmp_path / "out"
+    assert embed(corpus, out, model="./model") == 0
+    older = {"input": survey(corpus, 2).sha256, "model": ["./model"]}
+    for path in out.glob("*job.json"):
+        record = json.loads(path.read_text())
+        record.get("settings", record).update(older)
+        path.write_text(json.dumps(record))
+    monkeypatch.setattr(bulk, "drive", None)
+    assert embed(corpus, out, model="./model") == 0
+    assert settings_of(out)["model"] == ["./model"]
+    with pytest.raises(JobError, match="begun with"):
+        embed(corpus, out, model="model2")
+
+
+def test_an_adapters_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wines").mkdir()
+    monkeypatch.chdir(tmp_path)
+    engine = EngineConfig(embedder="x", lora=("w=./wines", "hub=org/name", "bad"))
+    assert bulk._from_anywhere(engine).lora == (f"w={tmp_path / 'wines'}", "hub=org/name", "bad")
 
 
 def test_parts_of_another_model_are_not_taken_for_done(source: Path, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_content_as_a_string() -> None:
         ("https://h/a.png", True),
         ("https://h/a.jpeg?size=1#x", True),
         ("file:///a/b.WEBP", True),
+        ("file:///a/b.jfif", True),
         ("https://h/a.mp4", False),
         ("https://h/a.mp4?poster=a.png", False),
         ("https://[bad/a.png", False),

@@ -17,6 +17,7 @@ from qvl.engine.protocol import Condition
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Index, Layout
 from qvl.engine.search.qdrant import Qdrant
+from tests.engine.conftest import lines_of
 
 WIDTH = 32
 Open = Callable[..., Embedded]
@@ -104,6 +105,11 @@ def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Index]:
     made = kinds[request.param]()
     yield made
     made.close()
+
+
+def told_of(index: Path) -> list[dict[str, Any]]:
+    """What `qvl search add` says of bad lines."""
+    return [line for path in index.glob("in.jsonl.*.errors.jsonl") for line in lines_of(path)]
 
 
 @pytest.fixture

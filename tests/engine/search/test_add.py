@@ -21,8 +21,9 @@ from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.search import commands, ingest
 from qvl.engine.search.canary import CANARY
 from qvl.engine.search.embedded import Embedded
-from tests.engine.conftest import QVL, Run, Start, lines_of, write
+from tests.engine.conftest import QVL, Run, Start, write
 from tests.engine.fake_server import vector
+from tests.engine.search.conftest import told_of
 
 
 def held(folder: Path) -> dict[str, tuple[Any, dict[str, Any], float]]:
@@ -83,8 +84,7 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     source.write_text("\n".join(lines))
     command = ("search", "add", source, "--index", tmp_path / "index", "--url", fake().url)
     assert "7 bad lines left out" in qvl(*command)
-    errors = lines_of(tmp_path / "index" / "in.jsonl.errors.jsonl")
-    assert [(each["line"], each["error"]["param"]) for each in errors] == [
+    assert [(each["line"], each["error"]["param"]) for each in told_of(tmp_path / "index")] == [
         (2, None),
         (3, "text"),
         (4, None),
@@ -98,7 +98,7 @@ def test_bad_lines_go_to_a_file_of_their_own(qvl: Run, fake: Start, tmp_path: Pa
     assert "no line is good" in qvl(*command, code=1)
     source.write_text('"fine"')
     qvl(*command)
-    assert not (tmp_path / "index" / "in.jsonl.errors.jsonl").exists()
+    assert told_of(tmp_path / "index") == []
 
 
 def test_what_is_told_of_bad_lines_has_a_limit(
@@ -109,7 +109,7 @@ def test_what_is_told_of_bad_lines_has_a_limit(
     command = ["search", "add", str(source), "--index", str(tmp_path / "index"), "--url", fake().url]
     assert main(command) == 0
     assert "5 bad lines left out; what was wrong with the first 3: " in capsys.readouterr().err
-    assert len(lines_of(tmp_path / "index" / "in.jsonl.errors.jsonl")) == 3
+    assert len(told_of(tmp_path / "index")) == 3
 
 
 def test_a_run_that_is_stopped_or_fails_settles_what_it_put(

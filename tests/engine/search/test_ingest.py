@@ -7,10 +7,14 @@ from pathlib import Path
 import orjson
 import pytest
 
+from qvl.engine.cli import main
 from qvl.engine.jobs.corpus import survey
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.search import ingest
+from qvl.engine.search.qdrant import Qdrant
+from qvl.engine.search.settings import Place
 from tests.engine.conftest import Run, Start, lines_of, write
+from tests.engine.search.conftest import Local, told_of
 
 
 @pytest.mark.parametrize(
@@ -26,13 +30,13 @@ def test_a_line_that_repeats_a_bad_one_is_bad(
     assert "no line is good" in qvl(*command, code=1)
     write(source, [bad, good, "fine", good, bad])
     assert "2 put, 1 were there before; 2 in all" in qvl(*command)
-    assert [each["line"] for each in lines_of(tmp_path / "index" / "in.jsonl.errors.jsonl")] == [1, 5]
+    assert [each["line"] for each in told_of(tmp_path / "index")] == [1, 5]
 
 
 def test_a_folder_has_the_items_that_embed_finds_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a.png", "b.MP4", "c.md", "other.bin", "scan"):
+    for name in ("a.png", "b.MP4", "c.md", "code.ts", "scan"):
         (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n")
     lines, total = ingest.files(tmp_path)
     found = [orjson.loads(line.data) for line in lines]
@@ -41,10 +45,10 @@ def test_a_folder_has_the_items_that_embed_finds_there(
     assert tuple(kinds) == survey(tmp_path, 9).blocks[0].names
     assert total == 3
     said = capsys.readouterr().err
-    assert "left out, being neither text, image nor video: 2 files (.bin 1, without one 1)" in said
+    assert "left out, being neither text, image nor video: 2 files (.ts 1, without one 1)" in said
     for name in ("a.png", "b.MP4", "c.md"):
         (tmp_path / name).unlink()
-    with pytest.raises(JobError, match=r"holds 2 files \(\.bin 1, without one 1\) that are neither"):
+    with pytest.raises(JobError, match=r"holds 2 files \(\.ts 1, without one 1\) that are neither"):
         ingest.files(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(JobError, match="holds nothing"):
@@ -57,7 +61,7 @@ def test_a_field_of_their_own_belongs_under_metadata(qvl: Run, fake: Start, tmp_
     source, out = write(tmp_path / "in.jsonl", [bad, good]), tmp_path / "out.jsonl"
     server = fake()
     qvl("search", "add", source, "--index", tmp_path / "index", "--url", server.url)
-    [told] = lines_of(tmp_path / "index" / "in.jsonl.errors.jsonl")
+    [told] = told_of(tmp_path / "index")
     assert told["error"]["code"] == "unknown_field"
     assert (
         "unknown field `year`; put what an item has of its own under `metadata`" in told["error"]["message"]
@@ -66,3 +70,50 @@ def test_a_field_of_their_own_belongs_under_metadata(qvl: Run, fake: Start, tmp_
     assert server.log()[-1]["body"]["input"] == [{"text": "b"}, "a text"]
     assert [row.get("metadata") for row in lines_of(out)] == [{"year": 2024}, None]
     qvl("embed", source, "-o", tmp_path / "out.parquet", "--url", server.url)
+
+
+def test_the_folders_to_serve_are_those_of_media_and_never_the_root(
+    qvl: Run, fake: Start, tmp_path: Path
+) -> None:
+    nested = [
+        {"image": "file:///data/x.png"},
+        {"image": ["file:///data/deep/er/x.png", {"url": "file://localhost/home/u/my%20y/1.png"}]},
+        {"content": [{"type": "video", "video": "file:///films/1.mp4"}, {"type": "text", "text": "a"}]},
+        {"content": [{"type": "text", "text": "file:///etc/passwd"}], "metadata": {"image": "file:///etc/x"}},
+        {"text": "file:///etc/passwd"},
+        "file:///etc/passwd",
+        {"image": "file:///top.png"},
+        {"image": "file:///database/x.pdf#page=2"},
+    ]
+    source, url = write(tmp_path / "in.jsonl", nested), fake().url
+    command = ("search", "add", source, "--index", tmp_path / "index", "--url", url)
+    roots = ["/data", "/database", "/films", "'/home/u/my y'"]
+    told = "serve it with " + " ".join(f"--file-roots {root}" for root in roots)
+    assert f"{told}\n" in qvl(*command)
+    write(source, [*nested, {"image": "file:///z/1.png"}, {"image": "file:///y/1.png"}])
+    assert f"{told} and 2 more folders\n" in qvl(*command)
+    write(source, ["file:///etc/passwd", {"image": "file:///top.png"}])
+    assert "--file-roots" not in qvl(*command)
+
+
+def test_beside_qdrant_nothing_of_the_current_folder_is_deleted(
+    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "open", lambda place, writable: Qdrant(Local()))
+    monkeypatch.chdir(tmp_path)
+    of_another = write(tmp_path / "in.jsonl.errors.jsonl", [{"line": 7}])
+    command = ["search", "add", "in.jsonl", "--index", "http://127.0.0.1:9/x", "--url", fake().url]
+    for items in (["fine", "BAD"], ["fine"]):
+        write(tmp_path / "in.jsonl", items)
+        assert main(command) == 0
+        assert lines_of(of_another) == [{"line": 7}]
+        assert [each["line"] for each in told_of(tmp_path)] == [2]
+
+
+def test_sources_of_one_name_have_errors_of_their_own(fake: Start, tmp_path: Path) -> None:
+    url = fake().url
+    for folder, items in (("a", ["fine", "BAD"]), ("b", ["fine"]), ("c", ["BAD", "fine"])):
+        (tmp_path / folder).mkdir()
+        source = write(tmp_path / folder / "in.jsonl", items)
+        assert main(["search", "add", str(source), "--index", str(tmp_path / "index"), "--url", url]) == 0
+    assert sorted(each["line"] for each in told_of(tmp_path / "index")) == [1, 2]

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from qvl.engine.errors import ConfigError
+from qvl.engine.errors import BadRequest, ConfigError
+from qvl.engine.protocol import Condition
 from qvl.engine.search.index import Entry
 from qvl.engine.search.qdrant import BYTES, Qdrant
+from qvl.engine.search.qdrant_filter import fits
 from tests.engine.search.conftest import Local, entry, layout, unit_rows
 
 
@@ -58,3 +60,9 @@ def test_a_collection_that_was_made_again_is_noticed(client: Local) -> None:
 def test_a_bad_url_is_one_line(url: str) -> None:
     with pytest.raises(ConfigError, match="is not http"):
         Qdrant.at(url)
+
+
+@pytest.mark.parametrize("bound", ["", "soon"])
+def test_a_bound_that_is_no_date_is_a_bad_request(bound: str) -> None:
+    with pytest.raises(BadRequest, match=r"filter\.day: .*Qdrant has bounds for numbers and for dates"):
+        fits(Condition(key="day", gte=bound))
