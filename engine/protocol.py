@@ -25,7 +25,7 @@ OnError: TypeAlias = Literal["fail", "skip"]
 Priority: TypeAlias = Literal["interactive", "batch"]
 """`batch` is refused first when much is in progress, and the model takes it after `interactive`."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".ogv", ".3gp")
 """By which a file is known that nobody has looked into."""
 

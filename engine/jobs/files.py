@@ -29,7 +29,7 @@ from qvl.engine.jobs.settings import JobError
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 KINDS = {
-    "image": (*IMAGE_SUFFIXES, ".pdf"),
+    "image": IMAGE_SUFFIXES,
     "video": VIDEO_SUFFIXES,
     "text": (".txt", ".md"),
 }
