@@ -229,7 +229,7 @@ def test_mistakes_are_one_line(qvl: Run, fake: Start, tmp_path: Path) -> None:
         (("drop", "x", "--index", tmp_path / "none"), "there is no index at"),
         (("ask", "--url", url), "give a text, --image or --video"),
         (("ask", "x", "--url", url, "--filter", "{"), "--filter is not JSON"),
-        (("ask", "x", "--url", url, "--top-n", "0"), "top_n must be at least 1"),
+        (("ask", "x", "--url", url, "--top-n", "0"), "--top-n must be at least 1"),
     ]:
         said = qvl("search", *arguments, code=2)
         assert message in said
