@@ -58,7 +58,7 @@ def write(
                 report(given.nbytes)
         made = out / file.name
         save_file({name: each.contiguous() for name, each in tensors.items()}, made, {"format": "pt"})
-        made.chmod(stat.S_IMODE((out / "config.json").stat().st_mode))  # the library's are its owner's alone
+        made.chmod(stat.S_IMODE(out.stat().st_mode) & 0o666)  # the library's are its owner's alone
         places |= dict.fromkeys(tensors, file.name)
         size += sum(each.nbytes for each in tensors.values())
     if len(set(places.values())) > 1:

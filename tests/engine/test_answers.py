@@ -62,7 +62,7 @@ def test_nothing_is_kept_or_counted_when_it_is_off() -> None:
     key = answers.key(ready(1), None)
     answers.keep(key, ROW)
     assert answers.find(key) is None and not seen
-    with pytest.raises(ConfigError, match="answer_cache"):
+    with pytest.raises(ConfigError, match="--answer-cache"):
         EngineConfig(embedder="x", answer_cache=-1)
 
 

@@ -112,5 +112,5 @@ def test_what_is_no_certificate_is_told_before_anything_is_loaded(folder: Path, 
 
 
 def test_a_key_needs_its_certificate() -> None:
-    with pytest.raises(ConfigError, match="needs tls_cert"):
+    with pytest.raises(ConfigError, match="needs --tls-cert"):
         ServerConfig(engine=EngineConfig(embedder="x"), tls_key="k.pem")
