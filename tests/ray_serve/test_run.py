@@ -48,8 +48,8 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         (("--layout", "separate"), "separate pools need both"),
         (("--reranker", "b", "--layout", "separate", "--index", "i"), "index goes with layout together"),
         (("--min-replicas", "0"), "at least 1"),
-        (("--replica-gpus", "1.5"), "replica_gpus"),
-        (("--api-key-file", "/no/such", "--port", "18099"), "cannot read api_key_file"),
+        (("--replica-gpus", "1.5"), "--replica-gpus"),
+        (("--api-key-file", "/no/such", "--port", "18099"), "cannot read --api-key-file"),
     ],
 )
 def test_settings_that_cannot_work(
