@@ -39,6 +39,8 @@ _LINKS = ("tcp://", "udp://", "sctp://")
 """How the addresses of services begin; no value of ours does."""
 _LINK = re.compile(r"QVL_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
 """How Kubernetes calls its variables of Services named `qvl` or `qvl-…`."""
+_OTHERS = {"CACHE", "COMMIT", "CORS_ORIGINS", "FOLLOW_PARENT"}
+"""Of ours that are no options: `QVL_CACHE`, and what processes of ours tell each other."""
 _OPPOSITES = ("--no-", "--empty-")
 _ALIKE = 0.88
 """A letter or two of a name: `EMBEDER`, `PORTS`, but not `VERSION` for `VISION` or `EMBEDDER_URL`."""
@@ -76,7 +78,7 @@ environment = Env("QVL_", command=False, show=False)
 def misspelt(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """A variable that is almost one of ours would set nothing: a server that asks for no key, say."""
     root = app.app_stack.stack[-1][0]
-    known = {"CACHE", "FOLLOW_PARENT", *map(_setting, _options(root))}
+    known = {*_OTHERS, *map(_setting, _options(root))}
     for name in sorted(os.environ):
         own = name.removeprefix("QVL_")
         if own == name or own in known or _LINK.fullmatch(name):

@@ -130,7 +130,7 @@ def test_a_variable_that_is_almost_a_setting_is_refused(
 ) -> None:
     monkeypatch.setenv("QVL_EMBEDDER_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("QVL_MIN_REPLICAS", "1")  # of another command
-    for ours in ("VERSION", "TEST", "IMAGE_TAG", "EMBEDDER_URL", "CACHE_DIR", "TOKEN"):  # others' own
+    for ours in ("VERSION", "TEST", "IMAGE_TAG", "EMBEDDER_URL", "CACHE_DIR", "TOKEN", "CORS_ORIGINS"):
         monkeypatch.setenv(f"QVL_{ours}", "x")
     monkeypatch.setenv(f"QVL_{name}", "x")
     assert f"no setting QVL_{name}; did you mean QVL_{meant}?" in mistake(capsys, "serve")
