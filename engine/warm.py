@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Sequence
-from contextlib import suppress
 
 from PIL import Image
 
@@ -40,11 +39,16 @@ async def warm_up(models: Sequence[LLM], preparer: Preparer, items: tuple[Conten
         answering = asyncio.ensure_future(_answer(model, preparer, items))
         try:
             await asyncio.wait((answering, death), return_when=asyncio.FIRST_COMPLETED)
-            with suppress(Unavailable):  # it is told before its engine is
-                if answering.done():
-                    answering.result()
-                    continue
-            raise CheckpointError(f"{model.checkpoint.name}: {await death}, over its first requests")
+            if not death.done():
+                answering.result()
+                continue
+            raise CheckpointError(f"{model.checkpoint.name}: {death.result()}, over its first requests")
+        except Unavailable as error:
+            if error.code != "engine_dead":  # of the decoding processes, say
+                raise
+            raise CheckpointError(
+                f"{model.checkpoint.name}: {await death}, over its first requests"
+            ) from error
         finally:
             answering.cancel()
             death.cancel()

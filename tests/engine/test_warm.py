@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from qvl.engine import Engine, EngineConfig, warm
 from qvl.engine.config import Limits
-from qvl.engine.errors import CheckpointError
+from qvl.engine.errors import CheckpointError, Unavailable
 from qvl.engine.llm import LLM
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import Content
@@ -74,6 +76,20 @@ def test_each_model_fills_steps_and_one_that_hangs_is_told(pair: Pair) -> None:
                 await warm.warm_up(models[1:], engine._preparer, (Content(texts=("a third",)),))
 
     asyncio.run(run())
+
+
+def test_what_is_not_the_engine_s_end_is_told_at_once() -> None:
+    class Broken:
+        async def embed(self, request: object, side: object) -> None:
+            raise Unavailable("no decoding process can be started", code="decoders_died")
+
+    async def died() -> str:
+        return await asyncio.get_running_loop().create_future()
+
+    model: Any = SimpleNamespace(checkpoint=SimpleNamespace(role="embedder", name="m"), text=None, died=died)
+    broken: Any = Broken()
+    with pytest.raises(Unavailable, match="no decoding process"):
+        asyncio.run(asyncio.wait_for(warm.warm_up([model], broken, (warm.TEXT,)), 10))
 
 
 def test_where_no_pictures_are_taken_none_are_asked() -> None:
