@@ -77,11 +77,13 @@ environment = Env("QVL_", command=False, show=False)
 
 def misspelt(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """A variable that is almost one of ours would set nothing: a server that asks for no key, say."""
-    root = app.app_stack.stack[-1][0]
-    known = {*_OTHERS, *map(_setting, _options(root))}
-    for name in sorted(os.environ):
+    given = [name for name in sorted(os.environ) if name.startswith("QVL_") and not _LINK.fullmatch(name)]
+    if not given:  # to ask every command for its options takes a tenth of a second
+        return
+    known = {*_OTHERS, *map(_setting, _options(app.app_stack.stack[-1][0]))}
+    for name in given:
         own = name.removeprefix("QVL_")
-        if own == name or own in known or _LINK.fullmatch(name):
+        if own in known:
             continue
         if meant := get_close_matches(own, known, 1, _ALIKE):
             raise ConfigError(f"there is no setting {name}; did you mean QVL_{meant[0]}?")

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from qvl.engine.client.items import data_url, sniff
+from qvl.engine.client.items import PDF, data_url, sniff
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
@@ -38,7 +38,6 @@ in the folder."""
 READ_BYTES = 256 << 20
 """Of one file; the engine refuses less."""
 UNKNOWN = "application/octet-stream"
-PDF = "application/pdf"
 
 _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")

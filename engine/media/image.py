@@ -103,7 +103,7 @@ def _format_of(data: bytes) -> str | None:
 
 
 def is_image(data: bytes) -> bool:
-    return is_pdf(data) or _format_of(data) is not None
+    return _format_of(data) is not None or (is_pdf(data) and container_of(data) is None)
 
 
 def _not_an_image(data: bytes) -> UnsupportedMedia:
