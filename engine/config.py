@@ -216,7 +216,8 @@ class ServerConfig:
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Of what goes to stderr; debug has a line for each request, which never says what was asked."""
+    """Of what goes to stderr; info has a line for each refusal but a 429, at most 50 a second; debug has
+    one for each request. None says what was asked."""
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
 
