@@ -13,11 +13,12 @@ import msgspec
 
 from qvl.engine.api.auth import ANYONE, OPEN_PATHS
 from qvl.engine.api.operations import OPERATIONS
-from qvl.engine.errors import ClientClosed, Overloaded, QvlError
+from qvl.engine.errors import ClientClosed, Overloaded, QvlError, Unavailable
 from qvl.engine.logs import FIELDS
 
 MOST_LINES = 50
 """Of refusals in a second: strangers who are refused at the speed of the wire must not fill a disk."""
+ENDING = ("draining", "engine_stopped")
 _SECOND = 1.0
 _STEP = re.compile(r"\.?(\w+)|\[(?:\d{1,6}|\.\.\.)\]")
 _log = logging.getLogger("qvl.http")
@@ -33,6 +34,11 @@ class Call:
     status: int | None = None
     error: QvlError | None = None
     caller: str = ANYONE.name
+
+    @property
+    def leads_elsewhere(self) -> bool:
+        """Whether this server ends: who asks again on a kept connection would be told so once more."""
+        return isinstance(self.error, Unavailable) and self.error.code in ENDING
 
     @property
     def refused_for_load(self) -> bool:

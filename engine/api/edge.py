@@ -56,8 +56,10 @@ class Edge:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 headers = [*message["headers"], (b"x-request-id", call.id.encode())]
-                if self.full and call.refused_for_load:
-                    self.full()
+                full = self.full if call.refused_for_load else None
+                if full is not None:
+                    full()
+                if full is not None or call.leads_elsewhere:
                     # A kept connection would lead here again, the sooner since a refusal frees it at once.
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
