@@ -198,7 +198,8 @@ class ServerConfig:
     """PEM file with its private key, unencrypted (default: it is in --tls-cert)."""
     api_key: tuple[str, ...] = ()
     """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names
-    it and bounds its requests a minute (of each replica); keys of one name share limits."""
+    it and bounds its requests a minute (of each replica); keys of one name share limits. One with
+    `only=metrics` opens /metrics and nothing else."""
     api_key_file: str | None = None
     """A file with one key a line, as in --api-key; blank lines and # comments are skipped."""
     cors_origin: tuple[str, ...] = ()

@@ -76,6 +76,7 @@ class Edge:
             caller = self.keys.caller(scope["path"], scope["headers"])
             call.caller = caller.name
             CALLER.set(caller.name)
+            caller.check(scope["path"])
             if not self._counted(scope["headers"]):
                 caller.count()
             if self.metrics.tracer is None:
