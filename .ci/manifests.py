@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ ROOM = Path(__file__).parent.parent / "ray_serve" / "kuberay"
 
 
 def objects() -> Iterator[dict[str, Any]]:
-    for each in yaml.safe_load_all((ROOM / "rayservice.yaml").read_text()):
+    found = (yaml.safe_load_all(path.read_text()) for path in sorted(ROOM.glob("*.yaml")))
+    for each in chain.from_iterable(found):
         if each["kind"] != "RayService":
             yield each
             continue

@@ -7,7 +7,7 @@ comes in, however large, so that nothing can be refused for ever.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -34,8 +34,8 @@ _BACK_SECONDS = 2.0
 BATCH_FILL = 0.5
 """Share of the limit above which batch requests are refused."""
 
-CALLER: ContextVar[str] = ContextVar("caller", default="")
-"""Name of the API key that the request at hand came with."""
+CALLER: ContextVar[str] = ContextVar("caller", default="-")
+"""Name of the API key that the request at hand came with; `-`: with none."""
 
 
 def cost(asked: Content | EmbedRequest | RerankRequest | tuple[RerankRequest, ...]) -> int:
@@ -85,8 +85,10 @@ class Admission:
     the limit. One that holds nothing needs room for no more than that share, so that it gets in too.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, tell: Callable[[float], None] = lambda held: None) -> None:
+        """`tell` hears of `held` whenever it changes."""
         self._limit = limit
+        self._tell = tell
         self._held = 0
         self._rate = 0.0
         self._by_caller: dict[str, int] = {}
@@ -104,17 +106,21 @@ class Admission:
         caller = CALLER.get()
         self._check(caller, tokens, priority)
         self._refused.pop(caller, None)
-        self._held += tokens
+        self._hold(tokens)
         self._by_caller[caller] = self._by_caller.get(caller, 0) + tokens
         start = time.monotonic()
         try:
             yield
         finally:
             self._learn(self._held / max(time.monotonic() - start, 1e-3))
-            self._held -= tokens
+            self._hold(-tokens)
             # Of requests that cost nothing the first to leave has taken the entry away.
             if left := self._by_caller.pop(caller, 0) - tokens:
                 self._by_caller[caller] = left
+
+    def _hold(self, tokens: int) -> None:
+        self._held += tokens
+        self._tell(self._held)
 
     def _check(self, caller: str, tokens: int, priority: Priority) -> None:
         if not self._held:

@@ -198,7 +198,8 @@ class ServerConfig:
     """PEM file with its private key, unencrypted (default: it is in --tls-cert)."""
     api_key: tuple[str, ...] = ()
     """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names
-    it and bounds its requests a minute (of each replica); keys of one name share limits."""
+    it and bounds its requests a minute (of each replica); keys of one name share limits. One with
+    `only=metrics` opens /metrics and nothing else."""
     api_key_file: str | None = None
     """A file with one key a line, as in --api-key; blank lines and # comments are skipped."""
     cors_origin: tuple[str, ...] = ()
@@ -216,7 +217,8 @@ class ServerConfig:
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Of what goes to stderr; debug has a line for each request, which never says what was asked."""
+    """Of what goes to stderr; info has a line for each refusal but a 429, at most 50 a second; debug has
+    one for each request. None says what was asked."""
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qvl.engine import adapters, checkpoint, compat, warm
-from qvl.engine.admission import Admission, cost
+from qvl.engine.admission import CALLER, Admission, cost
 from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
@@ -47,7 +47,8 @@ class Engine:
     ) -> None:
         self.config = config
         self.metrics = metrics
-        self._admission = Admission(config.limits.queue_tokens)
+        most = config.limits.queue_tokens
+        self._admission = Admission(most, metrics.held("tokens", most))
         self._models: dict[Role, LLM] = {model.checkpoint.role: model for model in models}
         self._preparer = preparer
         self._stopped = False
@@ -95,7 +96,7 @@ class Engine:
             batch = await self._preparer.embed(request, model.text)
             read = usage(batch)
             answers = await self._run(model, batch, request)
-        self.metrics.usage("embedder", len(batch), read)
+        self.metrics.usage("embedder", len(batch), read, CALLER.get())
         return EmbedResult(
             model=model.called(request.model),
             vectors=_matryoshka(_rows(answers, model.checkpoint.dimensions, 0), width),
@@ -132,7 +133,7 @@ class Engine:
         batch = await self._preparer.rerank(request, model.text)
         read = usage(batch)
         answers = await self._run(model, batch, request)
-        self.metrics.usage("reranker", len(batch), read)
+        self.metrics.usage("reranker", len(batch), read, CALLER.get())
         return RerankResult(
             model=model.called(request.model),
             logits=_rows(answers, 1, -np.inf)[:, 0],

@@ -4,6 +4,7 @@
     ├── RequestError               the caller's to mend
     │   ├── BadRequest        400  malformed body, wrong type, unknown field, bad value
     │   ├── Unauthorized      401
+    │   │   └── Forbidden     403  the key is for something else
     │   ├── NotFound          404  route or model
     │   ├── MethodNotAllowed  405  carries `allowed`
     │   ├── TooLarge          413  a limit on bytes, items, pixels, frames or seconds
@@ -66,6 +67,11 @@ class Unauthorized(RequestError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class Forbidden(Unauthorized):
+    status = 403
+    code = "not_for_this_key"
 
 
 class NotFound(RequestError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -31,6 +31,7 @@ from qvl.engine.protocol import Usage
 from qvl.engine.tracing import Tracer
 
 Stage: TypeAlias = Literal["parse", "media", "tokenize", "engine", "recall", "render"]
+Bounded: TypeAlias = Literal["tokens", "bodies"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -52,9 +53,8 @@ class Metrics:
         else:
             values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
             MultiProcessCollector(self.registry, str(shared))  # type: ignore[no-untyped-call]  # prometheus_client declares none
-        self._ready = Gauge(
-            "qvl_ready_replicas", "Replicas that take requests.", registry=own, multiprocess_mode="livesum"
-        )
+        gauge = partial(Gauge, registry=own, multiprocess_mode="livesum")
+        self._ready = gauge("qvl_ready_replicas", "Replicas that take requests.")
         self._requests = Counter(
             "qvl_requests", "Requests answered, by route and HTTP status.", ("route", "status"), registry=own
         )
@@ -71,19 +71,24 @@ class Metrics:
             ("key", "status"),
             registry=own,
         )
-        self._in_flight = Gauge(
-            "qvl_requests_in_flight",
-            "Requests being answered now.",
-            registry=own,
-            multiprocess_mode="livesum",
+        self._key_tokens = Counter(
+            "qvl_key_tokens", "Tokens of what each API key was answered.", ("key",), registry=own
         )
-        self._queued = Gauge(
-            "qvl_queued_items",
-            "Items handed to the model and not answered yet.",
-            ("role",),
-            registry=own,
-            multiprocess_mode="livesum",
+        self._key_media = Counter(
+            "qvl_key_media", "Images and videos of what each API key was answered.", ("key",), registry=own
         )
+        self._in_flight = gauge("qvl_requests_in_flight", "Requests being answered now.")
+        self._held = {
+            "tokens": (
+                gauge("qvl_tokens_in_progress", "Estimated tokens of the requests in progress."),
+                gauge("qvl_tokens_in_progress_limit", "Above which requests are refused (queue_tokens)."),
+            ),
+            "bodies": (
+                gauge("qvl_bodies_bytes", "Bytes of request bodies in memory."),
+                gauge("qvl_bodies_limit_bytes", "Above which requests are refused (bodies_bytes)."),
+            ),
+        }
+        self._queued = gauge("qvl_queued_items", "Items handed to the model and not answered yet.", ("role",))
         self._stages = Histogram(
             "qvl_stage_seconds",
             "Seconds of one stage of one request: parse, media, tokenize, engine, recall, render.",
@@ -116,23 +121,37 @@ class Metrics:
                 self._by_key.labels(key, str(status)).inc,
             )
         )
-        self._read = cache(lambda role: (self._items.labels(role).inc, self._tokens.labels(role, "text").inc))
+        self._read = cache(
+            lambda role, key: (
+                self._items.labels(role).inc,
+                self._tokens.labels(role, "text").inc,
+                self._key_tokens.labels(key).inc,
+            )
+        )
 
     def stage(self, name: Stage) -> AbstractContextManager[None]:
         """Times one stage, also when it fails."""
         return _Timed(self._stage[name], None if self.tracer is None else self.tracer.stage(name))
 
-    def usage(self, role: str, items: int, usage: Usage) -> None:
-        count_items, count_tokens = self._read(role)
+    def usage(self, role: str, items: int, usage: Usage, key: str) -> None:
+        count_items, count_tokens, count_of_key = self._read(role, key)
         count_items(items)
         count_tokens(usage.text_tokens)
+        count_of_key(usage.total_tokens)
         if not usage.visual_tokens:
             return
         self._tokens.labels(role, "visual").inc(usage.visual_tokens)
+        self._key_media.labels(key).inc(usage.images + usage.videos)
         self._media.labels(role, "image").inc(usage.images)
         self._media.labels(role, "video").inc(usage.videos)
         self._pixels.labels(role, "image").inc(usage.image_pixels)
         self._pixels.labels(role, "video").inc(usage.video_pixels)
+
+    def held(self, what: Bounded, limit: int) -> Callable[[float], None]:
+        """What is to be told how much there is, of at most `limit`."""
+        now, most = self._held[what]
+        most.set(limit)
+        return now.set
 
     def queued(self, role: str, items: int) -> AbstractContextManager[None]:
         """Counts items as waiting or running in the model."""

@@ -74,7 +74,7 @@ def create_app(
         keys,
         config.request_seconds,
         engine.metrics,
-        bodies.Bodies(limits.bodies_bytes),
+        bodies.Bodies(limits.bodies_bytes, engine.metrics.held("bodies", limits.bodies_bytes)),
         full,
         seal,
     )

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: API keys from the settings and a file, compared in constant time."""
+"""Who may ask what, and how often: API keys from the settings and a file, compared in constant time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from qvl.engine.config import ServerConfig
-from qvl.engine.errors import ConfigError, Overloaded, Unauthorized
+from qvl.engine.errors import ConfigError, Forbidden, Overloaded, Unauthorized
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
+ONLY = {"metrics": "/metrics"}
+"""What a key may be for alone, and where that is."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MINUTE = 60.0
 
 
 class Caller:
-    """The holder of one key or several: a name for metrics and fair shares, and its requests a minute."""
+    """The holder of one key or several: a name for metrics and fair shares, its requests a minute, and what
+    it may ask, if not all."""
 
-    def __init__(self, name: str, rpm: int | None = None) -> None:
+    def __init__(self, name: str, rpm: int | None = None, only: str | None = None) -> None:
         self.name = name
         self.rpm = rpm
+        self.only = only
         self._left = float(rpm or 0)
         self._at = time.monotonic()
+
+    def check(self, path: str) -> None:
+        """Raises Forbidden where its key is for something else."""
+        if self.only is not None and path != ONLY[self.only]:
+            raise Forbidden(f"the key {self.name!r} opens {ONLY[self.only]} alone (only={self.only})")
 
     def count(self) -> None:
         """One request more. Raises Overloaded beyond the rate; a whole minute's may come at once."""
@@ -54,9 +63,11 @@ class Keys:
         for number, entry in enumerate(entries, 1):
             key, caller = _entry(entry, f"key-{number}")
             known = callers.setdefault(caller.name, caller)
-            if known.rpm != caller.rpm:
-                raise ConfigError(f"the API keys named {caller.name!r} have different rpm; give them one")
+            if (known.rpm, known.only) != (caller.rpm, caller.only):
+                raise ConfigError(f"the API keys named {caller.name!r} have different rpm or only")
             self._callers[key] = known
+        if callers and all(caller.only for caller in callers.values()):
+            raise ConfigError("every API key is for one thing alone (only=): nobody could ask the models")
 
     def __bool__(self) -> bool:
         return bool(self._callers)
@@ -92,23 +103,25 @@ def load_keys(config: ServerConfig) -> Keys:
 
 
 def _entry(entry: str, name: str) -> tuple[bytes, Caller]:
-    """`KEY [name=NAME] [rpm=N]`. The key itself is never in a message."""
+    """`KEY [name=NAME] [rpm=N] [only=metrics]`. The key itself is never in a message."""
     key, *rest = entry.split()
-    if key.startswith(("name=", "rpm=")):
+    if key.startswith(("name=", "rpm=", "only=")):
         raise ConfigError("an API key comes before its name= and rpm=, on one line: KEY name=NAME rpm=NUMBER")
     given = _options(rest)
-    name, rpm = given.get("name", name), given.get("rpm")
+    name, rpm, only = given.get("name", name), given.get("rpm"), given.get("only")
     if not _NAME.fullmatch(name):
         raise ConfigError(f"an API key's name may have letters, digits and ._-, at most 64: {name!r}")
     if rpm is not None and not (rpm.isdecimal() and int(rpm) > 0):
         raise ConfigError(f"the rpm of the API key {name!r} must be a number above 0, got {rpm!r}")
-    return key.encode(), Caller(name, int(rpm) if rpm else None)
+    if only is not None and only not in ONLY:
+        raise ConfigError(f"the API key {name!r} can be only={' or '.join(ONLY)}, got {only!r}")
+    return key.encode(), Caller(name, int(rpm) if rpm else None, only)
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:
     given = dict(word.partition("=")[::2] for word in words)
-    if len(given) < len(words) or given.keys() - {"name", "rpm"}:
-        raise ConfigError("an API key may be followed by name=NAME and rpm=NUMBER, once each")
+    if len(given) < len(words) or given.keys() - {"name", "rpm", "only"}:
+        raise ConfigError("an API key may be followed by name=NAME, rpm=NUMBER and only=metrics, once each")
     return given
 
 

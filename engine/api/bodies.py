@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import Receive, Scope
 
 from qvl.engine.errors import BadRequest, Overloaded, TooLarge
@@ -15,8 +17,10 @@ class Bodies:
     Belongs to one event loop. Counts what has come, not what was announced: a lie must cost its teller.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, tell: Callable[[float], None]) -> None:
+        """`tell` hears how much there is whenever that changes."""
         self._limit = limit
+        self._tell = tell
         self._held = 0
 
     def take(self, size: int) -> None:
@@ -29,9 +33,11 @@ class Bodies:
                 code="bodies_full",
             )
         self._held += size
+        self._tell(self._held)
 
     def give_back(self, size: int) -> None:
         self._held -= size
+        self._tell(self._held)
 
 
 async def read(scope: Scope, receive: Receive, limit: int) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import re
 import secrets
 import time
@@ -15,10 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qvl.engine.admission import CALLER
 from qvl.engine.api import failures
-from qvl.engine.api.auth import ANYONE, Keys
+from qvl.engine.api.auth import Keys
 from qvl.engine.api.bodies import Bodies
-from qvl.engine.errors import ClientClosed, DeadlineExceeded, Overloaded, QvlError, Unavailable
-from qvl.engine.logs import FIELDS
+from qvl.engine.api.call import Call, Lines
+from qvl.engine.errors import ClientClosed, DeadlineExceeded, QvlError, Unavailable
 from qvl.engine.metrics import Metrics
 
 PART = b"x-qvl-part"
@@ -26,23 +25,6 @@ PART = b"x-qvl-part"
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _WATCH_SECONDS = 0.1
-_log = logging.getLogger("qvl.http")
-
-
-@dataclass(slots=True)
-class Call:
-    """One HTTP call, as far as it has got."""
-
-    route: str
-    id: str
-    started: float = field(default_factory=time.perf_counter)
-    status: int | None = None
-    error: QvlError | None = None
-    caller: str = ANYONE.name
-
-    @property
-    def refused_for_load(self) -> bool:
-        return isinstance(self.error, Overloaded) and self.error.code == Overloaded.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +42,7 @@ class Edge:
     """Told before a refusal for load leaves, where other replicas answer at the same port."""
     seal: bytes | None = None
     """Known to the replicas of a deployment that divides requests, and to nobody else."""
+    lines: Lines = field(default_factory=Lines)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,8 +56,10 @@ class Edge:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 headers = [*message["headers"], (b"x-request-id", call.id.encode())]
-                if self.full and call.refused_for_load:
-                    self.full()
+                full = self.full if call.refused_for_load else None
+                if full is not None:
+                    full()
+                if full is not None or call.leads_elsewhere:
                     # A kept connection would lead here again, the sooner since a refusal frees it at once.
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
@@ -91,6 +76,7 @@ class Edge:
             caller = self.keys.caller(scope["path"], scope["headers"])
             call.caller = caller.name
             CALLER.set(caller.name)
+            caller.check(scope["path"])
             if not self._counted(scope["headers"]):
                 caller.count()
             if self.metrics.tracer is None:
@@ -143,21 +129,9 @@ class Edge:
         # A hang-up is told to nobody, but counts as what it was, whatever was sent into the void.
         status = 499 if isinstance(call.error, ClientClosed) else call.status or 500
         self.metrics.request(call.route, status, seconds, call.caller)
-        code = call.error.code if call.error else "-"
         if call.error:
-            self.metrics.error(code, status, call.route)
-        level = logging.ERROR if status == 500 else logging.DEBUG
-        if _log.isEnabledFor(level):
-            fields = {
-                "id": call.id,
-                "key": call.caller,
-                "route": call.route,
-                "status": status,
-                "code": code,
-                "seconds": round(seconds, 3),
-            }
-            said = " ".join(f"{name}={value}" for name, value in fields.items())
-            _log.log(level, "request %s", said, extra={FIELDS: fields})
+            self.metrics.error(call.error.code, status, call.route)
+        self.lines.tell(call, status, seconds)
 
 
 class _Watch:

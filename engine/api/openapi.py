@@ -18,6 +18,7 @@ from qvl.engine.api.operations import OPERATIONS, Operation
 _ERRORS = {
     400: "Malformed JSON, a wrong type, an unknown field or a bad value.",
     401: "No API key, or not one of this server's.",
+    403: "The API key is for something else (only=metrics).",
     404: "No such model.",
     413: "Over a limit on bytes, items, pixels, frames or seconds.",
     415: "Not JSON, or media of a kind that is not accepted.",
@@ -83,18 +84,18 @@ _READY = "The models are loaded, and the server is not stopping"
 
 
 _GETS: tuple[tuple[str, str, Any, tuple[int, ...]], ...] = (
-    (_MODELS, "The models served here", ModelList, (401, 503)),
-    ("/models", "The same", ModelList, (401, 503)),
-    (_MODEL, "One of them", Model, (401, 404, 503)),
-    ("/info", "The first of them, in TEI's words", Info, (401, 503)),
-    ("/version", "The version of this server", Version, (401,)),
+    (_MODELS, "The models served here", ModelList, (401, 403, 503)),
+    ("/models", "The same", ModelList, (401, 403, 503)),
+    (_MODEL, "One of them", Model, (401, 403, 404, 503)),
+    ("/info", "The first of them, in TEI's words", Info, (401, 403, 503)),
+    ("/version", "The version of this server", Version, (401, 403)),
     ("/health/live", "The process is up", State, ()),
     ("/health/ready", _READY, State, (503,)),
     ("/health", _READY, State, (503,)),
     ("/ping", _READY, State, (503,)),
     ("/metrics", "Prometheus metrics", None, (401,)),
-    ("/openapi.json", "This document", dict[str, Any], (401,)),
-    ("/docs", "This document for people", None, (401,)),
+    ("/openapi.json", "This document", dict[str, Any], (401, 403)),
+    ("/docs", "This document for people", None, (401, 403)),
 )
 
 ROUTES = frozenset(path for operation in OPERATIONS for path in operation.paths) | {

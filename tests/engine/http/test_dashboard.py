@@ -25,7 +25,7 @@ def exposed() -> str:
     metrics = Metrics()
     metrics.request("/v1/embeddings", 200, 0.1, "-")
     metrics.error("overloaded", 429, "/v1/embeddings")
-    metrics.usage("embedder", 1, Usage(text_tokens=1, visual_tokens=4, images=1))
+    metrics.usage("embedder", 1, Usage(text_tokens=1, visual_tokens=4, images=1), "-")
     for found in (True, False):
         metrics.lookup("media")(found)
     with metrics.queued("embedder", 1), metrics.stage("parse"), metrics.in_flight():
@@ -101,6 +101,18 @@ def refusals(code: str) -> list[dict[str, str]]:
     return [*series, counted("qvl_errors_total", 60, job="qvl", status="429", code=code)]
 
 
+def full(share: float, then: float | None = None) -> list[dict[str, str]]:
+    """Two replicas for an hour, `then` one of them for its last ten minutes."""
+    held = level("qvl_tokens_in_progress", f"{share}x50 {then or share}x10", job="qvl", instance="a")
+    return [
+        level("up", "1x60", job="qvl"),
+        level("qvl_ready_replicas", "1x60", job="qvl"),
+        held,
+        level("qvl_tokens_in_progress", f"{share}x60", job="qvl", instance="b"),
+        *(level("qvl_tokens_in_progress_limit", "1x60", job="qvl", instance=each) for each in "ab"),
+    ]
+
+
 EMBEDDERS, RERANKERS = {"job": "qvl-embedders"}, {"job": "qvl-rerankers"}
 ALERTS = {
     "one of two pools is gone": (
@@ -121,6 +133,9 @@ ALERTS = {
         [level("up", "1x60", job="qvl"), level("qvl_ready_replicas", "2x50 1 2x9", job="qvl")],
         set(),
     ),
+    "the server is nearly full": (full(0.9), {"QvlNearlyFull"}),
+    "it has room": (full(0.5), set()),
+    "one request alone is larger than the limit, for a while": (full(0.5, then=3.0), set()),
     "a client is over its own rate": (refusals("rate_limited"), set()),
     "the server is over its own": (refusals("overloaded"), {"QvlRefusing"}),
 }

@@ -114,13 +114,15 @@ def test_body_limit_of_an_announced_and_of_a_streamed_body(engine: FakeEngine) -
 def test_bodies_of_all_requests_together_are_bounded(engine: FakeEngine) -> None:
     with on_a_port(engine, limits=Limits(bodies_bytes=1000)) as url, connect(url) as slow:
         slow.sendall(head(900) + b'{"input": "' + b" " * 800)
-        until(lambda: "in_flight 2.0" in web.get(f"{url}/metrics").text)
+        until(lambda: "qvl_bodies_bytes 811.0" in web.get(f"{url}/metrics").text)
+        assert "qvl_bodies_limit_bytes 1000.0" in web.get(f"{url}/metrics").text
         until(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 429)
         refused = web.post(url + E, json={"input": "a" * 300})
         assert (code(refused), refused.headers["retry-after"]) == ((429, "bodies_full"), "1")
         assert web.post(url + E, json=GOOD).status_code == 200
         slow.close()
-        until(lambda: web.post(url + E, json={"input": "a" * 300}).status_code == 200)
+        until(lambda: "qvl_bodies_bytes 0.0" in web.get(f"{url}/metrics").text)
+        assert web.post(url + E, json={"input": "a" * 300}).status_code == 200
 
 
 def test_limits_on_items_and_documents(make: Callable[..., Client]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from qvl.engine.admission import CALLER
-from qvl.engine.api.auth import Caller, Keys
+from qvl.engine.api.auth import OPEN_PATHS, Caller, Keys
+from qvl.engine.api.openapi import ROUTES
 from qvl.engine.errors import ConfigError, Overloaded
 from tests.engine.http.conftest import Client
 from tests.engine.http.fake import FakeEngine
@@ -111,7 +112,7 @@ def test_a_rate_comes_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     "entry",
     [
         *("k name=", "k name=a/b", "k rpm=0", "k rpm=-1", "k rpm=x", "k limit=3", "k word", "k rpm=1 rpm=2"),
-        *("name=secret", "rpm=600", "name=a rpm=6"),
+        *("name=secret", "rpm=600", "name=a rpm=6", "only=metrics", "k only=", "k only=health"),
     ],
 )
 def test_bad_entries_do_not_show_the_key(entry: str) -> None:
@@ -121,5 +122,34 @@ def test_bad_entries_do_not_show_the_key(entry: str) -> None:
 
 
 def test_keys_of_one_name_have_one_rate() -> None:
-    with pytest.raises(ConfigError, match="different rpm"):
-        Keys(["a name=x rpm=1", "b name=x rpm=2"])
+    for entries in (["a name=x rpm=1", "b name=x rpm=2"], ["a name=x", "b name=x only=metrics"]):
+        with pytest.raises(ConfigError, match="different rpm or only"):
+            Keys(entries)
+
+
+METRICS = "m name=prometheus only=metrics"
+
+
+def test_a_key_for_metrics_opens_nothing_else(make: Callable[..., Client], engine: FakeEngine) -> None:
+    client = make(api_key=("k", METRICS))
+    assert client.get("/metrics", headers=bearer("m")).status_code == 200
+    for path in ("/health", "/health/live", "/health/ready", "/ping"):
+        assert client.get(path, headers=bearer("m")).status_code == 200
+    paths = ROUTES - OPEN_PATHS - {"/metrics"} | {"/nowhere", "/v1/models/a", "/metrics/more"}
+    for path in paths:
+        for answer in (
+            client.get(path, headers=bearer("m")),
+            client.post(path, json=GOOD, headers=bearer("m")),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_for_this_key"), path
+            assert "only=metrics" in answer.json()["error"]["message"]
+    assert not engine.requests
+    for path in ("/metrics", "/v1/models"):
+        assert client.get(path, headers=bearer("k")).status_code == 200
+    text = client.get("/metrics", headers=bearer("m")).text
+    assert f'qvl_key_requests_total{{key="prometheus",status="403"}} {2.0 * len(paths)}' in text
+
+
+def test_keys_for_metrics_alone_would_close_the_server() -> None:
+    with pytest.raises(ConfigError, match="nobody could ask"):
+        Keys([METRICS])

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from qvl.engine import cli
-from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.replicas.child import Child
 from qvl.engine.replicas.orders import Orders
 from tests.conftest import free_port
@@ -139,6 +139,7 @@ def test_a_killed_replica_comes_back_while_the_other_answers(start: Start, tmp_p
     least = answered + statuses[200] - CLIENTS
     until(lambda: metric(server, f'qvl_requests_total{{route="{E}",status="200"}}') >= least)
     assert second.is_running()
+    assert metric(server, "qvl_bodies_limit_bytes") == 2 * Limits().bodies_bytes
     # It counts where the one before it ended.
     assert {each.stem.rpartition("_")[2] for each in tmp_path.glob("qvl-metrics-*/*")} == {"0", "1"}
 
