@@ -8,7 +8,7 @@ import json
 import shlex
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from qvl.engine.client.items import native
 from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
-from qvl.engine.errors import QvlError
 from qvl.engine.jobs.answers import Answers, answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.files import refuse_others, with_files
@@ -62,16 +61,7 @@ async def _add(order: Order) -> int:
     lines, total = await asyncio.to_thread(_lines, order.source)
     with closing(order.place.open(writable=True)) as index:
         await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
-        try:
-            intake = await _filled(order, index, lines, total)
-        except BaseException as stop:
-            # Whoever reads the index would have to do it, each at its start.
-            if isinstance(stop, asyncio.CancelledError):
-                say("stopping; what was put is settled first, unless you stop it again")
-            with suppress(QvlError):
-                await asyncio.to_thread(index.settle)
-            raise
-        await asyncio.to_thread(index.settle)
+        intake = await _filled(order, index, lines, total)
         held = len(index)
     _tell(order, intake, held)
     return exit_code(intake.mark.rows, intake.mark.errors, lambda: wrong(intake.errors[0]))
@@ -147,7 +137,6 @@ def drop(ids: Sequence[str], place: Place) -> int:
     place.open().close()  # it must be there: to write would make it
     with closing(place.open(writable=True)) as index:
         gone = index.remove(ids)
-        index.settle()
         say(f"{place.index}: {gone:,} of {len(ids):,} taken out; {len(index):,} in all")
     return 0
 

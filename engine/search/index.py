@@ -75,10 +75,6 @@ class Index(Protocol):
 
     def __len__(self) -> int: ...
 
-    def settle(self) -> None:
-        """After much was put: whatever makes the first search quick."""
-        ...
-
     def load(self) -> None:
         """Before the first search, which would wait for it: what it needs, into memory."""
         ...

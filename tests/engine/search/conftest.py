@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +34,7 @@ def unit_rows(count: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
 
 
 def filled(folder: Open, count: int, **metadata: object) -> tuple[Embedded, np.ndarray]:
-    writer, rows = folder(writable=True, exact_rows=100), unit_rows(count)
+    writer, rows = folder(writable=True), unit_rows(count)
     writer.prepare(layout())
     writer.put([entry(i, **metadata) for i in range(count)], rows)
     return writer, rows
@@ -45,38 +42,6 @@ def filled(folder: Open, count: int, **metadata: object) -> tuple[Embedded, np.n
 
 def found(index: Embedded, query: np.ndarray, count: int = 10, *where: Condition) -> list[int]:
     return [int(hit.id[1:]) for hit in index.find(query, count, where)]
-
-
-def built(index: Embedded) -> Embedded:
-    """Once nothing is being built beside, and what was is taken over."""
-    if (thread := index._builder._thread) is not None:
-        thread.join(60)
-        assert not thread.is_alive()
-        index.load()
-    return index
-
-
-def graphed(index: Embedded) -> list[int]:
-    """Rows of the graph that searches walk."""
-    near = index._view._near
-    return sorted(near.graph.rows.tolist()) if near is not None and near.graph else []
-
-
-@contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Builds wait meanwhile."""
-    with (folder / "graph.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def pid(index: Embedded) -> int:
-    """Of the process that builds, once there is one."""
-    for _ in range(1000):
-        if (process := index._builder._process) is not None:
-            return process.pid
-        time.sleep(0.01)
-    raise AssertionError("nothing is being built")
 
 
 class Local(QdrantClient):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from PIL import Image
 
 from qvl.engine.cli import main
 from qvl.engine.errors import ConfigError, Unavailable
-from qvl.engine.search import commands, ingest
+from qvl.engine.search import ingest
 from qvl.engine.search.canary import CANARY
 from qvl.engine.search.embedded import Embedded
 from tests.engine.conftest import QVL, Run, Start, write
@@ -110,26 +108,6 @@ def test_what_is_told_of_bad_lines_has_a_limit(
     assert main(command) == 0
     assert "5 bad lines left out; what was wrong with the first 3: " in capsys.readouterr().err
     assert len(told_of(tmp_path / "index")) == 3
-
-
-def test_a_run_that_is_stopped_or_fails_settles_what_it_put(
-    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever serves the index would have to, each at its start."""
-    settled: list[Embedded] = []
-    monkeypatch.setattr(Embedded, "settle", lambda index: settled.append(index))
-    source = write(tmp_path / "in.jsonl", ["fine"])
-    command = ["search", "add", str(source), "--index", str(tmp_path / "index"), "--url", fake().url]
-    for stop, status in ((asyncio.CancelledError(), 143), (Unavailable("gone", code="x"), 1)):
-
-        async def stopped(*_: object, stop: BaseException = stop) -> None:
-            raise stop
-
-        monkeypatch.setattr(commands, "_filled", stopped)
-        settled.clear()
-        with suppress(Unavailable):
-            assert main(command) == status
-        assert len(settled) == 1
 
 
 def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_an_index_that_is_not_there(tmp_path: Any) -> None:
 def test_an_index_that_another_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is no mistake of a setting when that takes too long: the server may be started again."""
     Embedded(tmp_path, make=True).close()
-    monkeypatch.setattr("qvl.engine.search.graphs.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("qvl.engine.search.tables.BUSY_SECONDS", 0.01)
     with closing(sqlite3.connect(tmp_path / "items.sqlite", isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode=DELETE")
         other.execute("BEGIN EXCLUSIVE")
