@@ -86,9 +86,9 @@ async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int)
         dimensions = kept.dimensions or (layout.dimensions if layout else None)
         intake = Intake(
             index,
+            canary=told,
             dtype=kept.vectors or (layout.dtype if layout else "int8"),
             prefix=kept.prefix or (layout.prefix if layout else None),
-            canary=told,
         )
         task = Indexing(answers, index, dimensions, order.instruction)
         started = time.monotonic()

@@ -11,6 +11,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from qvl.engine.protocol import Condition
+from qvl.engine.search import canary
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Index, Layout
 from qvl.engine.search.qdrant import Qdrant
@@ -18,10 +19,6 @@ from tests.engine.conftest import lines_of
 
 WIDTH = 32
 Open = Callable[..., Embedded]
-
-
-def layout(**other: object) -> Layout:
-    return Layout(**{"model": "m", "dimensions": WIDTH, "prefix": WIDTH, "dtype": "float32", **other})
 
 
 def entry(number: int, /, **metadata: object) -> Entry:
@@ -42,6 +39,11 @@ def filled(folder: Open, count: int, **metadata: object) -> tuple[Embedded, np.n
 
 def found(index: Embedded, query: np.ndarray, count: int = 10, *where: Condition) -> list[int]:
     return [int(hit.id[1:]) for hit in index.find(query, count, where)]
+
+
+def layout(**other: object) -> Layout:
+    given = {"model": "m", "dimensions": WIDTH, "prefix": WIDTH, "dtype": "float32"}
+    return Layout(**{**given, "canary": canary.written(unit_rows(1)[0]), **other})
 
 
 class Local(QdrantClient):

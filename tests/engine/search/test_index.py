@@ -82,12 +82,12 @@ def test_vectors_of_another_kind_are_refused(index: Index) -> None:
     index.prepare(layout())
     index.put([entry(0)], unit_rows(1))
     index.prepare(layout())
-    with pytest.raises(IndexMismatch, match="made with model 'm', now 'other'"):
-        index.prepare(layout(model="other"))
+    with pytest.raises(IndexMismatch, match="made with dtype 'float32', now 'int8'"):
+        index.prepare(layout(dtype="int8"))
     index.clear()
     assert (index.layout, len(index)) == (None, 0)
     assert index.find(unit_rows(1)[0], 5, ()) == []
-    index.prepare(layout(model="other"))
+    index.prepare(layout(dtype="int8"))
     index.put([entry(7)], unit_rows(1))
     assert [hit.id for hit in index.find(unit_rows(1)[0], 5, ())] == ["d7"]
 
