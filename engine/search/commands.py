@@ -36,6 +36,8 @@ from qvl.engine.search.served import Served
 from qvl.engine.search.settings import AskConfig, Place, VectorConfig
 from qvl.engine.start import start_engine
 
+MANY = 1_000_000
+"""Items of which a search in a folder takes 0.1 s and more."""
 MOST_ROOTS = 4
 """Folders that are shown of those that an index refers to."""
 
@@ -110,12 +112,15 @@ async def _canary(answers: Answers) -> tuple[str, str]:
 def _tell(order: Order, intake: Intake, held: int) -> None:
     new = intake.mark.rows - intake.unchanged
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
+    # Qdrant has no folder.
+    folder = Path(order.place.index or "")
+    own = folder.is_dir()
+    if own and held > MANY:
+        say(f"warning: each search compares all {held:,} items; for more than {MANY:,} take Qdrant (--index)")
     source = order.source.resolve()
     if intake.folders:
         _tell_roots(intake.folders | ({source} if source.is_dir() else set()))
-    # Not beside the source, which may be another's, or pictures; nor in Qdrant, which has no folder.
-    folder = Path(order.place.index or "")
-    own = folder.is_dir()
+    # Not beside the source, which may be another's, or pictures.
     digits = hashlib.sha256(bytes(source)).hexdigest()[:6]  # of several sources of one name
     path = (folder if own else Path.cwd()) / f"{source.name}.{digits}.errors.jsonl"
     if intake.errors:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from qvl.engine.cli import main
 from qvl.engine.errors import ConfigError, Unavailable
-from qvl.engine.search import ingest
+from qvl.engine.search import commands, ingest
 from qvl.engine.search.canary import CANARY
 from qvl.engine.search.embedded import Embedded
 from tests.engine.conftest import QVL, Run, Start, write
@@ -108,6 +108,17 @@ def test_what_is_told_of_bad_lines_has_a_limit(
     assert main(command) == 0
     assert "5 bad lines left out; what was wrong with the first 3: " in capsys.readouterr().err
     assert len(told_of(tmp_path / "index")) == 3
+
+
+def test_more_items_than_a_folder_is_for_are_told(
+    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "MANY", 2)
+    command = ["--index", str(tmp_path / "index"), "--url", fake().url]
+    for items, told in ((["a", "b"], False), (["a", "b", "c"], True)):
+        source = write(tmp_path / "in.jsonl", items)
+        assert main(["search", "add", str(source), *command]) == 0
+        assert ("compares all 3 items; for more than 2 take Qdrant" in capsys.readouterr().err) is told
 
 
 def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path) -> None:
