@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qvl.engine.dialects.search import conditions
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
+from qvl.engine.search import facets
 from tests.engine.search.conftest import Open, entry, filled, found, layout, unit_rows
 
 
@@ -69,6 +72,14 @@ def test_searches_are_exact_while_another_writes(folder: Open) -> None:
         assert found(reader, query, 20) == best(lambda _: True)
         new = set(range(400)) - {i for i in range(400) if i >= start + 50 or i % 50 >= 40}
         assert found(reader, query, 20, Condition(key="kind", values=("new",))) == best(new.__contains__)
+
+
+@pytest.mark.parametrize("rule", ["a", ["a", 1], {"gte": 3}])
+def test_a_filter_looks_at_no_rows_of_other_values(folder: Open, rule: Any) -> None:
+    [condition] = conditions({"colour": rule})
+    statement, parameters = facets._clause(condition)
+    plan = folder(writable=True)._db.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+    assert any("PRIMARY KEY (key=? AND kind=? AND value" in step for *_, step in plan), plan
 
 
 def test_graphs_of_earlier_versions_go_with_the_next_write(folder: Open, tmp_path: Path) -> None:
