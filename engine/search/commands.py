@@ -8,7 +8,7 @@ import json
 import shlex
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from qvl.engine.client.items import native
 from qvl.engine.config import EngineConfig
 from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
-from qvl.engine.errors import QvlError
 from qvl.engine.jobs.answers import Answers, answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
 from qvl.engine.jobs.files import refuse_others, with_files
@@ -37,6 +36,8 @@ from qvl.engine.search.served import Served
 from qvl.engine.search.settings import AskConfig, Place, VectorConfig
 from qvl.engine.start import start_engine
 
+MANY = 1_000_000
+"""Items of which a search in a folder takes 0.1 s and more."""
 MOST_ROOTS = 4
 """Folders that are shown of those that an index refers to."""
 
@@ -62,16 +63,7 @@ async def _add(order: Order) -> int:
     lines, total = await asyncio.to_thread(_lines, order.source)
     with closing(order.place.open(writable=True)) as index:
         await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
-        try:
-            intake = await _filled(order, index, lines, total)
-        except BaseException as stop:
-            # Whoever reads the index would have to do it, each at its start.
-            if isinstance(stop, asyncio.CancelledError):
-                say("stopping; what was put is settled first, unless you stop it again")
-            with suppress(QvlError):
-                await asyncio.to_thread(index.settle)
-            raise
-        await asyncio.to_thread(index.settle)
+        intake = await _filled(order, index, lines, total)
         held = len(index)
     _tell(order, intake, held)
     return exit_code(intake.mark.rows, intake.mark.errors, lambda: wrong(intake.errors[0]))
@@ -96,9 +88,9 @@ async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int)
         dimensions = kept.dimensions or (layout.dimensions if layout else None)
         intake = Intake(
             index,
+            canary=told,
             dtype=kept.vectors or (layout.dtype if layout else "int8"),
             prefix=kept.prefix or (layout.prefix if layout else None),
-            canary=told,
         )
         task = Indexing(answers, index, dimensions, order.instruction)
         started = time.monotonic()
@@ -120,12 +112,15 @@ async def _canary(answers: Answers) -> tuple[str, str]:
 def _tell(order: Order, intake: Intake, held: int) -> None:
     new = intake.mark.rows - intake.unchanged
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
+    # Qdrant has no folder.
+    folder = Path(order.place.index or "")
+    own = folder.is_dir()
+    if own and held > MANY:
+        say(f"warning: each search compares all {held:,} items; for more than {MANY:,} take Qdrant (--index)")
     source = order.source.resolve()
     if intake.folders:
         _tell_roots(intake.folders | ({source} if source.is_dir() else set()))
-    # Not beside the source, which may be another's, or pictures; nor in Qdrant, which has no folder.
-    folder = Path(order.place.index or "")
-    own = folder.is_dir()
+    # Not beside the source, which may be another's, or pictures.
     digits = hashlib.sha256(bytes(source)).hexdigest()[:6]  # of several sources of one name
     path = (folder if own else Path.cwd()) / f"{source.name}.{digits}.errors.jsonl"
     if intake.errors:
@@ -147,7 +142,6 @@ def drop(ids: Sequence[str], place: Place) -> int:
     place.open().close()  # it must be there: to write would make it
     with closing(place.open(writable=True)) as index:
         gone = index.remove(ids)
-        index.settle()
         say(f"{place.index}: {gone:,} of {len(ids):,} taken out; {len(index):,} in all")
     return 0
 

@@ -1,9 +1,7 @@
-"""The index in a folder: SQLite keeps everything, usearch the nearest.
+"""The index in a folder: SQLite keeps everything, memory what is compared.
 
-    FOLDER/items.sqlite     entries, vectors, metadata; each `put` is one transaction
-    FOLDER/graph-*.usearch  derived from the vectors, the table names the one that is its; built by a process
-                            beside the searches
-    FOLDER/graph.lock       held by who builds: the others wait for their turn, and find it built
+    FOLDER/items.sqlite  entries, vectors, metadata; each `put` is one transaction
+    FOLDER/lock          held by who writes
 
 One process writes at a time; any number read meanwhile, and see at their next search what was put. The folder
 must be on a disk of this machine: SQLite's write-ahead log does not work over a network.
@@ -18,7 +16,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -29,11 +27,10 @@ import orjson
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition, Hit
 from qvl.engine.response import convert
-from qvl.engine.search import facets, graphs, grow, tables
-from qvl.engine.search.builder import Builder
+from qvl.engine.search import facets, tables
 from qvl.engine.search.index import Entry, Layout, Vectors, agreed
-from qvl.engine.search.near import EXACT_ROWS, Near, Rows
-from qvl.engine.search.view import View
+from qvl.engine.search.near import Rows
+from qvl.engine.search.view import View, matrix
 
 OVERSAMPLED = 4
 """Rounded or shortened vectors recall so many times the rows that are asked for; whole ones decide."""
@@ -43,30 +40,28 @@ _PRIMARY = 0xFF
 
 
 class Embedded:
-    def __init__(
-        self, folder: Path, *, make: bool = False, writable: bool = False, exact_rows: int = EXACT_ROWS
-    ) -> None:
-        """Up to `exact_rows` that no graph holds are compared; of more one is built, while they still are.
-
-        Raises ConfigError when there is no index (unless it may be made), it cannot be used, or another run
-        writes to it; Unavailable when others hold it for long.
+    def __init__(self, folder: Path, *, make: bool = False, writable: bool = False) -> None:
+        """Raises ConfigError when there is no index (unless it may be made), it cannot be used, or another
+        run writes to it; Unavailable when others hold it for long.
         """
         self._folder = folder
         self._guard: int | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._builder = Builder(folder, self._take)
-        self._view = View(folder, exact_rows, self._closed)
+        self._view = View(self._closed)
         with _opening(folder):
             if make or writable:
                 folder.mkdir(parents=True, exist_ok=True)
             elif not (folder / tables.FILE).exists():
                 raise ConfigError(f"there is no index at {folder}; make one with `qvl search add`")
-            self._db = tables.connect(folder, graphs.BUSY_SECONDS, make=make or writable)
+            self._db = tables.connect(folder, make=make or writable)
             try:
                 if writable:
                     self._guard = _exclusive(folder)
                     self._view.made = tables.made(self._db)
+                    # Of versions that walked a graph.
+                    for old in (*folder.glob("graph-*.usearch"), folder / "graph-new", folder / "graph.lock"):
+                        old.unlink(missing_ok=True)
             except BaseException:
                 self.close()
                 raise
@@ -101,7 +96,7 @@ class Embedded:
 
     def find(self, vector: npt.NDArray[np.float32], count: int, where: Sequence[Condition]) -> list[Hit]:
         with self._transaction("DEFERRED"):
-            near = self._caught_up()
+            near = self._view.caught_up(self._db)
             if near is None:
                 return []
             layout = self._kept()
@@ -119,27 +114,16 @@ class Embedded:
 
     def load(self) -> None:
         with self._transaction("DEFERRED"):
-            self._caught_up()
-
-    def settle(self) -> None:
-        with self._transaction("DEFERRED"):
-            made = tables.made(self._db) if self._view.many(self._db) else None
-        if made is not None:
-            with self._as_unavailable():
-                grow.build(self._folder, made, self._closed)
-            self._take()
+            self._view.caught_up(self._db)
 
     def clear(self) -> None:
         with self._transaction("IMMEDIATE"):
             tables.clear(self._db)
             self._view.restart(self._db, None)
-        for path in self._folder.glob("graph-*"):
-            path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Does not wait for a graph that is being built: what was saved of it counts."""
+        """Whoever reads it into memory stops."""
         self._closed.set()
-        self._builder.close()
         with self._lock:
             self._db.close()
             if self._guard is not None:
@@ -151,32 +135,12 @@ class Embedded:
             raise ConfigError(f"the index at {self._folder} is empty")
         return self._view.made.layout
 
-    def _caught_up(self) -> Near | None:
-        """Every row of this moment; None: the index is empty."""
-        near = self._view.caught_up(self._db)
-        if self._view.outgrown:
-            self._builder.start()
-        return near
-
-    def _take(self) -> None:
-        """The graph that lies there now, in place of the one here."""
-        with (
-            self._as_unavailable(),
-            closing(tables.connect(self._folder, graphs.BUSY_SECONDS, make=False)) as db,
-        ):
-            made = tables.made(db)
-            # Outside the lock, for it reads the numbers of all rows.
-            loaded = graphs.load(db, self._folder, made) if made else None
-        with self._lock:
-            if loaded and self._view.made == made:
-                self._view.take(loaded)
-
     def _hits(self, rows: Rows, vector: npt.NDArray[np.float32], count: int) -> list[Hit]:
         """The best of these rows by the cosine of the query, unrounded, and the vector as it is kept."""
         found = tables.vectors_of(self._db, rows)
         if not found:
             return []
-        kept = graphs.matrix(list(found.values()), self._kept()).astype(np.float32)
+        kept = matrix(list(found.values()), self._kept()).astype(np.float32)
         cosines = kept @ vector / np.linalg.norm(kept, axis=1)
         order = np.argsort(-cosines, kind="stable")[:count]
         numbers = np.fromiter(found, np.uint64)[order]

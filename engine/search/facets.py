@@ -30,16 +30,18 @@ def fitting(db: sqlite3.Connection, where: Sequence[Condition]) -> Rows:
 
 
 def _clause(condition: Condition) -> tuple[str, list[Any]]:
-    select = "SELECT row FROM facets WHERE key = ?"
     if condition.values:
         pairs = [part for value in condition.values for part in _typed(value)]
         marks = ", ".join(["(?, ?)"] * len(condition.values))
-        return f"{select} AND (kind, value) IN (VALUES {marks})", [condition.key, *pairs]
+        # `(kind, value) IN` would look at all rows of that key and kind; this goes to those of the value.
+        each = "key = ? AND kind = wanted.column1 AND value = wanted.column2"
+        select = f"SELECT row FROM (VALUES {marks}) AS wanted CROSS JOIN facets ON {each}"
+        return select, [*pairs, condition.key]
     bounds = {sign: getattr(condition, name) for name, sign in BOUNDS.items()}
     given = {sign: bound for sign, bound in bounds.items() if bound is not None}
     tests = "".join(f" AND value {sign} ?" for sign in given)
     kind = TEXT if any(isinstance(bound, str) for bound in given.values()) else NUMBER
-    return f"{select} AND kind = ?{tests}", [condition.key, kind, *given.values()]
+    return f"SELECT row FROM facets WHERE key = ? AND kind = ?{tests}", [condition.key, kind, *given.values()]
 
 
 def _typed(value: Scalar) -> tuple[int, int | float | str]:

@@ -25,14 +25,14 @@ class Layout:
     """What all vectors of an index have in common; fixed when the first one is put."""
 
     model: str
-    """As it was called; compared only where there is no canary."""
+    """As it was called."""
     dimensions: int
     """Numbers kept of each vector: the model's own width or a Matryoshka prefix."""
     prefix: int
     """Numbers of each vector that recall compares; all `dimensions` are compared among the candidates."""
+    canary: str
+    """The model's own vector of a text of ours (`canary.py`), which tells whether it is the same."""
     dtype: Dtype = "int8"
-    canary: str | None = None
-    """The model's own vector of a text of ours (`canary.py`); older indexes have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,6 @@ class Index(Protocol):
 
     def __len__(self) -> int: ...
 
-    def settle(self) -> None:
-        """After much was put: whatever makes the first search quick."""
-        ...
-
     def load(self) -> None:
         """Before the first search, which would wait for it: what it needs, into memory."""
         ...
@@ -109,12 +105,9 @@ def agreed(kept: Layout | None, asked: Layout) -> Layout:
     return kept
 
 
-def same_model(kept: Layout, model: str, vector: str | None) -> None:
-    """By its vector of the canary, and by its name where one has none. Raises IndexMismatch."""
-    if kept.canary is None or vector is None:
-        if kept.model != model:
-            raise IndexMismatch(f"the index was made with model {kept.model!r}, now {model!r}; {_WAYS}")
-    elif what := canary.strange(kept.canary, vector):
+def same_model(kept: Layout, model: str, vector: str) -> None:
+    """By its vector of the canary, whatever it is called. Raises IndexMismatch."""
+    if what := canary.strange(kept.canary, vector):
         raise IndexMismatch(
             f"the index holds vectors of another model (called {kept.model!r}) than {model!r} here: "
             f"{what}; {_WAYS}"

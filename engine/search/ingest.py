@@ -133,9 +133,9 @@ class Intake:
     """The pipeline's sink: a commit is one transaction of the index."""
 
     index: Index
+    canary: str
     dtype: Dtype = "int8"
     prefix: int | None = None
-    canary: str | None = None
     mark: Mark = field(default_factory=Mark)
     unchanged: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)

@@ -142,10 +142,8 @@ class Qdrant:
         with _as_unavailable():
             return int(self._client.count(self._collection, exact=True).count)
 
-    def settle(self) -> None:
+    def load(self) -> None:
         """Qdrant builds its own graph in the background, and keeps it in memory."""
-
-    load = settle
 
     def clear(self) -> None:
         with _as_unavailable():

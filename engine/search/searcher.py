@@ -110,15 +110,13 @@ class Searcher:
         _agreed[self.index] = layout, model
 
     async def _strange(self, layout: Layout, model: str, request: SearchRequest) -> str | None:
-        way = "serve that model, or make the index again"
-        if model != layout.model and any(card.id == layout.model for card in self.models.models()):
-            way = "ask for the other, which is served here too, by `model`"
-        if layout.canary is None:
-            return way if model != layout.model else None
         told = Content(texts=(canary.CANARY,))
         asked = EmbedRequest(input=(told,), model=request.model, priority=request.priority)
         vector = (await self.models.embed(asked)).vectors[0]
         what = canary.strange(layout.canary, canary.written(vector))
+        way = "serve that model, or make the index again"
+        if model != layout.model and any(card.id == layout.model for card in self.models.models()):
+            way = "ask for the other, which is served here too, by `model`"
         return what and f"{what}; {way}"
 
     def _dimensions(self, kept: int | None) -> int | None:

@@ -40,6 +40,7 @@ CREATE INDEX IF NOT EXISTS facets_of ON facets (row);
 CREATE TABLE IF NOT EXISTS gone (change INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL);
 """
 TABLES = ("made", "entries", "vectors", "facets", "gone")
+BUSY_SECONDS = 30.0
 KEPT = 10_000
 """Rows taken away that are remembered; who has missed more of them compares all that there are."""
 
@@ -60,9 +61,9 @@ class Seen:
     version: int = -1
 
 
-def connect(folder: Path, busy_seconds: float, *, make: bool) -> sqlite3.Connection:
+def connect(folder: Path, *, make: bool) -> sqlite3.Connection:
     """For use under a lock, in any thread; transactions are begun and ended by hand. Raises ConfigError."""
-    db = sqlite3.connect(folder / FILE, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(folder / FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         # A commit is on disk when it returns, and readers do not wait for writers.
         db.execute("PRAGMA journal_mode=WAL")
@@ -135,28 +136,11 @@ def change(db: sqlite3.Connection) -> int:
     return int(found[0]) if found else 0
 
 
-def mark(db: sqlite3.Connection) -> int:
-    """Of the graph that was saved for these rows; 0: none was."""
-    [(found,)] = db.execute("PRAGMA user_version")
-    return int(found)
-
-
-def put_mark(db: sqlite3.Connection, mark: int) -> None:
-    """Up to 31 bits; in a transaction, as all else."""
-    db.execute(f"PRAGMA user_version={mark}")
-
-
 def gone(db: sqlite3.Connection, after: int) -> Rows | None:
     """The rows taken away since that change; None: longer ago than is remembered."""
     found = db.execute("SELECT row FROM gone WHERE change > ?", (after,)).fetchall()
     complete = len(found) == change(db) - after
     return np.asarray([row for (row,) in found], np.uint64) if complete else None
-
-
-def last(db: sqlite3.Connection) -> int:
-    """The highest row, 0 without any."""
-    [(row,)] = db.execute("SELECT max(row) FROM entries")
-    return row or 0
 
 
 def rows(db: sqlite3.Connection) -> Rows:

@@ -22,7 +22,7 @@ def test_a_server_says_so_at_its_start(
     folder = tmp_path / "index"
     if items:
         index = Embedded(folder, writable=True)
-        index.prepare(Layout(model=EMBEDDER, dimensions=WIDTH, prefix=WIDTH))
+        index.prepare(Layout(model=EMBEDDER, dimensions=WIDTH, prefix=WIDTH, canary=""))
         index.put([Entry(id="a", digest="a", item=b'"a"', metadata={})], np.ones((1, WIDTH), np.float32))
         index.close()
     make(index=str(folder))

@@ -48,12 +48,3 @@ class TwoNames(FakeEngine):
 def test_a_name_of_the_same_model_is_no_other_model(make: Callable[..., Client], tmp_path: Path) -> None:
     index = with_canary(tmp_path / "index", vector(Content(texts=(canary.CANARY,))))
     assert search(make(TwoNames(), index=index), query="a")["candidates"] == 0
-
-
-def test_an_older_index_is_compared_by_name(make: Callable[..., Client], tmp_path: Path) -> None:
-    index = Embedded(tmp_path / "index", writable=True)
-    index.prepare(Layout(model="other", dimensions=2048, prefix=2048))
-    index.close()
-    error = search(make(index=str(tmp_path / "index")), 422, query="a")
-    assert error["code"] == "index_mismatch"
-    assert "'other'" in error["message"]

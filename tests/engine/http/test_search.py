@@ -18,8 +18,8 @@ from qvl.engine.config import Limits
 from qvl.engine.dialects import search as dialect
 from qvl.engine.errors import NotFound
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import EmbedRequest, EmbedResult, ModelCard, RerankRequest, RerankResult
-from qvl.engine.search import searcher
+from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, ModelCard, RerankRequest, RerankResult
+from qvl.engine.search import canary, searcher
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Layout
 from tests.engine.http.conftest import Client, on_a_port, settings
@@ -37,7 +37,8 @@ class EmbedderOnly(FakeEngine):
 def folder(tmp_path: Path) -> Path:
     """The five texts, with vectors that a query `TEXTS[i]` without an instruction would have too."""
     index = Embedded(tmp_path / "index", writable=True)
-    index.prepare(Layout(model=EMBEDDER, dimensions=WIDTH, prefix=WIDTH, dtype="int8"))
+    own = canary.written(vector(Content(texts=(canary.CANARY,))))
+    index.prepare(Layout(model=EMBEDDER, dimensions=WIDTH, prefix=WIDTH, canary=own))
     entries = [
         Entry(
             id=f"t{i}",
@@ -91,7 +92,7 @@ def test_vectors_recall_and_the_reranker_orders(client: Client, engine: FakeEngi
     assert first["metadata"] == {"place": 0, "odd": False}
     assert first["relevance_score"] == pytest.approx(1 / (1 + np.exp(-2)))
     assert answer["usage"]["total_tokens"] > 0
-    embedded, reranked = engine.requests
+    embedded, _, reranked = engine.requests  # that between is the canary's
     assert embedded.instruction == "Retrieve images or text relevant to the user's query."
     assert (embedded.dimensions, reranked.instruction) == (WIDTH, None)
 
@@ -137,7 +138,7 @@ def test_recall_alone_has_the_order_of_the_cosine(client: Client, engine: FakeEn
     similar = [each["similarity"] for each in answer["results"]]
     assert similar == sorted(similar, reverse=True)
     assert "document" not in answer["results"][0]
-    assert len(engine.requests) == 1
+    assert all(isinstance(each, EmbedRequest) for each in engine.requests)
 
 
 def test_without_a_reranker_the_answer_says_so(folder: Path, make: Callable[..., Client]) -> None:

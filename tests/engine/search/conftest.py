@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from qvl.engine.protocol import Condition
+from qvl.engine.search import canary
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Entry, Index, Layout
 from qvl.engine.search.qdrant import Qdrant
@@ -21,10 +19,6 @@ from tests.engine.conftest import lines_of
 
 WIDTH = 32
 Open = Callable[..., Embedded]
-
-
-def layout(**other: object) -> Layout:
-    return Layout(**{"model": "m", "dimensions": WIDTH, "prefix": WIDTH, "dtype": "float32", **other})
 
 
 def entry(number: int, /, **metadata: object) -> Entry:
@@ -37,7 +31,7 @@ def unit_rows(count: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
 
 
 def filled(folder: Open, count: int, **metadata: object) -> tuple[Embedded, np.ndarray]:
-    writer, rows = folder(writable=True, exact_rows=100), unit_rows(count)
+    writer, rows = folder(writable=True), unit_rows(count)
     writer.prepare(layout())
     writer.put([entry(i, **metadata) for i in range(count)], rows)
     return writer, rows
@@ -47,36 +41,9 @@ def found(index: Embedded, query: np.ndarray, count: int = 10, *where: Condition
     return [int(hit.id[1:]) for hit in index.find(query, count, where)]
 
 
-def built(index: Embedded) -> Embedded:
-    """Once nothing is being built beside, and what was is taken over."""
-    if (thread := index._builder._thread) is not None:
-        thread.join(60)
-        assert not thread.is_alive()
-        index.load()
-    return index
-
-
-def graphed(index: Embedded) -> list[int]:
-    """Rows of the graph that searches walk."""
-    near = index._view._near
-    return sorted(near.graph.rows.tolist()) if near is not None and near.graph else []
-
-
-@contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Builds wait meanwhile."""
-    with (folder / "graph.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def pid(index: Embedded) -> int:
-    """Of the process that builds, once there is one."""
-    for _ in range(1000):
-        if (process := index._builder._process) is not None:
-            return process.pid
-        time.sleep(0.01)
-    raise AssertionError("nothing is being built")
+def layout(**other: object) -> Layout:
+    given = {"model": "m", "dimensions": WIDTH, "prefix": WIDTH, "dtype": "float32"}
+    return Layout(**{**given, "canary": canary.written(unit_rows(1)[0]), **other})
 
 
 class Local(QdrantClient):

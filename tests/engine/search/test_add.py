@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,24 +110,15 @@ def test_what_is_told_of_bad_lines_has_a_limit(
     assert len(told_of(tmp_path / "index")) == 3
 
 
-def test_a_run_that_is_stopped_or_fails_settles_what_it_put(
-    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_more_items_than_a_folder_is_for_are_told(
+    fake: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever serves the index would have to, each at its start."""
-    settled: list[Embedded] = []
-    monkeypatch.setattr(Embedded, "settle", lambda index: settled.append(index))
-    source = write(tmp_path / "in.jsonl", ["fine"])
-    command = ["search", "add", str(source), "--index", str(tmp_path / "index"), "--url", fake().url]
-    for stop, status in ((asyncio.CancelledError(), 143), (Unavailable("gone", code="x"), 1)):
-
-        async def stopped(*_: object, stop: BaseException = stop) -> None:
-            raise stop
-
-        monkeypatch.setattr(commands, "_filled", stopped)
-        settled.clear()
-        with suppress(Unavailable):
-            assert main(command) == status
-        assert len(settled) == 1
+    monkeypatch.setattr(commands, "MANY", 2)
+    command = ["--index", str(tmp_path / "index"), "--url", fake().url]
+    for items, told in ((["a", "b"], False), (["a", "b", "c"], True)):
+        source = write(tmp_path / "in.jsonl", items)
+        assert main(["search", "add", str(source), *command]) == 0
+        assert ("compares all 3 items; for more than 2 take Qdrant" in capsys.readouterr().err) is told
 
 
 def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
-"""The index in a folder: readers follow the writer, and beyond some size a graph is walked."""
+"""The index in a folder: readers follow the writer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
+from qvl.engine.dialects.search import conditions
 from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.protocol import Condition
-from tests.engine.search.conftest import Open, entry, found, graphed, layout, unit_rows
+from qvl.engine.search import facets
+from tests.engine.search.conftest import Open, entry, filled, found, layout, unit_rows
 
 
 def test_a_reader_sees_what_was_put_since(folder: Open) -> None:
@@ -48,43 +51,48 @@ def test_what_a_failed_put_did_is_undone(folder: Open) -> None:
     assert found(index, unit_rows(1)[0]) == []
 
 
-@pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_a_graph_finds_what_a_scan_finds(folder: Open, tmp_path: Path, dtype: str) -> None:
-    many, width = 3000, 16
-    rows = unit_rows(many, width=width)
-    writer = folder(writable=True, exact_rows=1000)
-    writer.prepare(layout(dimensions=width, prefix=width, dtype=dtype))
-    entries = [entry(i, even=i % 2 == 0, rare=i % 100 == 0, most=i >= 300) for i in range(many)]
-    for start in range(0, many, 500):
-        writer.put(entries[start : start + 500], rows[start : start + 500])
-        assert found(writer, rows[start], 1) == [start]  # a scan at first, then a graph beside it
-    moved = unit_rows(1, seed=9, width=width)
-    writer.put([entry(7, even=False, rare=False, most=False)], moved)
-    writer.settle()
-    assert [path.suffix for path in tmp_path.glob("index/graph-*")] == [".usearch"]
-    graph, scan = folder(exact_rows=1000), folder()
-    assert found(graph, moved[0], 1) == [7]
-    for key, value in [(None, None), ("even", True), ("rare", True), ("most", True)]:
-        where = [Condition(key=key, values=(value,))] if key else []
-        same = [
-            len(set(found(graph, query, 20, *where)) & set(found(scan, query, 20, *where))) / 20
-            for query in unit_rows(20, seed=3, width=width)
-        ]
-        assert np.mean(same) >= 0.98, key
+def test_searches_are_exact_while_another_writes(folder: Open) -> None:
+    """Each sees what was committed before it, all of it and nothing else."""
+    writer, rows = filled(folder, 400, kind="old")
+    reader, moved = folder(), unit_rows(400, seed=3)
+    query = unit_rows(1, seed=9)[0]
+    live = dict(enumerate(rows))
+
+    def best(fits: Callable[[int], bool]) -> list[int]:
+        return sorted(filter(fits, live), key=lambda i: -float(live[i] @ query))[:20]
+
+    assert found(reader, query, 20) == best(lambda _: True)
+    for start in range(0, 400, 50):
+        changed = range(start, start + 40)
+        writer.put([entry(i, kind="new") for i in changed], moved[start : start + 40])
+        live |= {i: moved[i] for i in changed}
+        writer.remove([f"d{i}" for i in range(start + 40, start + 45)])
+        for i in range(start + 40, start + 45):
+            del live[i]
+        assert found(reader, query, 20) == best(lambda _: True)
+        new = set(range(400)) - {i for i in range(400) if i >= start + 50 or i % 50 >= 40}
+        assert found(reader, query, 20, Condition(key="kind", values=("new",))) == best(new.__contains__)
 
 
-def test_a_graph_from_which_everything_is_taken(folder: Open) -> None:
-    rows = unit_rows(30)
-    writer = folder(writable=True, exact_rows=10)
-    writer.prepare(layout())
-    writer.put([entry(i) for i in range(30)], rows)
-    writer.settle()
-    assert found(writer, rows[0], 1) == [0]
-    assert len(graphed(writer)) == 30
-    writer.remove([f"d{i}" for i in range(30)])
-    assert found(writer, rows[0]) == []
-    writer.put([entry(3)], rows[3:4])
-    assert found(writer, rows[0]) == [3]
+@pytest.mark.parametrize("rule", ["a", ["a", 1], {"gte": 3}])
+def test_a_filter_looks_at_no_rows_of_other_values(folder: Open, rule: Any) -> None:
+    [condition] = conditions({"colour": rule})
+    statement, parameters = facets._clause(condition)
+    plan = folder(writable=True)._db.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+    assert any("PRIMARY KEY (key=? AND kind=? AND value" in step for *_, step in plan), plan
+
+
+def test_graphs_of_earlier_versions_go_with_the_next_write(folder: Open, tmp_path: Path) -> None:
+    writer, rows = filled(folder, 30)
+    writer.close()
+    kept = tmp_path / "index" / "graph-of.jsonl.0a1b2c.errors.jsonl"  # what was wrong with that source
+    old = [tmp_path / "index" / name for name in ("graph-97365e21f4b6-544c1575.usearch", "graph.lock")]
+    for path in (kept, *old):
+        path.write_bytes(b"anything")
+    assert found(folder(), rows[7], 1) == [7]
+    assert all(path.exists() for path in old)
+    folder(writable=True)
+    assert [path.exists() for path in (kept, *old)] == [True, False, False]
 
 
 def test_a_full_disk_is_named_and_what_was_there_stays(folder: Open) -> None:

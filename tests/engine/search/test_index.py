@@ -82,12 +82,12 @@ def test_vectors_of_another_kind_are_refused(index: Index) -> None:
     index.prepare(layout())
     index.put([entry(0)], unit_rows(1))
     index.prepare(layout())
-    with pytest.raises(IndexMismatch, match="made with model 'm', now 'other'"):
-        index.prepare(layout(model="other"))
+    with pytest.raises(IndexMismatch, match="made with dtype 'float32', now 'int8'"):
+        index.prepare(layout(dtype="int8"))
     index.clear()
     assert (index.layout, len(index)) == (None, 0)
     assert index.find(unit_rows(1)[0], 5, ()) == []
-    index.prepare(layout(model="other"))
+    index.prepare(layout(dtype="int8"))
     index.put([entry(7)], unit_rows(1))
     assert [hit.id for hit in index.find(unit_rows(1)[0], 5, ())] == ["d7"]
 
@@ -195,7 +195,7 @@ def test_an_index_that_is_not_there(tmp_path: Any) -> None:
 def test_an_index_that_another_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is no mistake of a setting when that takes too long: the server may be started again."""
     Embedded(tmp_path, make=True).close()
-    monkeypatch.setattr("qvl.engine.search.graphs.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("qvl.engine.search.tables.BUSY_SECONDS", 0.01)
     with closing(sqlite3.connect(tmp_path / "items.sqlite", isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode=DELETE")
         other.execute("BEGIN EXCLUSIVE")
