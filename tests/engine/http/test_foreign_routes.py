@@ -1,0 +1,56 @@
+"""Routes of other hosts, with the bodies that their clients send, and what those read in the answers.
+
+Each test names the client and the file of its source that the body was read from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qvl.engine.protocol import Content
+from tests.engine.http.bad_foreign import DE, DR
+from tests.engine.http.conftest import Client
+from tests.engine.http.fake import EMBEDDER, RERANKER, WIDTH, FakeEngine
+from tests.engine.http.test_foreign_bodies import DOCUMENTS, ask
+
+
+class TestDashScope:
+    """`dashscope/embeddings/multimodal_embedding.py`, `rerank/text_rerank.py` and `common/utils.py`."""
+
+    def test_embeddings(self, client: Client, engine: FakeEngine) -> None:
+        contents = [{"text": "a"}, {"image": "https://h/a.png"}, {"video": "https://h/a.mp4"}]
+        answer = ask(client, DE, model=EMBEDDER, parameters={}, input={"contents": contents})
+        rows = answer["output"]["embeddings"]
+        assert [each["index"] for each in rows] == [0, 1, 2]
+        assert np.shape([each["embedding"] for each in rows]) == (3, WIDTH)
+        assert answer["usage"]["total_tokens"] > 0
+        assert len(engine.requests[0].input) == 3
+
+    def test_fusion(self, client: Client, engine: FakeEngine) -> None:
+        """LiteLLM's `llms/dashscope/embed/transformation.py` and OpenViking's `dashscope_embedders.py`."""
+        body = {"contents": [{"text": "a"}, {"image": "https://h/a.png"}]}
+        options = {"dimension": 16, "enable_fusion": True}
+        (row,) = ask(client, DE, model=EMBEDDER, input=body, parameters=options)["output"]["embeddings"]
+        assert len(row["embedding"]) == 16
+        item = engine.requests[0].input[0]
+        assert isinstance(item, Content)
+        assert (item.texts, item.images) == (("a",), ("https://h/a.png",))
+
+    def test_rerank(self, client: Client) -> None:
+        """Dify's `models/tongyi/models/rerank/rerank.py` reads the texts."""
+        asked = {"query": "red bicycle", "documents": DOCUMENTS}
+        options = {"return_documents": True, "top_n": 2}
+        answer = ask(client, DR, model=RERANKER, input=asked, parameters=options)
+        results = answer["output"]["results"]
+        assert [each["index"] for each in results] == [1, 2]
+        assert [each["document"]["text"] for each in results] == [DOCUMENTS[1], DOCUMENTS[2]]
+        assert results[0]["relevance_score"] > results[1]["relevance_score"]
+
+    @pytest.mark.parametrize("text", ["!busy", "!bad"])
+    def test_errors(self, client: Client, text: str) -> None:
+        """Its asynchronous client fails without a `code`."""
+        found: Any = client.post(DE, json={"input": {"contents": [{"text": text}]}}).json()
+        assert (found["code"], found["message"]) == (found["error"]["code"], found["error"]["message"])
