@@ -80,11 +80,19 @@ OPERATIONS = (
     ),
     Operation(
         paths=("/embed", "/"),
-        summary="Embed texts or mixtures (TEI's shape)",
+        summary="Embed texts or mixtures, or compare texts (TEI's shapes)",
         body=tei.EmbedBody,
-        response=tei.EmbedResponse,
+        response=(tei.EmbedResponse, tei.SimilarityResponse),
         answer=embed(tei.EmbedBody, tei.parse_embed, tei.render_embed),
         example={"inputs": ["a red bicycle"], "prompt_name": "query"},
+    ),
+    Operation(
+        paths=("/similarity",),
+        summary="The cosines of texts and one other text (TEI's shape)",
+        body=tei.SimilarityBody,
+        response=tei.SimilarityResponse,
+        answer=embed(tei.SimilarityBody, tei.parse_similarity, tei.render_similarity),
+        example={"inputs": {"source_sentence": "a red bicycle", "sentences": ["a bike", "a car"]}},
     ),
     Operation(
         paths=("/score", "/v1/score"),

@@ -24,6 +24,7 @@ DIALECTS: list[tuple[type[Body], Callable[[Any], Any]]] = [
     (vllm.ScoreBody, vllm.parse_score),
     (voyage.EmbedBody, voyage.parse),
     (tei.EmbedBody, tei.parse_embed),
+    (tei.SimilarityBody, tei.parse_similarity),
     (dashscope.EmbedBody, dashscope.parse_embed),
     (dashscope.RerankBody, dashscope.parse_rerank),
 ]

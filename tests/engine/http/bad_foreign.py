@@ -6,6 +6,7 @@ from tests.engine.http.bad_requests import INVALID, MISSING, UNKNOWN, UNSUPPORTE
 
 DE = "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
 DR = "/api/v1/services/rerank/text-rerank/text-rerank"
+T = "/similarity"
 TEXT = {"text": "a"}
 PAIR = {"query": "a", "documents": ["b"]}
 
@@ -34,6 +35,35 @@ SHAPES = (
         "input.contents[0].factor",
     ),
     Bad("too many contents", DE, {"input": {"contents": [TEXT] * 2049}}, 413, "too_many_items"),
+    Bad("nothing to compare", T, {"inputs": {"source_sentence": "a"}}, 400, MISSING, "inputs.sentences"),
+    Bad(
+        "no sentences",
+        T,
+        {"inputs": {"source_sentence": "a", "sentences": []}},
+        400,
+        INVALID,
+        "inputs.sentences",
+    ),
+    Bad("no source", "/", {"inputs": {"sentences": ["a"]}}, 400, MISSING, "inputs.source_sentence"),
+    Bad(
+        "an item beside sentences",
+        "/",
+        {"inputs": {"source_sentence": "a", "sentences": ["a"], "text": "b"}},
+        400,
+        UNKNOWN,
+        "inputs.text",
+    ),
+    Bad(
+        "sentences cut at their start",
+        T,
+        {
+            "inputs": {"source_sentence": "a", "sentences": ["a"]},
+            "parameters": {"truncation_direction": "Left"},
+        },
+        400,
+        UNSUPPORTED,
+        "truncation_direction",
+    ),
     Bad("no query in an envelope", DR, {"input": {"documents": ["b"]}}, 400, MISSING, "input.query"),
     Bad("parameters in the body", DR, {"input": PAIR, "top_n": 1}, 400, UNKNOWN, "top_n"),
     Bad(

@@ -77,6 +77,12 @@ def test_lists_in_an_envelope(client: Client, route: str, name: str, code: str) 
     assert refused(client, route, body) == (413, code, f"input.{name}")
 
 
+@pytest.mark.parametrize("route", ["/similarity", "/", "/embed"])
+def test_sentences(client: Client, route: str) -> None:
+    body = {"inputs": {"source_sentence": "a", "sentences": ["a"] * 5}}
+    assert refused(client, route, body) == (413, "too_many_items", "inputs.sentences")
+
+
 @pytest.mark.parametrize("left", ["queries", "text_1", "data_1"])
 @pytest.mark.parametrize("right", ["documents", "items", "text_2", "data_2"])
 def test_pairs(client: Client, left: str, right: str) -> None:

@@ -5,11 +5,12 @@ Each test names the client and the file of its source that the body was read fro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from qvl.engine.dialects import tasks
 from qvl.engine.protocol import Content
 from tests.engine.http.bad_foreign import DE, DR
 from tests.engine.http.conftest import Client
@@ -54,3 +55,30 @@ class TestDashScope:
         """Its asynchronous client fails without a `code`."""
         found: Any = client.post(DE, json={"input": {"contents": [{"text": text}]}}).json()
         assert (found["code"], found["message"]) == (found["error"]["code"], found["error"]["message"])
+
+
+class TestSimilarity:
+    """TEI's `router/src/http/types.rs`; the Hub's client posts the same body to `/`."""
+
+    SENTENCES: ClassVar[dict[str, Any]] = {"source_sentence": "a", "sentences": ["a", "b"]}
+
+    @pytest.mark.parametrize("path", ["/similarity", "/", "/embed"])
+    def test_cosines(self, client: Client, path: str) -> None:
+        same, other = ask(client, path, inputs=self.SENTENCES, parameters={})
+        a, b = ask(client, "/embed", inputs=["a", "b"])
+        assert same == pytest.approx(1, abs=1e-6)
+        assert other == pytest.approx(np.dot(a, b), abs=1e-6)
+
+    def test_parameters(self, client: Client, engine: FakeEngine) -> None:
+        options = {"truncate": False, "truncation_direction": "Right", "prompt_name": "query"}
+        ask(client, "/similarity", inputs=self.SENTENCES, parameters=options)
+        ask(client, "/", inputs=self.SENTENCES, **options)
+        assert engine.requests[0] == engine.requests[1]
+        assert (engine.requests[0].instruction, engine.requests[0].truncate) == (tasks.QUERY, False)
+
+    def test_an_image(self, client: Client, engine: FakeEngine) -> None:
+        """As everywhere, a string that is one's `data:` URL is the image."""
+        ask(client, "/similarity", inputs={**self.SENTENCES, "source_sentence": "data:image/png;base64,AA=="})
+        source = engine.requests[0].input[0]
+        assert isinstance(source, Content)
+        assert source.images
