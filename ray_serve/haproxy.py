@@ -33,11 +33,11 @@ EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
 OTHERS = {
     EMBEDDERS: (
         *("/v1/embed", "/v2/embed", "/embed", "/embeddings", "/v1/multimodalembeddings", "/v1/search"),
-        "/similarity",
+        *("/images/embeddings", "/similarity"),
         "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding",
     ),
     RERANKERS: (
-        *("/v2/rerank", "/rerank", "/score", "/v1/score"),
+        *("/v2/rerank", "/rerank", "/score", "/v1/score", "/v1/ranking"),
         "/api/v1/services/rerank/text-rerank/text-rerank",
     ),
 }

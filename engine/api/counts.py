@@ -30,7 +30,7 @@ _PLAIN = (str, int, float, type(None), msgspec.Raw)
 _ITEMS = frozenset(
     {
         *("input", "inputs", "texts", "images", "items", "documents", "queries"),
-        *("text_1", "text_2", "data_1", "data_2", "contents", "sentences"),
+        *("text_1", "text_2", "data_1", "data_2", "contents", "sentences", "passages"),
     }
 )
 """Fields that list items."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qvl.engine.api.answering import Answer, embed, find, rank, score
-from qvl.engine.dialects import cohere, dashscope, openai, rerank, search, tei, vllm, voyage
+from qvl.engine.dialects import cohere, dashscope, nvidia, openai, rerank, search, tei, vllm, voyage
 from qvl.engine.dialects.fields import Body
 
 
@@ -23,8 +23,8 @@ class Operation:
 
 OPERATIONS = (
     Operation(
-        paths=("/v1/embeddings", "/embeddings"),
-        summary="Embed texts, images, videos or mixtures (OpenAI's, vLLM's, Jina's or Voyage's shape)",
+        paths=("/v1/embeddings", "/embeddings", "/images/embeddings"),
+        summary="Embed texts, images, videos or mixtures (OpenAI's, vLLM's, Jina's, Voyage's, Azure's)",
         body=openai.EmbeddingsBody,
         response=openai.EmbeddingsResponse,
         answer=embed(openai.EmbeddingsBody, openai.parse, openai.render),
@@ -109,6 +109,14 @@ OPERATIONS = (
         response=voyage.EmbedResponse,
         answer=embed(voyage.EmbedBody, voyage.parse, voyage.render),
         example={"inputs": [{"content": [{"type": "text", "text": "a red bicycle"}]}]},
+    ),
+    Operation(
+        paths=("/v1/ranking",),
+        summary="Order passages by relevance to a query (NVIDIA's shape)",
+        body=nvidia.RankingBody,
+        response=nvidia.RankingResponse,
+        answer=rank(nvidia.RankingBody, nvidia.parse, nvidia.render),
+        example={"query": {"text": "a red bicycle"}, "passages": [{"text": "a bike"}, {"text": "a car"}]},
     ),
     Operation(
         paths=("/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding",),

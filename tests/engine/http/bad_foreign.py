@@ -6,6 +6,7 @@ from tests.engine.http.bad_requests import INVALID, MISSING, UNKNOWN, UNSUPPORTE
 
 DE = "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
 DR = "/api/v1/services/rerank/text-rerank/text-rerank"
+N = "/v1/ranking"
 T = "/similarity"
 TEXT = {"text": "a"}
 PAIR = {"query": "a", "documents": ["b"]}
@@ -63,6 +64,16 @@ SHAPES = (
         400,
         UNSUPPORTED,
         "truncation_direction",
+    ),
+    Bad("no passages", N, {"query": TEXT, "passages": []}, 400, INVALID, "passages"),
+    Bad("a bare query", N, {"query": "a", "passages": [TEXT]}, 400, INVALID, "query"),
+    Bad(
+        "passages cut at their start",
+        N,
+        {"query": TEXT, "passages": [TEXT], "truncate": "START"},
+        400,
+        UNSUPPORTED,
+        "truncate",
     ),
     Bad("no query in an envelope", DR, {"input": {"documents": ["b"]}}, 400, MISSING, "input.query"),
     Bad("parameters in the body", DR, {"input": PAIR, "top_n": 1}, 400, UNKNOWN, "top_n"),

@@ -83,6 +83,11 @@ def test_sentences(client: Client, route: str) -> None:
     assert refused(client, route, body) == (413, "too_many_items", "inputs.sentences")
 
 
+def test_passages(client: Client) -> None:
+    body = {"query": {"text": "a"}, "passages": [{"text": "a"}] * 5}
+    assert refused(client, "/v1/ranking", body) == (413, "too_many_documents", "passages")
+
+
 @pytest.mark.parametrize("left", ["queries", "text_1", "data_1"])
 @pytest.mark.parametrize("right", ["documents", "items", "text_2", "data_2"])
 def test_pairs(client: Client, left: str, right: str) -> None:

@@ -82,3 +82,28 @@ class TestSimilarity:
         source = engine.requests[0].input[0]
         assert isinstance(source, Content)
         assert source.images
+
+
+def test_nvidia(client: Client, engine: FakeEngine) -> None:
+    """`langchain_nvidia_ai_endpoints/reranking.py` and `llama_index/postprocessor/nvidia_rerank/base.py`."""
+    body = {"model": RERANKER, "query": {"text": "red bicycle"}, "truncate": "NONE"}
+    answer = ask(client, "/v1/ranking", **body, passages=[{"text": text} for text in DOCUMENTS])
+    assert answer["rankings"] == [
+        {"index": 1, "logit": 1.0},
+        {"index": 2, "logit": 0.0},
+        {"index": 0, "logit": -1.0},
+    ]
+    assert answer["usage"]["total_tokens"] > 0
+    assert not engine.requests[0].truncate
+
+
+def test_azure(client: Client, engine: FakeEngine) -> None:
+    """`azure/ai/inference/_patch.py`: ImageEmbeddingsClient, whose answer is OpenAI's."""
+    items = [{"image": "data:image/png;base64,AA==", "text": "a"}, {"image": "data:image/png;base64,AA=="}]
+    options = {"dimensions": 16, "encoding_format": "float", "input_type": "document", "model": EMBEDDER}
+    answer = ask(client, "/images/embeddings?api-version=2024-05-01-preview", input=items, **options)
+    assert [(each["index"], len(each["embedding"])) for each in answer["data"]] == [(0, 16), (1, 16)]
+    assert answer["usage"]["prompt_tokens"] > 0
+    first = engine.requests[0].input[0]
+    assert isinstance(first, Content)
+    assert (first.texts, len(first.images)) == (("a",), 1)
