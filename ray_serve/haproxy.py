@@ -33,7 +33,7 @@ EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
 OTHERS = {
     EMBEDDERS: (
         *("/v1/embed", "/v2/embed", "/embed", "/embeddings", "/v1/multimodalembeddings", "/v1/search"),
-        *("/images/embeddings", "/similarity"),
+        *("/images/embeddings", "/similarity", "/tokenize"),
         "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding",
     ),
     RERANKERS: (

@@ -1,4 +1,4 @@
-"""The four ways to answer a POST: embed, rank, score and find."""
+"""The ways to answer a POST: embed, rank, score, tokenise and find."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 from qvl.engine.api import counts
 from qvl.engine.api.service import Service
 from qvl.engine.config import Limits
-from qvl.engine.dialects import search, vectors
+from qvl.engine.dialects import search, tokenize, vectors
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import NotFound, TooLarge
 from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
@@ -93,6 +93,18 @@ def score(
             return dump(render(body, results))
 
     return answer
+
+
+async def tokenise(backend: Backend, raw: bytes) -> bytes:
+    service = backend.service
+    with service.metrics.stage("parse"):
+        body = await _decoded(backend, tokenize.TokenizeBody, raw, "items")
+        request, special = tokenize.parse(body)
+    found = await service.tokenize(request, special)
+    first, *others = service.models()
+    length = next((card for card in others if card.id == request.model), first).max_length
+    with service.metrics.stage("render"):
+        return await asyncio.to_thread(lambda: dump(tokenize.render(body, found, length)))
 
 
 async def find(backend: Backend, raw: bytes) -> bytes:

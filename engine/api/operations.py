@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qvl.engine.api.answering import Answer, embed, find, rank, score
-from qvl.engine.dialects import cohere, dashscope, nvidia, openai, rerank, search, tei, vllm, voyage
+from qvl.engine.api.answering import Answer, embed, find, rank, score, tokenise
+from qvl.engine.dialects import cohere, dashscope, nvidia, openai, rerank, search, tei, tokenize, vllm, voyage
 from qvl.engine.dialects.fields import Body
 
 
@@ -139,6 +139,14 @@ OPERATIONS = (
             "input": {"query": "a red bicycle", "documents": ["a bike", {"text": "a car"}]},
             "parameters": {"top_n": 1},
         },
+    ),
+    Operation(
+        paths=("/tokenize",),
+        summary="The tokens of texts (TEI's shape), or their ids and number (vLLM's)",
+        body=tokenize.TokenizeBody,
+        response=(tokenize.TokenizeResponse, tokenize.CountResponse),
+        answer=tokenise,
+        example={"inputs": ["a red bicycle"], "add_special_tokens": False},
     ),
     Operation(
         paths=("/v1/search",),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tests.engine.http.bad_requests import INVALID, MISSING, UNKNOWN, UNSUPPORTED, Bad
+from tests.engine.http.bad_requests import CONFLICT, INVALID, MISSING, UNKNOWN, UNSUPPORTED, Bad
 
 DE = "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
 DR = "/api/v1/services/rerank/text-rerank/text-rerank"
+K = "/tokenize"
 N = "/v1/ranking"
 T = "/similarity"
 TEXT = {"text": "a"}
+IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,AA=="}]}
 PAIR = {"query": "a", "documents": ["b"]}
 
 SHAPES = (
@@ -75,6 +77,19 @@ SHAPES = (
         UNSUPPORTED,
         "truncate",
     ),
+    Bad("nothing to tokenise", K, {}, 400, MISSING, "inputs"),
+    Bad("two things to tokenise", K, {"inputs": "a", "prompt": "b"}, 400, CONFLICT, "prompt"),
+    Bad("an image to tokenise", K, {"messages": [IMAGE]}, 400, UNSUPPORTED, "messages"),
+    Bad(
+        "a template to tokenise",
+        K,
+        {"messages": [IMAGE], "chat_template": "x"},
+        400,
+        UNSUPPORTED,
+        "chat_template",
+    ),
+    Bad("too much to tokenise", K, {"inputs": ["a" * 999_999] * 2}, 413, "too_many_characters", "inputs"),
+    Bad("too many texts to tokenise", K, {"inputs": ["a"] * 2049}, 413, "too_many_items", "inputs"),
     Bad("no query in an envelope", DR, {"input": {"documents": ["b"]}}, 400, MISSING, "input.query"),
     Bad("parameters in the body", DR, {"input": PAIR, "top_n": 1}, 400, UNKNOWN, "top_n"),
     Bad(

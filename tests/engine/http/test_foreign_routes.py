@@ -107,3 +107,33 @@ def test_azure(client: Client, engine: FakeEngine) -> None:
     first = engine.requests[0].input[0]
     assert isinstance(first, Content)
     assert (first.texts, len(first.images)) == (("a",), 1)
+
+
+class TestTokenize:
+    """TEI's `router/src/http/types.rs`, as Dify's TEI plug-in reads it before each embedding, and vLLM's
+    `entrypoints/serve/tokenize/protocol.py`."""
+
+    @pytest.mark.parametrize("inputs", ["a  red", ["a  red"]])
+    def test_texts(self, client: Client, inputs: Any) -> None:
+        assert ask(client, "/tokenize", inputs=inputs) == [
+            [
+                {"id": 1, "text": "a", "special": False, "start": 0, "stop": 1},
+                {"id": 3, "text": "red", "special": False, "start": 3, "stop": 6},
+                {"id": 0, "text": "<end>", "special": True, "start": None, "stop": None},
+            ]
+        ]
+        (bare,) = ask(client, "/tokenize", inputs=inputs, add_special_tokens=False)
+        assert [each["text"] for each in bare] == ["a", "red"]
+
+    def test_a_prompt(self, client: Client) -> None:
+        answer = ask(client, "/tokenize", model=EMBEDDER, prompt="a red")
+        assert answer == {"count": 3, "max_model_len": 8192, "tokens": [1, 3, 0], "token_strs": None}
+        options = {"add_special_tokens": False, "return_token_strs": True}
+        assert ask(client, "/tokenize", prompt="a red", **options)["token_strs"] == ["a", "red"]
+
+    def test_a_conversation(self, client: Client, engine: FakeEngine) -> None:
+        talk = [{"role": "system", "content": "Find it."}, {"role": "user", "content": "a red"}]
+        assert ask(client, "/tokenize", messages=talk, add_generation_prompt=True)["count"] > 0
+        item = engine.requests[0].input[0]
+        assert isinstance(item, Content)
+        assert (item.instruction, item.texts) == ("Find it.", ("a red",))
