@@ -32,6 +32,7 @@ from qvl.engine.protocol import (
     ModelCard,
     RerankRequest,
     RerankResult,
+    Token,
 )
 
 T = TypeVar("T")
@@ -125,6 +126,13 @@ class Engine:
             finally:
                 for task in tasks:
                     task.cancel()
+
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
+        """As `TextSide.split`, by the model that is named, or else the first; prompts are the embedder's."""
+        roles = [role for role, each in self._models.items() if request.model in each.names]
+        role = "embedder" if special is None else (*roles, *self._models)[0]
+        with self._admission.admit(cost(request), request.priority):
+            return await asyncio.to_thread(self._model(role, request.model).text.split, request, special)
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         return await work()

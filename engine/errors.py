@@ -42,8 +42,9 @@ class QvlError(Exception):
         return {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
 
     def body(self) -> dict[str, str | dict[str, str | None]]:
-        """As a whole answer, equal for every route: clients of Voyage, Jina and Weaviate read `detail`."""
-        return {"error": self.entry(), "detail": self.message}
+        """As a whole answer, equal for every route: clients of Voyage, Jina and Weaviate read `detail`, those
+        of Cohere `message`, and DashScope's fails without a `code`."""
+        return {"error": self.entry(), "detail": self.message, "code": self.code, "message": self.message}
 
     def bare(self) -> Self:
         """Without the frames it came through. They hold bodies and pixels, and, once one of them has kept the

@@ -7,7 +7,7 @@ knows HTTP, vLLM or torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,16 @@ class Tokens:
 
     ids: tuple[int, ...]
     where: str = "input"
+
+
+class Token(NamedTuple):
+    """Of a text, from character `start` to `stop`; or `special`: put there by the tokenizer."""
+
+    id: int
+    piece: str
+    special: bool
+    start: int
+    stop: int
 
 
 class Loaded(Protocol):

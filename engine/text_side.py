@@ -9,7 +9,8 @@ from typing import Any
 from qvl.engine import sentence_modules
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.errors import CheckpointError
-from qvl.engine.prompt import END, FRAME, IMAGE, PADS, START, Template
+from qvl.engine.prompt import END, FRAME, IMAGE, PADS, START, Template, embed_text
+from qvl.engine.protocol import Content, EmbedRequest, Token
 from qvl.engine.tokens import PromptTokenizer, SpecialIds
 
 _MEAN = 0.5
@@ -24,6 +25,16 @@ class TextSide:
     tokenizer: PromptTokenizer
     yes: int
     no: int
+
+    def split(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
+        """The tokens of each item's text, with or without the tokenizer's own; None: of its whole prompt."""
+        found = []
+        for item in request.input:
+            if isinstance(item, Content):
+                bare = "".join(item.texts)
+                text = embed_text(self.template, item, (), None) if special is None else bare
+                found.append(self.tokenizer.split(text, special is not False))
+        return found
 
 
 def load_text_side(checkpoint: Checkpoint) -> TextSide:

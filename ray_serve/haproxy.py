@@ -31,8 +31,15 @@ ORIGINS = "QVL_CORS_ORIGINS"
 EMBEDDERS, RERANKERS = "/v1/embeddings", "/v1/rerank"
 """Prefixes of the pools; these routes need no change."""
 OTHERS = {
-    EMBEDDERS: ("/v1/embed", "/v2/embed", "/embed", "/embeddings", "/v1/multimodalembeddings", "/v1/search"),
-    RERANKERS: ("/v2/rerank", "/rerank", "/score", "/v1/score"),
+    EMBEDDERS: (
+        *("/v1/embed", "/v2/embed", "/embed", "/embeddings", "/v1/multimodalembeddings", "/v1/search"),
+        *("/images/embeddings", "/similarity", "/tokenize"),
+        "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding",
+    ),
+    RERANKERS: (
+        *("/v2/rerank", "/rerank", "/score", "/v1/score", "/v1/ranking"),
+        "/api/v1/services/rerank/text-rerank/text-rerank",
+    ),
 }
 """The pools' further routes, which have another prefix."""
 ROOT = "/embed"
@@ -108,7 +115,7 @@ def _errors() -> str:
     lines = []
     for status, (kind, code, message) in _ERRORS.items():
         error = {"message": message, "type": kind, "code": code, "param": None}
-        body = json.dumps({"error": error, "detail": message})
+        body = json.dumps({"error": error, "detail": message, "code": code, "message": message})
         again = f" hdr Retry-After {_RETRY_SECONDS}" if status in (502, 503) else ""
         lines.append(f"    http-error status {status} content-type application/json string '{body}'{again}\n")
     return "".join(lines)

@@ -37,6 +37,7 @@ from qvl.engine.protocol import (
     ModelCard,
     RerankRequest,
     RerankResult,
+    Token,
 )
 
 HEADERS: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", default=())
@@ -89,6 +90,9 @@ class Split:
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         return await self._service.score(requests)
+
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
+        return await self._service.tokenize(request, special)
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         return await self._service.whole(work)

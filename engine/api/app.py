@@ -13,10 +13,11 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qvl.engine.api import bodies, information, openapi
+from qvl.engine.api.answering import Backend
 from qvl.engine.api.auth import load_keys
 from qvl.engine.api.cors import with_cors
 from qvl.engine.api.edge import Edge
-from qvl.engine.api.operations import OPERATIONS, Backend, Operation
+from qvl.engine.api.operations import OPERATIONS, Operation
 from qvl.engine.api.replies import JSON, reply
 from qvl.engine.api.service import Service
 from qvl.engine.config import ServerConfig

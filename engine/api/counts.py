@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -29,7 +30,7 @@ _PLAIN = (str, int, float, type(None), msgspec.Raw)
 _ITEMS = frozenset(
     {
         *("input", "inputs", "texts", "images", "items", "documents", "queries"),
-        *("text_1", "text_2", "data_1", "data_2"),
+        *("text_1", "text_2", "data_1", "data_2", "contents", "sentences", "passages"),
     }
 )
 """Fields that list items."""
@@ -68,10 +69,7 @@ def check(body: Body, counted: Counted, limits: Limits) -> None:
     """Raises TooLarge. A list is only looked into once its length is allowed."""
     most = getattr(limits, counted)
     parts = _Parts()
-    for name in _listing(type(body)):
-        value = getattr(body, name)
-        if isinstance(value, _PLAIN):
-            continue
+    for name, value in _fields(body):
         if not isinstance(value, list) or not _lists_items(name, value):
             parts.count(value, name)
             continue
@@ -86,7 +84,18 @@ def check(body: Body, counted: Counted, limits: Limits) -> None:
                 parts.count(each, f"{name}[{i}]")
 
 
-def _lists_items(name: str, value: list[Any]) -> bool:
+def _fields(record: msgspec.Struct, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Of the body, and of what it wraps its lists in."""
+    for name in _listing(type(record)):
+        value = getattr(record, name)
+        if isinstance(value, msgspec.Struct):
+            yield from _fields(value, f"{where}{name}.")
+        elif not isinstance(value, _PLAIN):
+            yield where + name, value
+
+
+def _lists_items(where: str, value: list[Any]) -> bool:
+    name = where.rpartition(".")[2]
     conversations = name == "messages" and bool(value) and isinstance(value[0], list)
     return conversations or (name in _ITEMS and not _are_ids(value))
 

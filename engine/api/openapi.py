@@ -41,6 +41,9 @@ class ErrorBody(TypedDict):
     error: ErrorDetail
     detail: str
     """The message again, where Voyage's, Jina's and FastAPI's clients look for it."""
+    code: str
+    message: str
+    """Again, for those of DashScope."""
 
 
 class Model(TypedDict):

@@ -1,43 +1,13 @@
-"""The POST routes: one row each, and the four ways to answer them."""
+"""The POST routes: one row each."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from qvl.engine.api import counts
-from qvl.engine.api.service import Service
-from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, openai, rerank, search, tei, vectors, vllm, voyage
-from qvl.engine.dialects.fields import Body, decode
-from qvl.engine.errors import NotFound, TooLarge
-from qvl.engine.protocol import EmbedRequest, EmbedResult, RerankRequest, RerankResult
-from qvl.engine.response import dump, encode, encode_apart
-from qvl.engine.search.index import Index
-from qvl.engine.search.searcher import Searcher
-
-B = TypeVar("B", bound=Body)
-INLINE_NUMBERS = 1 << 18
-"""An answer of more vectors' components is written beside the event loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """What answers are made of."""
-
-    service: Service
-    limits: Limits
-    index: Index | None = None
-    """What `/v1/search` looks in."""
-    threads: Executor | None = None
-    """Of their own: who waits for an index that is busy keeps no thread from the other routes."""
-
-
-Answer: TypeAlias = Callable[[Backend, bytes], Awaitable[bytes]]
+from qvl.engine.api.answering import Answer, embed, find, rank, score, tokenise
+from qvl.engine.dialects import cohere, dashscope, nvidia, openai, rerank, search, tei, tokenize, vllm, voyage
+from qvl.engine.dialects.fields import Body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,94 +21,10 @@ class Operation:
     example: dict[str, object]
 
 
-def embed(
-    body_type: type[B],
-    parse: Callable[[B], EmbedRequest],
-    render: Callable[[B, EmbedResult, vectors.Encode], object],
-) -> Answer:
-    async def answer(backend: Backend, raw: bytes) -> bytes:
-        service = backend.service
-        with service.metrics.stage("parse"):
-            body = await _decoded(backend, body_type, raw, "items")
-            request = parse(body)
-        result = await service.embed(request)
-        with service.metrics.stage("render"):
-            if result.vectors.size <= INLINE_NUMBERS:
-                return dump(render(body, result, partial(encode, result.vectors)))
-            written = partial(encode_apart, result.vectors)
-            return await asyncio.to_thread(lambda: dump(render(body, result, written)))
-
-    return answer
-
-
-def rank(
-    body_type: type[B],
-    parse: Callable[[B], RerankRequest],
-    render: Callable[[B, RerankRequest, RerankResult], object],
-) -> Answer:
-    async def answer(backend: Backend, raw: bytes) -> bytes:
-        service = backend.service
-        with service.metrics.stage("parse"):
-            body = await _decoded(backend, body_type, raw, "documents")
-            request = parse(body)
-        result = await service.rerank(request)
-        with service.metrics.stage("render"):
-            return dump(render(body, request, result))
-
-    return answer
-
-
-def score(
-    body_type: type[B],
-    parse: Callable[[B], tuple[RerankRequest, ...]],
-    render: Callable[[B, Sequence[RerankResult]], object],
-) -> Answer:
-    async def answer(backend: Backend, raw: bytes) -> bytes:
-        service = backend.service
-        with service.metrics.stage("parse"):
-            body = await _decoded(backend, body_type, raw, "documents")
-            requests = parse(body)
-        one = len(requests) == 1
-        results = [await service.rerank(requests[0])] if one else await service.score(requests)
-        with service.metrics.stage("render"):
-            return dump(render(body, results))
-
-    return answer
-
-
-async def find(backend: Backend, raw: bytes) -> bytes:
-    service = backend.service
-    with service.metrics.stage("parse"):
-        body = await _decoded(backend, search.SearchBody, raw, "items")
-        request = search.parse(body)
-    if request.recall > (most := backend.limits.documents):
-        raise TooLarge(
-            f"{request.recall} candidates; at most {most} (--documents); ask for fewer",
-            param="recall" if body.recall >= body.top_n else "top_n",
-            code="too_many_documents",
-        )
-    if backend.index is None:
-        raise NotFound("nothing to search: start the server with --index", code="no_index")
-    recalling = partial(service.metrics.stage, "recall")
-    searcher = Searcher(service, backend.index, recalling, backend.threads)
-    result = await service.whole(lambda: searcher.search(request))
-    with service.metrics.stage("render"):
-        # Items may hold their pictures, which are read here only to be left out.
-        return dump(await asyncio.to_thread(search.render, body, result))
-
-
-async def _decoded(backend: Backend, body_type: type[B], raw: bytes, counted: counts.Counted) -> B:
-    """The body, once its lists are known to be no longer than the limits."""
-    await counts.check_raw(raw)
-    body = decode(body_type, raw)
-    counts.check(body, counted, backend.limits)
-    return body
-
-
 OPERATIONS = (
     Operation(
-        paths=("/v1/embeddings", "/embeddings"),
-        summary="Embed texts, images, videos or mixtures (OpenAI's, vLLM's, Jina's or Voyage's shape)",
+        paths=("/v1/embeddings", "/embeddings", "/images/embeddings"),
+        summary="Embed texts, images, videos or mixtures (OpenAI's, vLLM's, Jina's, Voyage's, Azure's)",
         body=openai.EmbeddingsBody,
         response=openai.EmbeddingsResponse,
         answer=embed(openai.EmbeddingsBody, openai.parse, openai.render),
@@ -194,11 +80,19 @@ OPERATIONS = (
     ),
     Operation(
         paths=("/embed", "/"),
-        summary="Embed texts or mixtures (TEI's shape)",
+        summary="Embed texts or mixtures, or compare texts (TEI's shapes)",
         body=tei.EmbedBody,
-        response=tei.EmbedResponse,
+        response=(tei.EmbedResponse, tei.SimilarityResponse),
         answer=embed(tei.EmbedBody, tei.parse_embed, tei.render_embed),
         example={"inputs": ["a red bicycle"], "prompt_name": "query"},
+    ),
+    Operation(
+        paths=("/similarity",),
+        summary="The cosines of texts and one other text (TEI's shape)",
+        body=tei.SimilarityBody,
+        response=tei.SimilarityResponse,
+        answer=embed(tei.SimilarityBody, tei.parse_similarity, tei.render_similarity),
+        example={"inputs": {"source_sentence": "a red bicycle", "sentences": ["a bike", "a car"]}},
     ),
     Operation(
         paths=("/score", "/v1/score"),
@@ -215,6 +109,44 @@ OPERATIONS = (
         response=voyage.EmbedResponse,
         answer=embed(voyage.EmbedBody, voyage.parse, voyage.render),
         example={"inputs": [{"content": [{"type": "text", "text": "a red bicycle"}]}]},
+    ),
+    Operation(
+        paths=("/v1/ranking",),
+        summary="Order passages by relevance to a query (NVIDIA's shape)",
+        body=nvidia.RankingBody,
+        response=nvidia.RankingResponse,
+        answer=rank(nvidia.RankingBody, nvidia.parse, nvidia.render),
+        example={"query": {"text": "a red bicycle"}, "passages": [{"text": "a bike"}, {"text": "a car"}]},
+    ),
+    Operation(
+        paths=("/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding",),
+        summary="Embed texts, images, videos or mixtures (DashScope's shape)",
+        body=dashscope.EmbedBody,
+        response=dashscope.EmbedResponse,
+        answer=embed(dashscope.EmbedBody, dashscope.parse_embed, dashscope.render_embed),
+        example={
+            "input": {"contents": [{"text": "a red bicycle"}, {"image": "https://example.com/bicycle.jpg"}]},
+            "parameters": {"enable_fusion": True},
+        },
+    ),
+    Operation(
+        paths=("/api/v1/services/rerank/text-rerank/text-rerank",),
+        summary="Order documents by relevance to a query (DashScope's shape)",
+        body=dashscope.RerankBody,
+        response=dashscope.RerankResponse,
+        answer=rank(dashscope.RerankBody, dashscope.parse_rerank, dashscope.render_rerank),
+        example={
+            "input": {"query": "a red bicycle", "documents": ["a bike", {"text": "a car"}]},
+            "parameters": {"top_n": 1},
+        },
+    ),
+    Operation(
+        paths=("/tokenize",),
+        summary="The tokens of texts (TEI's shape), or their ids and number (vLLM's)",
+        body=tokenize.TokenizeBody,
+        response=(tokenize.TokenizeResponse, tokenize.CountResponse),
+        answer=tokenise,
+        example={"inputs": ["a red bicycle"], "add_special_tokens": False},
     ),
     Operation(
         paths=("/v1/search",),

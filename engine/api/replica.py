@@ -10,7 +10,15 @@ from typing import Any, Protocol, TypeVar
 from qvl.engine.api.service import Service
 from qvl.engine.errors import Unavailable
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
+from qvl.engine.protocol import (
+    EmbedRequest,
+    EmbedResult,
+    Health,
+    ModelCard,
+    RerankRequest,
+    RerankResult,
+    Token,
+)
 
 T = TypeVar("T")
 _TAKEN: ContextVar[bool] = ContextVar("taken", default=False)
@@ -75,6 +83,9 @@ class Replica:
 
     def score(self, requests: tuple[RerankRequest, ...]) -> Coroutine[Any, Any, list[RerankResult]]:
         return self._run(lambda engine: engine.score(requests))
+
+    def tokenize(self, request: EmbedRequest, special: bool | None) -> Coroutine[Any, Any, list[list[Token]]]:
+        return self._run(lambda engine: engine.tokenize(request, special))
 
     async def health(self) -> Health:
         if self._refusing is not None or self._engine is None:

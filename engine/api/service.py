@@ -6,7 +6,15 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import EmbedRequest, EmbedResult, Health, ModelCard, RerankRequest, RerankResult
+from qvl.engine.protocol import (
+    EmbedRequest,
+    EmbedResult,
+    Health,
+    ModelCard,
+    RerankRequest,
+    RerankResult,
+    Token,
+)
 
 T = TypeVar("T")
 
@@ -19,6 +27,10 @@ class Service(Protocol):
     async def rerank(self, request: RerankRequest) -> RerankResult: ...
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]: ...
+
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
+        """Of each item's text, with or without the tokenizer's own tokens; None: of its whole prompt."""
+        ...
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """All that `work` asks of this service is one request: taken or refused at its start."""

@@ -1,29 +1,67 @@
-"""Hugging Face's text-embeddings-inference: `POST /embed`, and its answer of `POST /rerank`.
+"""Hugging Face's text-embeddings-inference: `/embed`, `/similarity`, and its answer of `/rerank`.
 
-`huggingface_hub.InferenceClient` and what builds on it post `/embed`'s body to `/`. `prompt_name` is an
-instruction, as `tasks` has it. Answers are bare lists.
+`huggingface_hub.InferenceClient` and what builds on it post the bodies of the first two to `/`.
+`prompt_name` is an instruction, as `tasks` has it, for both sides of a similarity. Answers are bare lists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from qvl.engine.dialects import openai, ranking, tasks, vectors
-from qvl.engine.dialects.fields import Body, Count, Truncate, cuts, refuse
-from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankResult
+import msgspec
+
+from qvl.engine.dialects import items, openai, ranking, tasks, vectors
+from qvl.engine.dialects.fields import Body, Count, Truncate, convert, cuts, refuse
+from qvl.engine.dialects.items import Item
+from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankResult, Tokens
 
 Direction: TypeAlias = Literal["right", "Right", "left", "Left"]
+Compared: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=1)]
 EmbedResponse: TypeAlias = list[vectors.Vector]
+SimilarityResponse: TypeAlias = list[float]
+"""The cosine of each of `sentences` and the `source_sentence`."""
 
 
-class EmbedBody(Body):
-    inputs: openai.Input
-    model: str | None = None
-    normalize: bool | None = None
+class Sentences(Body):
+    source_sentence: str
+    sentences: Compared
+
+
+class Either(Item):
+    """An item, or `Sentences` to compare: a request has one URL for both."""
+
+    source_sentence: str | None = None
+    sentences: Compared | None = None
+
+
+class Parameters(Body):
     truncate: Truncate | None = None
     truncation_direction: Direction | None = None
     prompt_name: tasks.Task | None = None
+
+    def request(self, given: tuple[Content | Tokens, ...], model: str | None) -> EmbedRequest:
+        cut_right(self.truncation_direction)
+        instruction = tasks.instruction(None, prompt_name=self.prompt_name)
+        return EmbedRequest(input=given, model=model, instruction=instruction, truncate=cuts(self.truncate))
+
+
+class SimilarityBody(Body):
+    inputs: Sentences
+    model: str | None = None
+    parameters: Parameters | None = None
+
+
+Inputs: TypeAlias = (
+    str | Either | Annotated[list[str | openai.TokenId | openai.TokenIds | Item], msgspec.Meta(min_length=1)]
+)
+
+
+class EmbedBody(Parameters, kw_only=True):
+    inputs: Inputs
+    model: str | None = None
+    normalize: bool | None = None
     dimensions: Count | None = None
     options: dict[str, Any] | None = None
     """No effect: Weaviate's, what the Hub's own servers do while a model loads."""
@@ -51,18 +89,43 @@ def cut_right(direction: Direction | None) -> None:
 
 def parse_embed(body: EmbedBody) -> EmbedRequest:
     openai.unit_length(normalize=body.normalize)
-    cut_right(body.truncation_direction)
-    return EmbedRequest(
-        input=openai.entries(body.inputs, "inputs"),
-        model=body.model,
-        instruction=tasks.instruction(None, prompt_name=body.prompt_name),
-        dimensions=body.dimensions,
-        truncate=cuts(body.truncate),
-    )
+    asked = _compared(body.inputs)
+    given = openai.entries(body.inputs, "inputs") if asked is None else _sides(asked)
+    return replace(body.request(given, body.model), dimensions=body.dimensions)
 
 
-def render_embed(body: EmbedBody, result: EmbedResult, encode: vectors.Encode) -> EmbedResponse:
-    return encode(vectors.Kind())
+def render_embed(
+    body: EmbedBody, result: EmbedResult, encode: vectors.Encode
+) -> EmbedResponse | SimilarityResponse:
+    return encode(vectors.Kind()) if _compared(body.inputs) is None else _cosines(result)
+
+
+def parse_similarity(body: SimilarityBody) -> EmbedRequest:
+    return (body.parameters or Parameters()).request(_sides(body.inputs), body.model)
+
+
+def render_similarity(
+    body: SimilarityBody, result: EmbedResult, encode: vectors.Encode
+) -> SimilarityResponse:
+    return _cosines(result)
+
+
+def _compared(value: Inputs) -> Sentences | None:
+    """What is to be compared, if it is not to be embedded."""
+    if not isinstance(value, Either) or (value.source_sentence is None and value.sentences is None):
+        return None
+    given = {name: each for name, each in msgspec.structs.asdict(value).items() if each is not None}
+    return convert(Sentences, given, "inputs")
+
+
+def _sides(asked: Sentences) -> tuple[Content, ...]:
+    source = items.content(asked.source_sentence, "inputs.source_sentence")
+    return (source, *items.contents(asked.sentences, "inputs.sentences"))
+
+
+def _cosines(result: EmbedResult) -> SimilarityResponse:
+    cosines: SimilarityResponse = (result.vectors[1:] @ result.vectors[0]).clip(-1, 1).tolist()
+    return cosines
 
 
 def render_rerank(

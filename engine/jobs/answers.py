@@ -80,7 +80,8 @@ class FromEngine:
         return await self._answered(self._engine.rerank, request)
 
     async def post(self, path: str, body: bytes) -> bytes:
-        from qvl.engine.api.operations import OPERATIONS, Backend
+        from qvl.engine.api.answering import Backend
+        from qvl.engine.api.operations import OPERATIONS
 
         operation = next((each for each in OPERATIONS if path in each.paths), None)
         if operation is None:

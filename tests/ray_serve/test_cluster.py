@@ -17,8 +17,7 @@ from qvl.engine.protocol import Content
 from tests import web
 from tests.conftest import Pair, Server
 from tests.engine.http import fuzz
-from tests.engine.http.bad_requests import ALL
-from tests.engine.http.test_bad_requests import check
+from tests.engine.http.test_bad_requests import ALL, check
 from tests.parity import cases
 from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, Cluster, title
 from tests.reference import Reference

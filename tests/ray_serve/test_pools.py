@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from tests import web
-from tests.engine.http.bad_requests import SHAPES
-from tests.engine.http.test_bad_requests import check
+from tests.engine.http.test_bad_requests import SHAPES, check
 from tests.ray_serve.cluster import KEY, KEYED, Cluster, title
 
 pytestmark = pytest.mark.engine

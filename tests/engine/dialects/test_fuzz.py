@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvl.engine.dialects import cohere, openai, rerank, tei, vllm, voyage
+from qvl.engine.dialects import cohere, dashscope, nvidia, openai, rerank, tei, tokenize, vllm, voyage
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import EmbedRequest, RerankRequest
@@ -24,6 +24,11 @@ DIALECTS: list[tuple[type[Body], Callable[[Any], Any]]] = [
     (vllm.ScoreBody, vllm.parse_score),
     (voyage.EmbedBody, voyage.parse),
     (tei.EmbedBody, tei.parse_embed),
+    (tei.SimilarityBody, tei.parse_similarity),
+    (dashscope.EmbedBody, dashscope.parse_embed),
+    (dashscope.RerankBody, dashscope.parse_rerank),
+    (nvidia.RankingBody, nvidia.parse),
+    (tokenize.TokenizeBody, tokenize.parse),
 ]
 WORDS = [
     "text",

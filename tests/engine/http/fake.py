@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +26,7 @@ from qvl.engine.protocol import (
     ModelCard,
     RerankRequest,
     RerankResult,
+    Token,
     Tokens,
     Usage,
 )
@@ -74,6 +76,13 @@ class FakeEngine:
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         return [await self.rerank(request) for request in requests]
+
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
+        """A token a word, and one that the tokenizer adds."""
+        self._check(request.model, EMBEDDER)
+        self.requests.append(request)
+        await self._steer(request.input, "fail")
+        return [tokens("".join(item.texts), special) for item in request.input if isinstance(item, Content)]
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         return await work()
@@ -129,6 +138,11 @@ class FakeEngine:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+
+
+def tokens(text: str, special: bool | None) -> list[Token]:
+    found = [Token(len(each[0]), each[0], False, *each.span()) for each in re.finditer(r"\S+", text)]
+    return found if special is False else [*found, Token(0, "<end>", True, 0, 0)]
 
 
 def vector(item: Content | Tokens, instruction: str | None = None) -> np.ndarray:

@@ -18,9 +18,13 @@ from qvl.engine.media import MediaLoader
 from qvl.engine.media.decoders import ForkServer
 from tests import web
 from tests.conftest import Server
-from tests.engine.http.bad_requests import ALL, SHAPES, Bad, jpeg, url
+from tests.engine.http import bad_foreign, bad_requests
+from tests.engine.http.bad_requests import Bad, jpeg, url
 from tests.engine.http.conftest import Client, on_a_port
 from tests.engine.http.fake import FakeEngine
+
+SHAPES = (*bad_requests.SHAPES, *bad_foreign.SHAPES)
+ALL = (*SHAPES, *bad_requests.MEDIA, *bad_foreign.MEDIA)
 
 
 def check(bad: Bad, answer: httpx.Response) -> None:
@@ -32,8 +36,9 @@ def check(bad: Bad, answer: httpx.Response) -> None:
 
 def told(answer: httpx.Response) -> dict[str, Any]:
     body = answer.json()
-    assert list(body) == ["error", "detail"]
-    assert body["detail"] == body["error"]["message"]
+    assert list(body) == ["error", "detail", "code", "message"]
+    assert body["detail"] == body["message"] == body["error"]["message"]
+    assert body["code"] == body["error"]["code"]
     assert list(body["error"]) == ["message", "type", "code", "param"]
     assert len(body["error"]["message"]) < 1000
     return body["error"]

@@ -9,10 +9,12 @@ import pytest
 
 from qvl.engine.api import counts
 from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, items, messages, rerank
+from qvl.engine.dialects import cohere, dashscope, items, messages, rerank
 from tests.engine.http.conftest import Client
 
 E, R, S = "/v1/embeddings", "/v1/rerank", "/score"
+DE = "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
+DR = "/api/v1/services/rerank/text-rerank/text-rerank"
 MANY = counts.MOST_VALUES
 PART = {"type": "text", "text": "a"}
 USER = {"role": "user", "content": "a"}
@@ -25,7 +27,7 @@ def client(make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch) -> Clie
     def made(**_: object) -> None:
         raise AssertionError("an item was made")
 
-    for dialect in (cohere, items, messages, rerank):
+    for dialect in (cohere, dashscope, items, messages, rerank):
         monkeypatch.setattr(dialect, "Content", made)
     monkeypatch.setattr(counts, "MOST_PARTS", 8)
     monkeypatch.setattr(counts, "MOST_KEYS", 20)
@@ -63,6 +65,27 @@ def test_documents(client: Client, route: str) -> None:
     body = {"query": "a", "documents": [{}] * 5}
     assert refused(client, route, body) == (413, "too_many_documents", "documents")
     assert "5 documents in one request; at most 4 (--documents)" in client.post(route, json=body).text
+
+
+@pytest.mark.parametrize(
+    ("route", "name", "code"), [(DE, "contents", "too_many_items"), (DR, "documents", "too_many_documents")]
+)
+def test_lists_in_an_envelope(client: Client, route: str, name: str, code: str) -> None:
+    """Those of DashScope."""
+    query = {"query": "a"} if route == DR else {}
+    body = {"input": {**query, name: [{"text": "a"}] * 5}}
+    assert refused(client, route, body) == (413, code, f"input.{name}")
+
+
+@pytest.mark.parametrize("route", ["/similarity", "/", "/embed"])
+def test_sentences(client: Client, route: str) -> None:
+    body = {"inputs": {"source_sentence": "a", "sentences": ["a"] * 5}}
+    assert refused(client, route, body) == (413, "too_many_items", "inputs.sentences")
+
+
+def test_passages(client: Client) -> None:
+    body = {"query": {"text": "a"}, "passages": [{"text": "a"}] * 5}
+    assert refused(client, "/v1/ranking", body) == (413, "too_many_documents", "passages")
 
 
 @pytest.mark.parametrize("left", ["queries", "text_1", "data_1"])

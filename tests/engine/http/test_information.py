@@ -46,6 +46,16 @@ def test_the_words_of_vllm_and_tei(client: Client) -> None:
     assert "embedding" in info["model_type"]
 
 
+def test_a_server_of_the_reranker_alone_says_so(
+    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dify's TEI plug-in takes no server for a reranker that says anything else."""
+    monkeypatch.setattr(engine, "models", lambda: FakeEngine().models()[1:])
+    info = client.get("/info").json()
+    assert (info["model_id"], list(info["model_type"])) == (RERANKER, ["reranker"])
+    assert (info["max_input_length"], info["max_client_batch_size"]) == (10240, Limits().documents)
+
+
 def test_health(client: Client, engine: FakeEngine) -> None:
     assert client.get("/health/live").json() == {"status": "live"}
     for path in READY_PATHS:

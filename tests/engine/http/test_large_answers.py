@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qvl.engine import response
-from qvl.engine.api import operations
+from qvl.engine.api import answering
 from tests.engine.http.conftest import Client
 
 BODY = {"texts": ["a", "b"], "embedding_types": ["float", "int8", "ubinary", "base64"]}
@@ -25,6 +25,6 @@ def test_where_it_is_written(client: Client, monkeypatch: pytest.MonkeyPatch, in
         return convert(*asked)
 
     monkeypatch.setattr(response, "convert", seen)
-    monkeypatch.setattr(operations, "INLINE_NUMBERS", inline)
+    monkeypatch.setattr(answering, "INLINE_NUMBERS", inline)
     assert client.post("/v2/embed", json=BODY).json()["embeddings"] == expected
     assert beside == {inline == 0}

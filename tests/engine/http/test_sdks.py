@@ -203,6 +203,12 @@ class TestHuggingFace:
         np.testing.assert_allclose(lengths(vectors), 1, atol=1e-5)
         np.testing.assert_allclose(one, vectors[:1], atol=1e-5)
 
+    def test_similarity(self, at: Endpoint) -> None:
+        with InferenceClient(at.url, token=KEY) as client:
+            cosines = client.sentence_similarity(TEXTS[0], TEXTS)
+            vectors = client.feature_extraction(TEXTS)
+        np.testing.assert_allclose(cosines, vectors @ vectors[0], atol=1e-5)
+
     def test_errors(self, at: Endpoint) -> None:
         refused = pytest.raises(HfHubHTTPError, match="vectors always have length 1")
         with InferenceClient(at.url, token=KEY) as client, refused:
