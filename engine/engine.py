@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from qvl.engine import adapters, checkpoint, compat, warm
+from qvl.engine import adapters, checkpoint, compat, names, warm
 from qvl.engine.admission import Admission, cost
 from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Role
@@ -89,7 +89,7 @@ class Engine:
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Raises QvlError; with `on_error="skip"` an item's own error is in the result instead."""
-        model = self._model("embedder", request.model)
+        model, request = self._embedder(request)
         width = _width(request.dimensions, model)
         with self._admission.admit(cost(request), request.priority):
             batch = await self._preparer.embed(request, model.text)
@@ -147,7 +147,8 @@ class Engine:
 
     async def embed_ids(self, request: EmbedRequest) -> list[list[int]]:
         """The token ids of each item's prompt, media widened; failed items are empty."""
-        batch = await self._preparer.embed(request, self._model("embedder", request.model).text)
+        model, request = self._embedder(request)
+        batch = await self._preparer.embed(request, model.text)
         return [each.prompt.ids if isinstance(each, Ready) else [] for each in batch]
 
     async def rerank_ids(self, request: RerankRequest) -> list[list[int]]:
@@ -190,16 +191,18 @@ class Engine:
     ) -> None:
         await self.stop()
 
+    def _embedder(self, request: EmbedRequest) -> tuple[LLM, EmbedRequest]:
+        """And the request by a name of its own."""
+        if model := self._models.get("embedder"):
+            request = names.meant(request, _known(model))
+        return self._model("embedder", request.model), request
+
     def _model(self, role: Role, name: str | None) -> LLM:
         model = self._models.get(role)
         if model is None:
             raise NotFound(f"no {role} is served here", param="model", code="model_not_found")
-        if name and name not in (*model.names, model.checkpoint.said, str(model.checkpoint.path)):
-            raise NotFound(
-                f"no {role} {name!r} is served here; there is {', '.join(map(repr, model.names))}",
-                param="model",
-                code="model_not_found",
-            )
+        if name and name not in _known(model):
+            raise names.unknown(role, name, model.names)
         return model
 
     async def _run(
@@ -210,6 +213,11 @@ class Engine:
             rows = await model.run(ready, request.priority, request.model)
             answers = iter(settled(rows, request.on_error))
         return [next(answers) if isinstance(each, Ready) else each for each in batch]
+
+
+def _known(model: LLM) -> tuple[str, ...]:
+    """All that a request may call it."""
+    return (*model.names, model.checkpoint.said, str(model.checkpoint.path))
 
 
 def _width(dimensions: int | None, model: LLM) -> int:

@@ -83,6 +83,7 @@ def parse_embed(body: EmbedBody) -> EmbedRequest:
         input=entries,
         model=body.model,
         instruction=tasks.instruction(None, input_type=body.input_type),
+        documents=tasks.documents(input_type=body.input_type),
         dimensions=body.output_dimension,
         truncate=cuts(body.truncate),
         max_tokens=body.max_tokens,

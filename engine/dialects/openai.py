@@ -132,6 +132,7 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     unit_length(normalize=body.normalize, normalized=body.normalized, use_activation=body.use_activation)
     refuse(body.modality == "audio", "modality", "the model reads texts, images and videos")
     explicit = body.asked_instruction()
+    named = {"task": body.task, "input_type": body.input_type, "prompt_name": body.prompt_name}
     given: tuple[Content | Tokens, ...] = (
         messages.conversations(body.messages or ())
         if one_of({"input": body.input, "messages": body.messages}) == "messages"
@@ -143,12 +144,8 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     return EmbedRequest(
         input=given,
         model=body.model,
-        instruction=tasks.instruction(
-            explicit,
-            task=body.task,
-            input_type=body.input_type,
-            prompt_name=body.prompt_name,
-        ),
+        instruction=tasks.instruction(explicit, **named),
+        documents=tasks.documents(**named),
         dimensions=agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}),
         truncate=cuts(body.truncate, body.truncation),
         max_tokens=body.max_tokens(),

@@ -67,6 +67,11 @@ def instruction(explicit: str | None, **tasks: Task | None) -> str | None:
     return next((INSTRUCTIONS[task] for task in tasks.values() if task is not None), None)
 
 
+def documents(**tasks: Task | None) -> str | None:
+    """The field that says that the items are no queries."""
+    return next((field for field, task in tasks.items() if _of_query(task) is False), None)
+
+
 def _of_query(task: Task | None) -> bool | None:
     """Which side of a search it names, if it names one."""
     if task is None or not task.endswith(("query", "document", "passage")):

@@ -56,6 +56,7 @@ def parse_embed(body: EmbedBody) -> EmbedRequest:
         input=openai.entries(body.inputs, "inputs"),
         model=body.model,
         instruction=tasks.instruction(None, prompt_name=body.prompt_name),
+        documents=tasks.documents(prompt_name=body.prompt_name),
         dimensions=body.dimensions,
         truncate=cuts(body.truncate),
     )

@@ -116,7 +116,7 @@ class Searcher:
         if layout.canary is None:
             return way if model != layout.model else None
         told = Content(texts=(canary.CANARY,))
-        asked = EmbedRequest(input=(told,), model=request.model, priority=request.priority)
+        asked = EmbedRequest(input=(told,), model=model, priority=request.priority)
         vector = (await self.models.embed(asked)).vectors[0]
         what = canary.strange(layout.canary, canary.written(vector))
         return what and f"{what}; {way}"
