@@ -117,6 +117,7 @@ def document(version: str, *, keyed: bool) -> dict[str, Any]:
     for schema in components.values():
         if schema.get("additionalProperties") is False:
             schema["additionalProperties"] = {"type": "null"}
+            schema["required"] = [name for name in schema["required"] if name != "type"]
     by_type = dict(zip(types, schemas, strict=True))
     failure = by_type[ErrorBody]
     paths: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import inspect
 
-from qvl.engine.dialects.shapes import alternatives, drop_nulls, info
+from qvl.engine.dialects.shapes import alternatives, complete, info
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Priority
 
@@ -49,6 +49,7 @@ REFUSED = {
 """Fields of other servers that would change the answer silently if they were ignored."""
 
 _UNKNOWN_FIELD = "Object contains unknown field "
+_MENDED = (_UNKNOWN_FIELD, "Object missing required field `type`")
 _UNKNOWN = re.compile(_UNKNOWN_FIELD + r"`(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _INVALID = re.compile(r"Invalid (?:enum )?value '?(.*?)'?", re.DOTALL)
@@ -81,22 +82,21 @@ def decode(body: type[B], raw: bytes) -> B:
 
 
 def _second(body: type[B], raw: bytes, first: str) -> B:
-    """A null asks for nothing, be it of a field that nobody here knows: with no more of those it may be read.
-
-    Other bodies, and what is wrong with all of them, cost no more than one reading.
+    """A null asks for nothing, be it of a field that nobody here knows, and a part tells its `type` by what
+    it holds: read again, with these mended. What is wrong with other bodies is told after one reading.
     """
-    if not first.startswith(_UNKNOWN_FIELD) or b"null" not in raw:
+    if not first.startswith(_MENDED) or (first.startswith(_UNKNOWN_FIELD) and b"null" not in raw):
         raise _explain(body, first) from None
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _explain(body, first) from None
-    return _without_nulls(body, value, "")
+    return _completed(body, value, "")
 
 
-def _without_nulls(kind: type[B], value: object, where: str) -> B:
+def _completed(kind: type[B], value: object, where: str) -> B:
     try:
-        drop_nulls(value, info(kind))
+        complete(value, info(kind))
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise _explain(kind, str(error), where) from None
@@ -117,8 +117,8 @@ def convert(kind: type[B], value: object, where: str) -> B:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        if str(error).startswith(_UNKNOWN_FIELD):
-            return _without_nulls(kind, value, where)
+        if str(error).startswith(_MENDED):
+            return _completed(kind, value, where)
         raise _explain(kind, str(error), where) from None
 
 

@@ -1,4 +1,4 @@
-"""What msgspec knows of a body's type: what JSON may stand where, and so which members nobody here knows."""
+"""What msgspec knows of a body's type: what JSON may stand where, so what was left out or asks nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import inspect
 
 MOST = 1 << 14
-"""Objects and lists of a body that are looked into for nulls."""
+"""Objects and lists of a body that are looked into."""
 _HOLDING = (dict, list)
 
 
@@ -33,10 +33,11 @@ def alternatives(kind: inspect.Type) -> Iterator[inspect.Type]:
         yield kind
 
 
-def drop_nulls(value: Any, kind: inspect.Type) -> None:
-    """Takes null members that no struct at their place knows out of what was read as plain JSON.
+def complete(value: Any, kind: inspect.Type) -> None:
+    """Writes what was meant into what was read as plain JSON.
 
-    An object whose keys are the caller's own keeps all of them.
+    Null members that no struct at their place knows are taken out, and a part that has no `type` gets that of
+    the only medium or text in it. An object whose keys are the caller's own keeps all of them.
     """
     ahead = deque([(value, [kind])])
     for _ in range(MOST):
@@ -50,6 +51,7 @@ def drop_nulls(value: Any, kind: inspect.Type) -> None:
         elif isinstance(value, dict) and (records := _records(kinds)):
             _make_raw(value, records)
         elif isinstance(value, dict):
+            _tag(value, kinds)
             known = _known(value, kinds)
             for name in [name for name, each in value.items() if each is None and name not in known]:
                 del value[name]
@@ -67,6 +69,14 @@ def _make_raw(value: dict[str, Any], records: Iterable[inspect.DictType]) -> Non
     ):
         for name, each in value.items():
             value[name] = msgspec.Raw(msgspec.json.encode(each))
+
+
+def _tag(value: dict[str, Any], kinds: Iterable[inspect.Type]) -> None:
+    """A part's type is also the name of its member: `{"text": …}` is one of `"type": "text"`."""
+    tagged = [each for each in kinds if isinstance(each, inspect.StructType) and each.tag_field]
+    found = [each for each in tagged if each.tag_field not in value and value.get(each.tag) is not None]
+    if len(found) == 1:
+        value[found[0].tag_field] = found[0].tag
 
 
 def _known(value: dict[str, Any], kinds: Iterable[inspect.Type]) -> dict[str, list[inspect.Type]]:

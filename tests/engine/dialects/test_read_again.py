@@ -1,4 +1,6 @@
-"""A field that nobody here knows and that is null asks for nothing; all else of it is refused."""
+"""Bodies that are read again: a field that nobody here knows and that is null asks for nothing, and a part
+tells its `type` by what it holds. All else is refused.
+"""
 
 from __future__ import annotations
 
@@ -71,6 +73,36 @@ def test_what_is_refused_beside_it(body: Any, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
         decode(openai.EmbeddingsBody, dump(body))
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ({"text": "a"}, "text"),
+        ({"text": "a", "image_url": None}, "text"),
+        ({"image_url": {"url": "x"}}, "image_url"),
+        ({"image": "x", "uuid": "u"}, "image"),
+        ({"image_base64": "x"}, "image_base64"),
+        ({"video_url": "x"}, "video_url"),
+        ({"video": ["x", "y"]}, "video"),
+        ({"video_base64": "x"}, "video_base64"),
+    ],
+)
+def test_a_part_needs_no_type(part: dict[str, Any], kind: str) -> None:
+    told = {name: value for name, value in part.items() if value is not None} | {"type": kind}
+    for (body, parse), around in (
+        (EMBED, lambda it: {"input": {"content": [TEXT, it]}}),
+        (EMBED, lambda it: {"messages": [{"role": "user", "content": [it]}]}),
+        (RERANK, lambda it: {"query": [it], "documents": [[it, TEXT], {"content": [it]}]}),
+    ):
+        assert parse(decode(body, dump(around(part)))) == parse(decode(body, dump(around(told))))
+
+
+@pytest.mark.parametrize("part", [{}, {"text": "a", "image": "x"}, {"txt": "a"}, {"text": None}])
+def test_what_tells_no_type(part: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as caught:
+        decode(openai.EmbeddingsBody, dump({"input": [{"content": [TEXT, part]}]}))
+    assert (caught.value.param, caught.value.code) == ("input[0].content[1].type", "missing_field")
 
 
 @pytest.mark.parametrize(
