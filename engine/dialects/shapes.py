@@ -73,10 +73,11 @@ def _make_raw(value: dict[str, Any], records: Iterable[inspect.DictType]) -> Non
 
 def _tag(value: dict[str, Any], kinds: Iterable[inspect.Type]) -> None:
     """A part's type is also the name of its member: `{"text": …}` is one of `"type": "text"`."""
-    tagged = [each for each in kinds if isinstance(each, inspect.StructType) and each.tag_field]
-    found = [each for each in tagged if each.tag_field not in value and value.get(each.tag) is not None]
-    if len(found) == 1:
-        value[found[0].tag_field] = found[0].tag
+    tags = [(each.tag_field, each.tag) for each in kinds if isinstance(each, inspect.StructType)]
+    found = [(field, str(tag)) for field, tag in tags if field and field not in value]
+    held = [(field, tag) for field, tag in found if value.get(tag) is not None]
+    if len(held) == 1:
+        value.update(held)
 
 
 def _known(value: dict[str, Any], kinds: Iterable[inspect.Type]) -> dict[str, list[inspect.Type]]:
