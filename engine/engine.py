@@ -13,14 +13,13 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from qvl.engine import adapters, checkpoint, compat, warm
+from qvl.engine import adapters, checkpoint, compat, names, results, warm
 from qvl.engine.admission import CALLER, Admission, cost
 from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Role
 from qvl.engine.config import EngineConfig
-from qvl.engine.errors import BadRequest, NotFound, QvlError
+from qvl.engine.errors import NotFound, QvlError
 from qvl.engine.llm import LLM
 from qvl.engine.load import load
 from qvl.engine.metrics import Metrics
@@ -91,8 +90,8 @@ class Engine:
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Raises QvlError; with `on_error="skip"` an item's own error is in the result instead."""
-        model = self._model("embedder", request.model)
-        width = _width(request.dimensions, model)
+        model, request = self._embedder(request)
+        width = results.width(request.dimensions, model.checkpoint.dimensions)
         with self._admission.admit(cost(request), request.priority):
             batch = await self._preparer.embed(request, model.text)
             read = usage(batch)
@@ -100,9 +99,9 @@ class Engine:
         self.metrics.usage("embedder", len(batch), read, CALLER.get())
         return EmbedResult(
             model=model.called(request.model),
-            vectors=_matryoshka(_rows(answers, model.checkpoint.dimensions, 0), width),
+            vectors=results.matryoshka(results.rows(answers, model.checkpoint.dimensions, 0), width),
             usage=read,
-            errors=_errors(answers),
+            errors=results.errors(answers),
         )
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
@@ -144,9 +143,9 @@ class Engine:
         self.metrics.usage("reranker", len(batch), read, CALLER.get())
         return RerankResult(
             model=model.called(request.model),
-            logits=_rows(answers, 1, -np.inf)[:, 0],
+            logits=results.rows(answers, 1, -np.inf)[:, 0],
             usage=read,
-            errors=_errors(answers),
+            errors=results.errors(answers),
         )
 
     @property
@@ -156,7 +155,8 @@ class Engine:
 
     async def embed_ids(self, request: EmbedRequest) -> list[list[int]]:
         """The token ids of each item's prompt, media widened; failed items are empty."""
-        batch = await self._preparer.embed(request, self._model("embedder", request.model).text)
+        model, request = self._embedder(request)
+        batch = await self._preparer.embed(request, model.text)
         return [each.prompt.ids if isinstance(each, Ready) else [] for each in batch]
 
     async def rerank_ids(self, request: RerankRequest) -> list[list[int]]:
@@ -199,16 +199,18 @@ class Engine:
     ) -> None:
         await self.stop()
 
+    def _embedder(self, request: EmbedRequest) -> tuple[LLM, EmbedRequest]:
+        """And the request by a name of its own."""
+        if model := self._models.get("embedder"):
+            request = names.meant(request, _known(model))
+        return self._model("embedder", request.model), request
+
     def _model(self, role: Role, name: str | None) -> LLM:
         model = self._models.get(role)
         if model is None:
             raise NotFound(f"no {role} is served here", param="model", code="model_not_found")
-        if name and name not in (*model.names, model.checkpoint.said, str(model.checkpoint.path)):
-            raise NotFound(
-                f"no {role} {name!r} is served here; there is {', '.join(map(repr, model.names))}",
-                param="model",
-                code="model_not_found",
-            )
+        if name and name not in _known(model):
+            raise names.unknown(role, name, model.names)
         return model
 
     async def _run(
@@ -221,31 +223,6 @@ class Engine:
         return [next(answers) if isinstance(each, Ready) else each for each in batch]
 
 
-def _width(dimensions: int | None, model: LLM) -> int:
-    full = model.checkpoint.dimensions
-    if dimensions is not None and not 1 <= dimensions <= full:
-        raise BadRequest(f"dimensions must be from 1 to {full}, got {dimensions}", param="dimensions")
-    return dimensions or full
-
-
-def _matryoshka(rows: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
-    """First `width` numbers of each unit row, a unit vector again; zero rows stay zero."""
-    if width == rows.shape[1]:
-        return rows
-    cut = rows[:, :width]
-    norms = np.linalg.norm(cut, axis=1, keepdims=True)
-    unit: npt.NDArray[np.float32] = cut / np.where(norms > 0, norms, np.float32(1))
-    return unit
-
-
-def _rows(answers: list[Row | QvlError], width: int, fill: float) -> npt.NDArray[np.float32]:
-    """(items, width); rows of failed items are `fill`."""
-    rows = np.full((len(answers), width), fill, dtype=np.float32)
-    for row, answer in zip(rows, answers, strict=True):
-        if not isinstance(answer, QvlError):
-            row[:] = answer
-    return rows
-
-
-def _errors(answers: list[Row | QvlError]) -> dict[int, QvlError]:
-    return {i: each for i, each in enumerate(answers) if isinstance(each, QvlError)}
+def _known(model: LLM) -> tuple[str, ...]:
+    """All that a request may call it."""
+    return (*model.names, model.checkpoint.said, str(model.checkpoint.path))

@@ -85,6 +85,8 @@ class EmbedRequest:
     model: str | None = None
     instruction: str | None = None
     """For items without one of their own (None: the model's default)."""
+    documents: str | None = None
+    """The field by which the caller says that the items are no queries."""
     dimensions: int | None = None
     """Matryoshka prefix, 1..full; the vector is normalised after the cut (None: full)."""
     truncate: bool = True

@@ -24,6 +24,7 @@ import orjson
 
 from qvl.engine.admission import cost
 from qvl.engine.api import Service
+from qvl.engine.api.auth import KEY_HEADERS
 from qvl.engine.api.edge import PART
 from qvl.engine.client.items import written
 from qvl.engine.client.retry import error_of, lost, retry_after
@@ -45,7 +46,7 @@ HEADERS: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", defau
 
 T = TypeVar("T")
 _PATH = "/v1/rerank"
-_PASSED = frozenset({b"authorization", b"x-api-key", b"x-request-id", b"traceparent", b"tracestate"})
+_PASSED = KEY_HEADERS | {b"x-request-id", b"traceparent", b"tracestate"}
 _JSON = (b"content-type", b"application/json")
 _CONNECT_SECONDS = 5.0
 _LEAST_PAUSE_SECONDS = 1.0

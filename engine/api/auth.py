@@ -14,6 +14,8 @@ from qvl.engine.errors import ConfigError, Forbidden, Overloaded, Unauthorized
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
 ONLY = {"metrics": "/metrics"}
 """What a key may be for alone, and where that is."""
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+"""OpenAI's `Bearer KEY`; the bare key of many others, and of Azure's clients."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MINUTE = 60.0
 
@@ -126,10 +128,8 @@ def _options(words: Sequence[str]) -> dict[str, str]:
 
 
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    found = {
-        name.lower(): value for name, value in headers if name.lower() in (b"authorization", b"x-api-key")
-    }
+    found = {name.lower(): value for name, value in headers if name.lower() in KEY_HEADERS}
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and token.strip():
         return token.strip()
-    return found.get(b"x-api-key")
+    return found.get(b"x-api-key", found.get(b"api-key"))

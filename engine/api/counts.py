@@ -13,7 +13,8 @@ import numpy as np
 from msgspec import inspect
 
 from qvl.engine.config import Limits
-from qvl.engine.dialects.fields import Body, alternatives
+from qvl.engine.dialects.fields import Body
+from qvl.engine.dialects.shapes import alternatives
 from qvl.engine.errors import TooLarge
 
 MOST_PARTS = 1 << 17

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from qvl.engine import names
 from qvl.engine.api import openapi
 from qvl.engine.api.replies import JSON
 from qvl.engine.api.service import Service
@@ -67,10 +68,11 @@ def _models(engine: Service, limits: Limits) -> list[Route]:
         return _json({"object": "list", "data": [described(card) for card in engine.models()]})
 
     async def model(request: Request) -> Response:
-        asked = request.path_params["id"]
-        for card in engine.models():
-            if card.id == asked:
-                return _json(described(card))
+        asked, cards = request.path_params["id"], engine.models()
+        plain = names.without_suffix(asked, [card.id for card in cards])
+        for card in cards:
+            if card.id == asked or (card.id == plain and card.role == "embedder"):
+                return _json({**described(card), "id": asked})
         raise NotFound(
             f"no model {asked[:80]!r} here; /v1/models lists those there are",
             param="model",

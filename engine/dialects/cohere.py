@@ -10,9 +10,9 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, ranking, tasks, vectors
+from qvl.engine.dialects import items, ranking, records, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count, Urgency, cuts, one_of, priority
-from qvl.engine.dialects.items import Document, Item
+from qvl.engine.dialects.items import Item
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankRequest, RerankResult
 
 EmbeddingType: TypeAlias = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -83,6 +83,7 @@ def parse_embed(body: EmbedBody) -> EmbedRequest:
         input=entries,
         model=body.model,
         instruction=tasks.instruction(None, input_type=body.input_type),
+        documents=tasks.documents(input_type=body.input_type),
         dimensions=body.output_dimension,
         truncate=cuts(body.truncate),
         max_tokens=body.max_tokens,
@@ -129,8 +130,10 @@ def render_embed_v1(
 
 
 class RerankBody(Body):
-    query: str | Document
-    documents: ranking.Documents
+    query: items.Query
+    documents: records.Records
+    rank_fields: records.RankFields = None
+    """The first version's, as `records` has it."""
     model: str | None = None
     top_n: Count | None = None
     max_tokens_per_doc: Count | None = None
@@ -148,7 +151,7 @@ class RerankResponse(TypedDict):
 def parse_rerank(body: RerankBody) -> RerankRequest:
     return RerankRequest(
         query=items.content(body.query, "query"),
-        documents=ranking.documents(body.documents),
+        documents=records.documents(body.documents, body.rank_fields),
         model=body.model,
         max_tokens_per_document=body.max_tokens_per_doc,
         priority=priority(body.priority),

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import inspect
 
+from qvl.engine.dialects.shapes import alternatives, complete, info
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Priority
 
@@ -34,7 +35,7 @@ def priority(asked: int | Priority | None) -> Priority:
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A JSON object of a request; an unknown field is an error, null is the same as absent."""
+    """A JSON object of a request; null is the same as absent, and what is neither nor known is an error."""
 
 
 B = TypeVar("B", bound=Body)
@@ -47,7 +48,9 @@ REFUSED = {
 }
 """Fields of other servers that would change the answer silently if they were ignored."""
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_UNKNOWN_FIELD = "Object contains unknown field "
+_MENDED = (_UNKNOWN_FIELD, "Object missing required field `type`")
+_UNKNOWN = re.compile(_UNKNOWN_FIELD + r"`(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _INVALID = re.compile(r"Invalid (?:enum )?value '?(.*?)'?", re.DOTALL)
 _AT = re.compile(r"(.*?) - at `\$(.*)`", re.DOTALL)
@@ -69,13 +72,34 @@ def decode(body: type[B], raw: bytes) -> B:
         decoded: B = _decoder(body).decode(raw)
         return decoded
     except msgspec.ValidationError as error:
-        raise _explain(body, str(error)) from None
+        return _second(body, raw, str(error))
     except RecursionError:
         raise BadRequest("the JSON is nested too deeply", code="invalid_json") from None
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8; JSON must be", code="invalid_json") from None
     except msgspec.DecodeError as error:
         raise BadRequest(_malformed(raw, str(error)), code="invalid_json") from None
+
+
+def _second(body: type[B], raw: bytes, first: str) -> B:
+    """A null asks for nothing, be it of a field that nobody here knows, and a part tells its `type` by what
+    it holds: read again, with these mended. What is wrong with other bodies is told after one reading.
+    """
+    if not first.startswith(_MENDED) or (first.startswith(_UNKNOWN_FIELD) and b"null" not in raw):
+        raise _explain(body, first) from None
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise _explain(body, first) from None
+    return _completed(body, value, "")
+
+
+def _completed(kind: type[B], value: object, where: str) -> B:
+    try:
+        complete(value, info(kind))
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(kind, str(error), where) from None
 
 
 def _malformed(raw: bytes, message: str) -> str:
@@ -88,17 +112,13 @@ def _malformed(raw: bytes, message: str) -> str:
     return f"the body is not valid JSON: {short(message)}"
 
 
-@functools.cache
-def _info(body: type[Body]) -> inspect.Type:
-    """Takes milliseconds to make."""
-    return inspect.type_info(body)
-
-
 def convert(kind: type[B], value: object, where: str) -> B:
     """What was read as any JSON, as a body, or a `BadRequest` that names the part of `where` to mend."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
+        if str(error).startswith(_MENDED):
+            return _completed(kind, value, where)
         raise _explain(kind, str(error), where) from None
 
 
@@ -115,7 +135,7 @@ def _is_near(name: str, kind: type[Body]) -> bool:
 def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
     found = _AT.fullmatch(message)
     text, path = found.groups() if found else (message, "")
-    types = list(_at(_info(body), path))
+    types = list(_at(info(body), path))
     param = (where + path).lstrip(".") or None
     if param in REFUSED:
         return BadRequest(
@@ -142,9 +162,9 @@ def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
     return BadRequest(f"{param or 'the body'}: {text}", param=param)
 
 
-def _at(info: inspect.Type, path: str) -> Iterator[inspect.Type]:
+def _at(kind: inspect.Type, path: str) -> Iterator[inspect.Type]:
     """The types that a JSON path may have, through unions, structs and lists."""
-    level = list(alternatives(info))
+    level = list(alternatives(kind))
     for step in _STEP.finditer(path):
         if step[1] is None:
             items = [kind.item_type for kind in level if isinstance(kind, inspect.ListType)]
@@ -155,17 +175,6 @@ def _at(info: inspect.Type, path: str) -> Iterator[inspect.Type]:
                 items = [inspect.LiteralType(tuple(kind.tag for kind in structs))]
         level = [kind for item in items for kind in alternatives(item)]
     return iter(level)
-
-
-def alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
-    """The types that a type is a union of."""
-    if isinstance(info, inspect.UnionType):
-        for kind in info.types:
-            yield from alternatives(kind)
-    elif isinstance(info, inspect.Metadata):
-        yield from alternatives(info.type)
-    else:
-        yield info
 
 
 def _options(types: Iterable[inspect.Type]) -> Iterator[str]:

@@ -77,6 +77,7 @@ class VideoBase64Part(MediaPart, tag="video_base64", tag_field="type", kw_only=T
 Part: TypeAlias = (
     TextPart | ImageUrlPart | ImagePart | ImageBase64Part | VideoUrlPart | VideoPart | VideoBase64Part
 )
+Parts: TypeAlias = Annotated[list[Part], msgspec.Meta(min_length=1)]
 
 
 class Document(Body):
@@ -94,14 +95,20 @@ class Document(Body):
     video_url: Media | None = None
 
 
+Query: TypeAlias = str | Document | Parts
+"""SGLang writes the parts without an object around them."""
+
+
 class Item(Document):
     instruction: str | None = None
+    pdf: Media | None = None
+    """Jina's. An image too: a page."""
     url: str | None = None
     bytes: str | None = None
     """An image, in Jina's older words, which LlamaIndex writes."""
 
 
-def content(value: str | Document, where: str) -> Content:
+def content(value: str | Document | list[Part], where: str) -> Content:
     """The item that a caller wrote; `where` is how errors name it."""
     if isinstance(value, str):
         # Nobody wants the vector of base64. Whoever does says {"text": …}.
@@ -110,11 +117,14 @@ def content(value: str | Document, where: str) -> Content:
         if value.startswith("data:video/"):
             return Content(videos=(value,), where=where)
         return Content(texts=(value,), where=where)
+    if isinstance(value, list):
+        videos, images, texts = fold(value, where)
+        return Content(videos=videos, images=images, texts=texts, where=where)
     instruction: str | None = None
     given = [value.image_url]
     if isinstance(value, Item):
         instruction = value.instruction
-        given += [value.url, value.bytes]
+        given += [value.pdf, value.url, value.bytes]
     older = tuple(_source(image) for image in given if image is not None)
     films = () if value.video_url is None else (_source(value.video_url),)
     if value.content is not None:

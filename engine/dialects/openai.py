@@ -6,6 +6,7 @@ instruction, as `tasks` has it: vectors of queries and of documents differ, as i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
@@ -60,12 +61,20 @@ class Options(Body):
     truncate_prompt_tokens: TruncateTo | None = None
     """Cut to this many tokens; -1: to the model's length."""
     instruction: str | None = None
+    instruct: str | None = None
+    """SGLang's `instruction`."""
     on_error: OnError = "fail"
     """`skip`: a bad item becomes an error entry and the others are answered."""
 
     def asked_instruction(self) -> str | None:
         told = self.chat_template_kwargs.instruction if self.chat_template_kwargs else None
-        return agreed({"instruction": self.instruction, "chat_template_kwargs.instruction": told})
+        return agreed(
+            {
+                "instruction": self.instruction,
+                "instruct": self.instruct,
+                "chat_template_kwargs.instruction": told,
+            }
+        )
 
     def max_tokens(self) -> int | None:
         if self.truncate_prompt_tokens == 0:
@@ -78,21 +87,22 @@ class Options(Body):
 Input: TypeAlias = str | Item | Annotated[list[str | TokenId | TokenIds | Item], msgspec.Meta(min_length=1)]
 
 
+Modality: TypeAlias = Literal["text", "image", "text_image", "audio"]
+
+
 class EmbeddingsBody(Options):
     input: Input | None = None
     """A string, a list of strings, token ids, or native items."""
     messages: Annotated[list[messages.Message | Conversation], msgspec.Meta(min_length=1)] | None = None
     """vLLM's: one conversation or a list of them, instead of `input`."""
-    modality: Literal["text", "image", "audio"] | None = None
-    """Infinity's: what the strings of `input` are."""
+    modality: Modality | Annotated[list[Modality], msgspec.Meta(min_length=1)] | None = None
+    """Infinity's and NVIDIA's: what the strings of `input` are, all or each."""
     dimensions: Count | None = None
     output_dimension: Count | None = None
     """Voyage's and Mistral's `dimensions`."""
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: vectors.Form | None = None
     embed_dtype: vectors.Spelling | None = None
-    embedding_type: (
-        vectors.Spelling | Annotated[list[vectors.Spelling], msgspec.Meta(max_length=1)] | None
-    ) = None
+    embedding_type: vectors.Spelling | list[vectors.Spelling] | None = None
     encoding_type: vectors.Spelling | None = None
     """LlamaIndex's name of Jina's `embedding_type`."""
     output_dtype: vectors.Spelling | None = None
@@ -130,12 +140,12 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     for name in ("late_chunking", "return_multivector"):
         refuse(getattr(body, name), name, "each item has one vector, read from its last token")
     unit_length(normalize=body.normalize, normalized=body.normalized, use_activation=body.use_activation)
-    refuse(body.modality == "audio", "modality", "the model reads texts, images and videos")
     explicit = body.asked_instruction()
+    named = {"task": body.task, "input_type": body.input_type, "prompt_name": body.prompt_name}
     given: tuple[Content | Tokens, ...] = (
         messages.conversations(body.messages or ())
         if one_of({"input": body.input, "messages": body.messages}) == "messages"
-        else entries(body.input, "input", body.modality == "image")
+        else entries(body.input, "input", _modalities(body))
     )
     # Not a task as well: there are clients that send one with whatever they have.
     untold = explicit and any(isinstance(each, Tokens) for each in given)
@@ -143,12 +153,8 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     return EmbedRequest(
         input=given,
         model=body.model,
-        instruction=tasks.instruction(
-            explicit,
-            task=body.task,
-            input_type=body.input_type,
-            prompt_name=body.prompt_name,
-        ),
+        instruction=tasks.instruction(explicit, **named),
+        documents=tasks.documents(**named),
         dimensions=agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}),
         truncate=cuts(body.truncate, body.truncation),
         max_tokens=body.max_tokens(),
@@ -163,29 +169,50 @@ def unit_length(**flags: bool | None) -> None:
         refuse(wanted is False, name, "vectors always have length 1")
 
 
-def entries(value: Input | None, where: str, images: bool = False) -> tuple[Content | Tokens, ...]:
-    """The items of an input; with `images`, its strings are images."""
+def _modalities(body: EmbeddingsBody) -> list[Modality]:
+    """One for all items, or one for each."""
+    given = body.modality if isinstance(body.modality, list) else [body.modality or "text"]
+    refuse("audio" in given, "modality", "the model reads texts, images and videos")
+    refuse("text_image" in given, "modality", 'write such an item as {"text": …, "image": …}')
+    count = len(body.input) if isinstance(body.input, list) else 1
+    if len(given) not in (1, count):
+        raise BadRequest(
+            f"modality: {len(given)} of them for {count} items; give one, or one for each",
+            param="modality",
+            code="length_mismatch",
+        )
+    return given
+
+
+def entries(
+    value: Input | None, where: str, modalities: Sequence[Modality] = ("text",)
+) -> tuple[Content | Tokens, ...]:
+    """The items of an input; of the modality `image` its strings are images."""
     if not isinstance(value, list):
-        return (_entry(value or "", where, images),)
+        return (_entry(value or "", where, modalities[0]),)
     ids = [entry for entry in value if isinstance(entry, int)]
     if len(ids) == len(value):
         return (Tokens(ids=tuple(ids), where=where),)
     if ids:
         raise BadRequest(f"{where}: a list of token ids holds nothing but integers", param=where)
-    return tuple(_entry(entry, f"{where}[{i}]", images) for i, entry in enumerate(value))
+    return tuple(
+        _entry(each, f"{where}[{i}]", modalities[i % len(modalities)]) for i, each in enumerate(value)
+    )
 
 
-def _entry(value: Any, where: str, images: bool) -> Content | Tokens:
+def _entry(value: Any, where: str, modality: Modality) -> Content | Tokens:
     if isinstance(value, list):
         return Tokens(ids=tuple(value), where=where)
-    if images and isinstance(value, str):
+    if modality == "image" and isinstance(value, str):
         return Content(images=(value,), where=where)
     return items.content(value, where)
 
 
 def kind(body: EmbeddingsBody) -> vectors.Kind:
-    listed = body.embedding_type
-    single = (listed[0] if listed else None) if isinstance(listed, list) else listed
+    listed = body.embedding_type if isinstance(body.embedding_type, list) else [body.embedding_type]
+    several = "a vector is answered in one; ask once for each, or /v2/embed with `embedding_types`"
+    refuse(len(set(listed)) > 1, "embedding_type", several)
+    single = listed[0] if listed else None
     return vectors.kind(
         body.encoding_format,
         {

@@ -4,6 +4,7 @@
 |------------------------------------------------------------------------|--------------------------|
 | `query`, `search_query`, `retrieval.query`                             | `QUERY`                  |
 | `document`, `passage`, `search_document`, `retrieval.passage`, `image` | none: the model's default |
+| `text`, Azure's for neither                                            | none                     |
 | `code.query` / `code.passage`                                          | `CODE` / none            |
 | `text-matching`                                                        | `MATCH`                  |
 | `classification`                                                       | `CLASSIFY`               |
@@ -33,6 +34,7 @@ Task: TypeAlias = Literal[
     "search_document",
     "retrieval.passage",
     "image",
+    "text",
     "code.query",
     "code.passage",
     "text-matching",
@@ -50,6 +52,7 @@ INSTRUCTIONS: dict[Task, str | None] = {
     "search_document": None,
     "retrieval.passage": None,
     "image": None,
+    "text": None,
     "code.query": CODE,
     "code.passage": None,
     "text-matching": MATCH,
@@ -65,6 +68,11 @@ def instruction(explicit: str | None, **tasks: Task | None) -> str | None:
         return explicit
     agreed({field: _of_query(task) for field, task in tasks.items()})
     return next((INSTRUCTIONS[task] for task in tasks.values() if task is not None), None)
+
+
+def documents(**tasks: Task | None) -> str | None:
+    """The field that says that the items are no queries."""
+    return next((field for field, task in tasks.items() if _of_query(task) is False), None)
 
 
 def _of_query(task: Task | None) -> bool | None:

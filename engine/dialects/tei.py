@@ -43,8 +43,13 @@ class Parameters(Body):
 
     def request(self, given: tuple[Content | Tokens, ...], model: str | None) -> EmbedRequest:
         cut_right(self.truncation_direction)
-        instruction = tasks.instruction(None, prompt_name=self.prompt_name)
-        return EmbedRequest(input=given, model=model, instruction=instruction, truncate=cuts(self.truncate))
+        return EmbedRequest(
+            input=given,
+            model=model,
+            instruction=tasks.instruction(None, prompt_name=self.prompt_name),
+            documents=tasks.documents(prompt_name=self.prompt_name),
+            truncate=cuts(self.truncate),
+        )
 
 
 class SimilarityBody(Body):

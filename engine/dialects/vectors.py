@@ -14,6 +14,8 @@ from qvl.engine.dialects.fields import agreed
 
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 Spelling: TypeAlias = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary", "base64"]
+Form: TypeAlias = Literal["float", "base64", "int8", "uint8", "binary", "ubinary"]
+"""OpenAI's two, which are forms of any number type, and the types that Azure names in their place."""
 Vector: TypeAlias = list[float] | str
 """On the wire; in memory a numpy row stands in for the list, which the JSON writer takes as it is."""
 
@@ -44,9 +46,11 @@ def spelled(name: Spelling) -> Kind:
             return Kind(dtype)
 
 
-def kind(encoding_format: str | None, dtypes: Mapping[str, Spelling | None]) -> Kind:
+def kind(encoding_format: Form | None, dtypes: Mapping[str, Spelling | None]) -> Kind:
     """One kind from a form and at most one number type, whichever field spells it."""
     given = {name: spelled(value) for name, value in dtypes.items() if value is not None}
+    if encoding_format not in (None, "float", "base64"):
+        given["encoding_format"], encoding_format = spelled(encoding_format), None
     # Of a type only `base64` is a form too: OpenAI's SDK asks for base64 beside any other, `float` with it.
     forms = {name: True for name, asked in given.items() if asked.base64}
     if encoding_format is not None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, openai, ranking, tei
+from qvl.engine.dialects import items, openai, ranking, records, tei
 from qvl.engine.dialects.fields import Truncate, agreed, cuts, one_of, priority
-from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, RerankRequest, RerankResult
@@ -35,6 +35,9 @@ class Scoring(openai.Options):
     """The query is never cut: every document of the request is judged by it."""
     truncate: Truncate | None = None
     truncation: bool | None = None
+    fps: items.Fps | None = None
+    max_frames: items.Frames | None = None
+    """Of the videos of items that say nothing of their own, as the reference's `process` takes them."""
 
     def raw(self) -> bool:
         unscaled = None if self.use_activation is None else not self.use_activation
@@ -49,8 +52,8 @@ class Scoring(openai.Options):
             )
         self.raw()  # before the work, not after it
         return RerankRequest(
-            query=query,
-            documents=documents,
+            query=self._sampled(query),
+            documents=tuple(map(self._sampled, documents)),
             model=self.model,
             instruction=self.asked_instruction(),
             truncate=cuts(self.truncate, self.truncation),
@@ -59,10 +62,19 @@ class Scoring(openai.Options):
             priority=priority(self.priority),
         )
 
+    def _sampled(self, item: Content) -> Content:
+        fps = self.fps if item.fps is None else item.fps
+        most = self.max_frames if item.max_frames is None else item.max_frames
+        if (fps, most) == (item.fps, item.max_frames):
+            return item
+        return replace(item, fps=fps, max_frames=most)
+
 
 class RerankBody(Scoring, kw_only=True):
-    query: str | Document
-    documents: ranking.Documents | None = None
+    query: items.Query
+    documents: records.Records | None = None
+    rank_fields: records.RankFields = None
+    """Cohere's, as `records` has it."""
     texts: ranking.Documents | None = None
     top_n: OrAll | None = None
     """0: all."""
@@ -82,8 +94,11 @@ class RerankResponse(TypedDict):
 
 def parse_rerank(body: RerankBody) -> RerankRequest:
     tei.cut_right(body.truncation_direction)
-    name = one_of({"documents": body.documents, "texts": body.texts})
-    documents = ranking.documents(getattr(body, name), name)
+    one_of({"documents": body.documents, "texts": body.texts})
+    if body.documents is not None:
+        documents = records.documents(body.documents, body.rank_fields)
+    else:
+        documents = ranking.documents(body.texts or [], "texts")
     return body.request(items.content(body.query, "query"), documents)
 
 

@@ -47,6 +47,7 @@ def parse(body: EmbedBody) -> EmbedRequest:
         input=items.contents(body.inputs, "inputs"),
         model=body.model,
         instruction=tasks.instruction(None, input_type=body.input_type),
+        documents=tasks.documents(input_type=body.input_type),
         dimensions=body.output_dimension,
         truncate=body.truncation is not False,
     )

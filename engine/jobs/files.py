@@ -45,7 +45,7 @@ _NAMED = re.compile(rf'\.({_ENDS})(#page=\d+)?"'.encode(), re.IGNORECASE)
 """Only lines that hold such a string are read here: no base64 does."""
 _ARRAY = re.compile(rb'\s*\[\s*[{"]')
 """Numbers would be token ids, which are an item."""
-_MEDIA = frozenset({"image", "video", "image_url", "video_url"})
+_MEDIA = frozenset({"image", "video", "image_url", "video_url", "pdf"})
 _AROUND = frozenset({"content", "query", "documents"})
 """Fields of a line that items or parts are in; what metadata says is left alone."""
 

@@ -111,7 +111,7 @@ class Searcher:
 
     async def _strange(self, layout: Layout, model: str, request: SearchRequest) -> str | None:
         told = Content(texts=(canary.CANARY,))
-        asked = EmbedRequest(input=(told,), model=request.model, priority=request.priority)
+        asked = EmbedRequest(input=(told,), model=model, priority=request.priority)
         vector = (await self.models.embed(asked)).vectors[0]
         what = canary.strange(layout.canary, canary.written(vector))
         way = "serve that model, or make the index again"

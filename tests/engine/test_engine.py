@@ -10,10 +10,12 @@ import pytest
 
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig, MediaConfig
+from qvl.engine.dialects import tasks
 from qvl.engine.engine import Engine
 from qvl.engine.errors import ConfigError, NotFound
 from qvl.engine.llm import LLM
 from qvl.engine.metrics import Metrics
+from qvl.engine.protocol import Content, EmbedRequest
 from tests.engine.fake_client import FakeClient
 from tests.engine.test_llm import with_model
 
@@ -32,6 +34,9 @@ def test_a_model_answers_to_each_of_its_names_and_says_the_first(name: str | Non
         with pytest.raises(NotFound, match="there is 'm', 'alias'"):
             engine._model("embedder", "other")
         assert [card.id for card in engine.models()] == ["m", "alias"]
+        asked = EmbedRequest(input=(Content(),), model=f"{name}:query")
+        found = engine._embedder(asked)[1] if name else asked
+        assert (found.model, found.instruction) == ((name, tasks.QUERY) if name else (asked.model, None))
 
     with_model(work)
 

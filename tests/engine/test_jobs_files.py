@@ -39,6 +39,7 @@ def test_a_path_is_read_wherever_a_medium_may_be(pictures: Path) -> None:
         lambda it: {"id": "a", "image": it},
         lambda it: {"image": ["https://host/x.png", it, {"url": it}], "text": "0.png"},
         lambda it: {"video": [[it, it], it]},
+        lambda it: {"pdf": it},
         lambda it: {"content": [{"type": "image_url", "image_url": {"url": it}}]},
         lambda it: {"content": [{"type": "image", "image": it}, {"type": "text", "text": "x.png"}]},
         lambda it: {"query": {"image": it}, "documents": ["0.png", {"video": it}]},

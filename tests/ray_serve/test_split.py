@@ -151,6 +151,15 @@ def test_the_answer_is_that_of_the_whole(served: tuple[Front, int]) -> None:
     assert front.requests == 4
 
 
+@pytest.mark.parametrize("header", ["x-api-key", "api-key"])
+def test_a_part_has_the_key_of_the_whole(
+    served: tuple[Front, int], monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    monkeypatch.delitem(KEY, "authorization")
+    monkeypatch.setitem(KEY, header, "k")
+    assert post(served[1], BODY)[1].status_code == 200
+
+
 def test_bad_documents_keep_their_places(served: tuple[Front, int]) -> None:
     documents = ["a", "!bad", "b", "c", "d", "!bad"]
     answer = post(served[1], {**BODY, "documents": documents, "on_error": "skip"})[1].json()

@@ -28,7 +28,7 @@ def refusal(body: Any, kind: Any = openai.EmbeddingsBody) -> BadRequest:
         (
             {"input": [{"zzz": 1}]},
             "input[0].zzz",
-            "known fields: bytes, content, fps, image, image_url, instruction, max_frames, text, type, url",
+            "known fields: bytes, content, fps, image, image_url, instruction, max_frames, pdf, text, type",
         ),
         (
             {"input": ["a", {"content": [{"type": "text", "txt": 1}]}]},
@@ -40,7 +40,11 @@ def refusal(body: Any, kind: Any = openai.EmbeddingsBody) -> BadRequest:
             "input[0].content[0].type",
             "`image_ur` is not accepted; did you mean `image_url`?",
         ),
-        ({"encoding_format": "hex"}, "encoding_format", "`hex` is not accepted; accepted: base64, float"),
+        (
+            {"encoding_format": "hex"},
+            "encoding_format",
+            "`hex` is not accepted; accepted: base64, binary, float",
+        ),
         ({"input": [1.5]}, "input[0]", "input[0]: Expected `int | str | object | array`, got `float`"),
         ({"messages": [[{"role": "usr"}]]}, "messages[0][0].role", "did you mean `user`?"),
         ({"chat_template": "x"}, "chat_template", "is not supported: the template is part of the model"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvl.engine.dialects import cohere, fields, rerank, vllm
+from qvl.engine.dialects import cohere, fields, records, rerank, vllm
 from qvl.engine.dialects.fields import decode
 from qvl.engine.dialects.ranking import NOT_ECHOED
 from qvl.engine.errors import BadRequest, Unprocessable
@@ -194,7 +194,7 @@ def test_a_record_of_many_keys_is_no_misspelt_item() -> None:
     few = {"text": "a", "texts": "b"}
     with pytest.raises(BadRequest, match="did you mean `text`"):
         rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [few]})))
-    many = few | {f"key {i}": i for i in range(rerank.MOST_MISSPELT)}
+    many = few | {f"key {i}": i for i in range(records.MOST_MISSPELT)}
     asked = rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [many]})))
     assert asked.documents[0].texts == ("a",)
 

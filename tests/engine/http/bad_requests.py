@@ -140,7 +140,7 @@ SHAPES = (
         INVALID,
         "input[0].content[1].type",
     ),
-    Bad("part without a type", E, {"input": [{"content": [{"text": "x"}]}]}, 400, MISSING),
+    Bad("part without a type", E, {"input": [{"content": [{"text": "x", "image": "y"}]}]}, 400, MISSING),
     Bad("content beside text", E, {"input": [{"text": "a", "content": [PART]}]}, 400, CONFLICT),
     Bad("a video without frames", E, {"input": [{"video": [[]]}]}, 400, "empty_list", "input[0].video[0]"),
     Bad("too many frames asked for", E, {"input": [{"video": "x", "max_frames": 65}]}, 400, INVALID),

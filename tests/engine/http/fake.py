@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from qvl.engine import names
 from qvl.engine.admission import Admission
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unprocessable
 from qvl.engine.metrics import Metrics
@@ -52,6 +53,7 @@ class FakeEngine:
         self.death: asyncio.Future[str] | None = None
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
+        request = names.meant(request, [EMBEDDER])
         self._check(request.model, EMBEDDER)
         self.requests.append(request)
         errors = await self._steer(request.input, request.on_error)

@@ -9,7 +9,7 @@ import pytest
 
 from qvl.engine.api import counts
 from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, dashscope, items, messages, rerank
+from qvl.engine.dialects import cohere, dashscope, items, messages, records
 from tests.engine.http.conftest import Client
 
 E, R, S = "/v1/embeddings", "/v1/rerank", "/score"
@@ -27,7 +27,7 @@ def client(make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch) -> Clie
     def made(**_: object) -> None:
         raise AssertionError("an item was made")
 
-    for dialect in (cohere, dashscope, items, messages, rerank):
+    for dialect in (cohere, dashscope, items, messages, records):
         monkeypatch.setattr(dialect, "Content", made)
     monkeypatch.setattr(counts, "MOST_PARTS", 8)
     monkeypatch.setattr(counts, "MOST_KEYS", 20)

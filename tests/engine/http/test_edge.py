@@ -41,7 +41,9 @@ class TestKeys:
     @pytest.mark.parametrize("key", ["first", "second", "from-file"])
     def test_each_key_opens(self, keyed: Client, key: str) -> None:
         assert keyed.post(E, json=GOOD, headers={"authorization": f"Bearer {key}"}).status_code == 200
-        assert keyed.post(E, json=GOOD, headers={"x-api-key": key}).status_code == 200
+        for header in ("x-api-key", "api-key"):
+            assert keyed.post(E, json=GOOD, headers={header: key}).status_code == 200
+            assert code(keyed.post(E, json=GOOD, headers={header: "x"})) == (401, "invalid_api_key")
 
     @pytest.mark.parametrize("value", ["Bearer wrong", "Bearer firs", "Bearer first ", "Bearer # ours"])
     def test_a_wrong_key_does_not(self, keyed: Client, value: str) -> None:

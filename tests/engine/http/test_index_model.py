@@ -13,7 +13,7 @@ from qvl.engine.search import canary
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Layout
 from tests.engine.http.conftest import Client
-from tests.engine.http.fake import FakeEngine, vector
+from tests.engine.http.fake import EMBEDDER, FakeEngine, vector
 from tests.engine.http.test_search import search
 
 
@@ -37,6 +37,11 @@ def test_an_index_knows_its_model_by_its_vectors(
     assert (error["code"], "a cosine of" in error["message"]) == ("index_mismatch", True), error
     error = search(make(index=with_canary(tmp_path / "wider", np.tile(own, 2))), 422, query="a")
     assert "have 64 numbers, those had 128" in error["message"]
+
+
+def test_a_name_that_asks_with_queries_is_the_same_model(make: Callable[..., Client], tmp_path: Path) -> None:
+    index = with_canary(tmp_path / "index", vector(Content(texts=(canary.CANARY,))))
+    assert search(make(index=index), query="a", model=f"{EMBEDDER}:query")["model"] == EMBEDDER
 
 
 class TwoNames(FakeEngine):
