@@ -19,6 +19,8 @@ LEAST_SHARE = 0.05
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 """As browsers send it: they compare no more than the letters."""
 PORTS = 65_535
+BUNDLED = "bundled"
+"""As a model: the demo's tiny pair, or the one of its place."""
 
 
 def option(name: str) -> str:
@@ -158,7 +160,11 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         if self.embedder is None and self.reranker is None and not self.models:
-            raise ConfigError("no model: give --embedder and/or --reranker a checkpoint folder or name")
+            raise ConfigError(
+                "no model: give --embedder and/or --reranker a checkpoint folder or hub name; a server is "
+                "given just that, `qvl serve Qwen/Qwen3-VL-Embedding-2B Qwen/Qwen3-VL-Reranker-2B`, or "
+                f"`qvl serve {BUNDLED}` for the demo's tiny pair"
+            )
         if self.quantize_vision and self.quantization is None:
             raise ConfigError(
                 "--quantize-vision needs --quantization, as fp8; a quantised checkpoint tells of what itself"
@@ -178,7 +184,8 @@ class EngineConfig:
     @property
     def two(self) -> bool:
         """Whether both roles are there."""
-        return len(self.models) + (self.embedder is not None) + (self.reranker is not None) > 1
+        given = len(self.models) + self.models.count(BUNDLED)
+        return given + (self.embedder is not None) + (self.reranker is not None) > 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,8 +92,8 @@ def test_models_without_a_role_are_positional(served: Served) -> None:
     [
         (["serve", "--embeder", "x"], "Unknown option: --embeder. Did you mean --embedder?"),
         (["serv"], 'Did you mean "serve"?'),
-        (["serve", "--port", "many"], 'unable to convert "many" into int'),
-        (["serve", "--dtype", "bfloat17"], 'Did you mean "bfloat16"?'),
+        (["serve", "x", "--port", "many"], 'unable to convert "many" into int'),
+        (["serve", "x", "--dtype", "bfloat17"], 'Did you mean "bfloat16"?'),
         (["serve", "--embedder", "x", "--embedder-memory", "3"], "--embedder-memory must be above 0"),
         (["serve", "--config", "/no/such.toml"], "cannot read the configuration /no/such.toml"),
         (["embed", "in.jsonl"], "--out requires an argument"),
@@ -113,7 +113,7 @@ def test_a_mistake_is_one_line(
     [
         ('embeder = "x"', "Did you mean --embedder?"),
         ("embedder = ", "is not TOML"),
-        ('port = "x"', "unable to convert"),
+        ('models = "m"\nport = "x"', "unable to convert"),
     ],
 )
 def test_a_mistake_in_the_file_names_the_file(
