@@ -38,17 +38,17 @@ EPILOGUE = (
 
 rest_collector()
 
-for settings in (
-    ServerConfig,
-    EngineConfig,
-    Limits,
-    MediaConfig,
-    JobConfig,
-    ClusterConfig,
-    Replicas,
-    BulkConfig,
+for settings, heading in (
+    (JobConfig, "Job"),
+    (EngineConfig, "Models"),
+    (ServerConfig, "Server"),
+    (Limits, "Limits"),
+    (MediaConfig, "Media"),
+    (ClusterConfig, "Ray (with --ray)"),
+    (Replicas, "Ray (with --ray)"),
+    (BulkConfig, "Ray (with --ray)"),
 ):
-    flat(settings)
+    flat(settings, heading)
 
 app = App(
     name="qvl",

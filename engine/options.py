@@ -12,10 +12,11 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from cyclopts import App, Argument, ArgumentCollection, Parameter, env_var_split
+from cyclopts import App, Argument, ArgumentCollection, Group, Parameter, env_var_split
 from cyclopts.argument import update_argument_collection
 from cyclopts.config import Env
 
@@ -48,9 +49,13 @@ Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
 T = TypeVar("T")
 
 
-def flat(cls: type[T]) -> type[T]:
-    """Make the fields of a settings dataclass options of their own: `--port`, not `--server.port`."""
-    return Parameter(name="*")(cls)
+def flat(cls: type[T], heading: str) -> type[T]:
+    """Make the fields of a settings dataclass options of their own: `--port`, not `--server.port`; the help
+    lists them under the heading, the first one first."""
+    return Parameter(name="*", group=_heading(heading))(cls)
+
+
+_heading = cache(Group.create_ordered)
 
 
 def shown_default(value: Any) -> str | None:

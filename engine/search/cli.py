@@ -9,8 +9,8 @@ from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.options import ConfigFile, Source, flat
 from qvl.engine.search.settings import AskConfig, Place, VectorConfig
 
-for settings in (Place, VectorConfig, AskConfig):
-    flat(settings)
+for settings, heading in ((Place, "Index"), (VectorConfig, "Index"), (AskConfig, "Question")):
+    flat(settings, heading)
 
 search = App(name="search", help="Fill an index and ask it: recall by vectors, then rerank.")
 

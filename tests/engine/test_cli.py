@@ -68,6 +68,21 @@ def test_each_field_is_an_option_with_its_default(
                 assert f"[default: {field.default}]" in shown
 
 
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        (["serve"], ["Models", "Server", "Limits", "Media", "Ray (with --ray)"]),
+        (["embed"], ["Job", "Models", "Limits", "Media", "Ray (with --ray)"]),
+        (["search", "ask"], ["Index", "Question", "Models", "Limits", "Media"]),
+    ],
+)
+def test_the_help_has_parts(command: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert re.findall(r"╭─ (.*?) ─", shown) == ["Arguments", "Parameters", *parts]
+    assert "--image-pixels" in shown.partition("╭─ Limits ")[2].partition("╭─")[0]
+
+
 def test_options_reach_the_nested_settings(served: Served) -> None:
     config = served(
         *("--embedder", "e", "--reranker", "r", "--dtype", "float32", "--port", "9"),
