@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.verbose = False
         if isinstance(error, UnknownOptionError) and error.token.value == "-":
             return _fail(
-                "a job reads its input twice, and standard input comes once: give a file", USAGE_ERROR
+                "standard input (-) cannot be used, because the input is read twice: give a file", USAGE_ERROR
             )
         return _fail(str(error), USAGE_ERROR)
     except ConfigError as error:

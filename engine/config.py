@@ -94,7 +94,7 @@ class MediaConfig:
     media_memory: int = 512 << 20
     """Bytes of decoded pixels that a replica shares with its engines; the most recent media stay in it."""
     media_cache: bool = True
-    """Look there for a medium that comes again before it is decoded."""
+    """Reuse decoded images and videos that are still in --media-memory."""
     file_roots: tuple[str, ...] = ()
     """Folders below which file:// URLs may be read (none: file:// is refused)."""
     url_fetch: bool = True
@@ -129,10 +129,10 @@ class EngineConfig:
     """Weights and activations; auto is the checkpoint's own, except that float32 becomes bfloat16 where the
     device has it."""
     quantization: str | None = None
-    """Of weights while they load: fp8 (a scale for each channel and token, or for each matrix on a GPU that
-    does not compute in FP8), or vLLM's name of another that it does to linear layers as it loads them."""
+    """Quantise the weights while they load: fp8 (a scale for each channel and token; for each matrix on a GPU
+    that does not compute in FP8), or the vLLM name of another method that works at load time."""
     quantize_vision: bool = False
-    """Those of the vision tower too."""
+    """Quantise the vision tower as well; needs --quantization."""
     lora: tuple[str, ...] = ()
     """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None
@@ -153,8 +153,8 @@ class EngineConfig:
     """No torch.compile and no CUDA graphs: a faster start, slower answers (default: the bundled pair, and
     where a CPU has no C++ compiler)."""
     stall_seconds: float = 120.0
-    """Silence of an engine process after which it hangs and the server exits, to be started again; of one of
-    several replicas too: more than the longest step takes (0: it is waited for without end)."""
+    """Seconds without a sign of life after which an engine process, or one of several replicas, counts as
+    hung: the server exits with 3, a replica is restarted. More than the longest engine step takes; 0: never."""
     limits: Limits = field(default_factory=Limits)
     media: MediaConfig = field(default_factory=MediaConfig)
 
@@ -223,7 +223,8 @@ class ServerConfig:
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Of what goes to stderr; debug has a line for each request, which never says what was asked."""
+    """Lowest level written to stderr; info has a line for each refused request but 429s, debug one for every
+    request; none says what was asked."""
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
 

@@ -141,7 +141,9 @@ def others_engine(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
             continue
         if said := next((token for token in argument.tokens if token.source == "cli"), None):
             name = said.keyword or argument.name
-            raise ConfigError(f"{name} is for an engine of one's own; with --url it is set on the server")
+            raise ConfigError(
+                f"{name} sets up an engine of this command's own, but --url asks another server: set it there"
+            )
         argument.tokens.clear()
 
 

@@ -105,7 +105,7 @@ def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
         ("--no-enforce-eager",),
     ):
         said = mistake(capsys, *command, *option)
-        assert f"{option[0]} is for an engine of one's own; with --url it is set on the server" in said
+        assert f"{option[0]} sets up an engine of this command's own, but --url asks another server" in said
 
 
 def test_a_server_is_told_its_model(
