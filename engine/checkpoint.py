@@ -104,17 +104,24 @@ def _unsaid(models: Sequence[str]) -> Iterator[tuple[Role | None, str]]:
 
 
 def resolve(model: str) -> Path:
-    """A folder as it is; a hub name through the hub's cache (downloaded if it must be)."""
+    """A folder as it is; a hub name, `NAME@REVISION` or without, through the hub's cache (downloaded if it
+    must be)."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+    name, at, revision = model.partition("@")
+    if folder.is_absolute() or model.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{model}: no such folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(model, ignore_patterns=["*.pt", "*.bin", "*.gguf", "*.onnx"]))
+        skipped = ["*.pt", "*.bin", "*.gguf", "*.onnx"]
+        return Path(snapshot_download(name, revision=revision if at else None, ignore_patterns=skipped))
+    except RevisionNotFoundError:
+        raise CheckpointError(
+            f"{model}: the hub's {name} has no revision {revision!r}: give a branch, a tag or a commit of it"
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -167,15 +174,16 @@ def of_role(role: Role | None, model: str) -> Checkpoint:
     config = _read(folder)
     if role is None:
         role = tell_role(folder)
-    elif (said := _said_role(folder, config)) and said != role:
-        raise ConfigError(f"{model} is no {role}: it says itself that it is the {said}; --{said} serves it")
-    elif not said and role != (named := _named_role(folder, config) or role):
+    elif (own := _said_role(folder, config)) and own != role:
+        raise ConfigError(f"{model} is no {role}: it says itself that it is the {own}; --{own} serves it")
+    elif not own and role != (named := _named_role(folder, config) or role):
         _log.warning("%s is served as the %s, and its name is that of the %s", model, role, named)
     local = model == BUNDLED or Path(model).expanduser().is_dir()
-    name = folder.resolve().name if local else model.rpartition("/")[2]
+    said = model if local else model.partition("@")[0]
+    name = folder.resolve().name if local else said.rpartition("/")[2]
     sentence_modules.check(folder, config)
     sentence_modules.tell_prompts(folder, reranker=role == "reranker")
-    return Checkpoint(folder, (name,), role, config, said=model)
+    return Checkpoint(folder, (name,), role, config, said=said)
 
 
 def _read(folder: Path) -> dict[str, Any]:
