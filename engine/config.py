@@ -19,6 +19,10 @@ LEAST_SHARE = 0.05
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 """As browsers send it: they compare no more than the letters."""
 PORTS = 65_535
+TOKEN_PIXELS = 32 * 32
+"""Of what becomes one token of an image."""
+_MAX_PIXELS = (200 * TOKEN_PIXELS, 8192 * TOKEN_PIXELS)
+"""With less, the narrowest image that is accepted would be cut to nothing; no prompt has room for more."""
 BUNDLED = "bundled"
 """As a model: the demo's tiny pair, or the one of its place."""
 
@@ -101,9 +105,17 @@ class MediaConfig:
     """Fetch http(s) URLs."""
     allow_hosts: tuple[str, ...] = ()
     """host[:port] names that may resolve to private addresses (none: all private addresses are refused)."""
+    max_pixels: int = 1800 * TOKEN_PIXELS
+    """Pixels that an image (not a video) is scaled down to at most, 1024 for each of its tokens: fewer cost
+    less and show less. The default is the models' own; an index keeps to one number."""
+    min_pixels: int = 4 * TOKEN_PIXELS
+    """Pixels that an image is scaled up to at least."""
 
     def __post_init__(self) -> None:
         check_numbers(self, zero=("workers",))
+        least, most = max(_MAX_PIXELS[0], self.min_pixels), _MAX_PIXELS[1]
+        if not least <= self.max_pixels <= most:
+            raise ConfigError(f"--max-pixels must be {least} to {most}, got {self.max_pixels}")
         if not all(self.file_roots):
             raise ConfigError(
                 "a folder of --file-roots is empty; leave the option out to refuse file:// URLs"
@@ -115,7 +127,7 @@ class EngineConfig:
     """One replica: an embedder and/or a reranker on one device."""
 
     models: tuple[str, ...] = ()
-    """Checkpoint folders or hub names whose role is told from the checkpoint."""
+    """Checkpoint folders or hub names (NAME@REVISION: that branch, tag or commit), whose role they tell."""
     embedder: str | None = None
     """Checkpoint folder or hub name of the embedding model."""
     reranker: str | None = None
@@ -154,7 +166,7 @@ class EngineConfig:
     where a CPU has no C++ compiler)."""
     stall_seconds: float = 120.0
     """Seconds without a sign of life after which an engine process, or one of several replicas, counts as
-    hung: the server exits with 3, a replica is restarted. More than the longest engine step takes; 0: never."""
+    hung: the server exits with 3, a replica is restarted. More than the longest step takes; 0: never."""
     limits: Limits = field(default_factory=Limits)
     media: MediaConfig = field(default_factory=MediaConfig)
 
@@ -184,8 +196,7 @@ class EngineConfig:
     @property
     def two(self) -> bool:
         """Whether both roles are there."""
-        given = len(self.models) + self.models.count(BUNDLED)
-        return given + (self.embedder is not None) + (self.reranker is not None) > 1
+        return sum(map(bool, (*self.models, self.embedder, self.reranker))) + self.models.count(BUNDLED) > 1
 
 
 @dataclass(frozen=True, kw_only=True)

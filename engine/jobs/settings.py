@@ -18,10 +18,10 @@ class JobConfig:
     key: str | None = None
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
-    """skip: a bad line is left out and written to OUT.errors.jsonl (search add: IN.*.errors.jsonl in the
-    index's folder; --ray: OUT/_part-*.errors.jsonl); the exit code is 1 if every line was bad. fail: the first
-    one stops the job. To try bad lines again, run `search add` again; after another job, give the lines that
-    the errors file names (`line`, from 1) as a new IN."""
+    """skip: a bad line is left out and written to OUT.errors.jsonl (search add: `IN.*.errors.jsonl` in the
+    index's folder; --ray: `OUT/_part-*.errors.jsonl`); the exit code is 1 if every line was bad. fail: the
+    first one stops the job. To try bad lines again, run `search add` again; after another job, give the
+    lines that the errors file names (`line`, from 1) as a new IN."""
     overwrite: bool = False
     """Discard OUT (search: the index) and any unfinished run, and start from scratch; without it an
     interrupted job goes on."""
