@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from qvl.engine.config import TOKEN_PIXELS, MediaConfig
 from qvl.engine.errors import Overloaded
 from qvl.engine.headers import image_size
 from qvl.engine.protocol import Content, EmbedRequest, Priority, RerankRequest, Source, Tokens
@@ -18,9 +19,6 @@ from qvl.engine.protocol import Content, EmbedRequest, Priority, RerankRequest, 
 BYTES_PER_TOKEN = 4
 """Of UTF-8 text; between English (4 to 5) and Chinese (about 3)."""
 TEMPLATE_TOKENS = 32
-IMAGE_TOKENS = 1800
-"""The most an image can have, and what one has whose size is not known before it is fetched."""
-LEAST_IMAGE_TOKENS = 4
 TOKEN_SIDE = 32
 """Pixels a side of what becomes one token."""
 VIDEO_TOKENS = 4096
@@ -36,26 +34,30 @@ BATCH_FILL = 0.5
 
 CALLER: ContextVar[str] = ContextVar("caller", default="-")
 """Name of the API key that the request at hand came with; `-`: with none."""
+_MODELS_OWN = MediaConfig()
 
 
-def cost(asked: Content | EmbedRequest | RerankRequest | tuple[RerankRequest, ...]) -> int:
+def cost(
+    asked: Content | EmbedRequest | RerankRequest | tuple[RerankRequest, ...],
+    media: MediaConfig = _MODELS_OWN,
+) -> int:
     """Estimated tokens of an item, of a request, or of pairs.
 
     A request's query counts once: its documents share it. Pairs share nothing.
     """
     if isinstance(asked, Content):
-        return _of([asked])
+        return _of([asked], media)
     if isinstance(asked, EmbedRequest):
         ids = sum(len(item.ids) for item in asked.input if isinstance(item, Tokens))
-        return ids + _of([item for item in asked.input if isinstance(item, Content)])
+        return ids + _of([item for item in asked.input if isinstance(item, Content)], media)
     pairs = (asked,) if isinstance(asked, RerankRequest) else asked
-    return _of([item for each in pairs for item in (each.query, *each.documents)])
+    return _of([item for each in pairs for item in (each.query, *each.documents)], media)
 
 
-def _of(items: Sequence[Content]) -> int:
+def _of(items: Sequence[Content], media: MediaConfig) -> int:
     images = [image for item in items for image in item.images]
     read = images[:: max(1, -(-len(images) // MOST_HEADERS))]
-    pictures = sum(map(_image_tokens, read)) * len(images) // max(1, len(read))
+    pictures = sum(_image_tokens(each, media) for each in read) * len(images) // max(1, len(read))
     return sum(map(_other_tokens, items)) + pictures
 
 
@@ -70,12 +72,14 @@ def _utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
-def _image_tokens(source: Source) -> int:
+def _image_tokens(source: Source, media: MediaConfig) -> int:
+    """One whose size is not known before it is fetched has the most."""
+    least, most = media.min_pixels // TOKEN_PIXELS, media.max_pixels // TOKEN_PIXELS
     size = image_size(source)
     if size is None:
-        return IMAGE_TOKENS
+        return most
     across, down = (max(1, round(side / TOKEN_SIDE)) for side in size)
-    return min(IMAGE_TOKENS, max(LEAST_IMAGE_TOKENS, across * down))
+    return min(most, max(least, across * down))
 
 
 class Admission:

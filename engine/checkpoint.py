@@ -4,6 +4,7 @@ that the config can tell; a fine-tune with other sizes works."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import msgspec
 
 from qvl.engine import sentence_modules, weights
-from qvl.engine.config import EngineConfig
+from qvl.engine.config import BUNDLED, EngineConfig
+from qvl.engine.demo.bundled import FOLDER
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.tokens import PromptTokenizer
 
@@ -82,28 +84,44 @@ def find(config: EngineConfig) -> list[Checkpoint]:
     }
     said: dict[Role, str | None] = {"embedder": config.embedder, "reranker": config.reranker}
     found: dict[Role, Checkpoint] = {}
-    for role, model in [*said.items(), *((None, model) for model in config.models)]:
+    for role, model in [*said.items(), *_unsaid(config.models)]:
         if model is not None:
             one = of_role(role, model)
             if one.role in found:
                 raise ConfigError(f"{model} is a second {one.role}; one replica serves at most one of each")
             weights.check(one.path)
             found[one.role] = replace(one, names=names[one.role] or one.names)
+    if any(one.said == BUNDLED for one in found.values()):
+        _log.warning("the model is the bundled tiny pair, which knows the demo's pictures alone")
     return [found[each] for each in names if each in found]
 
 
+def _unsaid(models: Sequence[str]) -> Iterator[tuple[Role | None, str]]:
+    """With the roles that the bundled pair has; others tell their own."""
+    for model in models:
+        roles: Sequence[Role | None] = get_args(Role) if model == BUNDLED else (None,)
+        yield from ((role, model) for role in roles)
+
+
 def resolve(model: str) -> Path:
-    """A folder as it is; a hub name through the hub's cache (downloaded if it must be)."""
+    """A folder as it is; a hub name, `NAME@REVISION` or without, through the hub's cache (downloaded if it
+    must be)."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+    name, at, revision = model.partition("@")
+    if folder.is_absolute() or model.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{model}: no such folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(model, ignore_patterns=["*.pt", "*.bin", "*.gguf", "*.onnx"]))
+        skipped = ["*.pt", "*.bin", "*.gguf", "*.onnx"]
+        return Path(snapshot_download(name, revision=revision if at else None, ignore_patterns=skipped))
+    except RevisionNotFoundError:
+        raise CheckpointError(
+            f"{model}: the hub's {name} has no revision {revision!r}: give a branch, a tag or a commit of it"
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -152,18 +170,20 @@ def _named_role(folder: Path, config: dict[str, Any]) -> Role | None:
 
 def of_role(role: Role | None, model: str) -> Checkpoint:
     """None: the role that it says it has."""
-    folder = resolve(model)
+    folder = FOLDER / role if role and model == BUNDLED else resolve(model)
     config = _read(folder)
     if role is None:
         role = tell_role(folder)
-    elif (said := _said_role(folder, config)) and said != role:
-        raise ConfigError(f"{model} is no {role}: it says itself that it is the {said}; --{said} serves it")
-    elif not said and role != (named := _named_role(folder, config) or role):
+    elif (own := _said_role(folder, config)) and own != role:
+        raise ConfigError(f"{model} is no {role}: it says itself that it is the {own}; --{own} serves it")
+    elif not own and role != (named := _named_role(folder, config) or role):
         _log.warning("%s is served as the %s, and its name is that of the %s", model, role, named)
-    own = Path(model).expanduser().resolve() if Path(model).expanduser().is_dir() else Path(model)
+    local = model == BUNDLED or Path(model).expanduser().is_dir()
+    said = model if local else model.partition("@")[0]
+    name = folder.resolve().name if local else said.rpartition("/")[2]
     sentence_modules.check(folder, config)
     sentence_modules.tell_prompts(folder, reranker=role == "reranker")
-    return Checkpoint(folder, (own.name,), role, config, said=model)
+    return Checkpoint(folder, (name,), role, config, said=said)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from qvl.engine.options import (
     flat,
     lines,
     shown_default,
-    with_bundled,
 )
 from qvl.engine.port import USAGE_ERROR
 from qvl.engine.quantize.cli import quantize
@@ -39,17 +38,17 @@ EPILOGUE = (
 
 rest_collector()
 
-for settings in (
-    ServerConfig,
-    EngineConfig,
-    Limits,
-    MediaConfig,
-    JobConfig,
-    ClusterConfig,
-    Replicas,
-    BulkConfig,
+for settings, heading in (
+    (JobConfig, "Job"),
+    (EngineConfig, "Models"),
+    (ServerConfig, "Server"),
+    (Limits, "Limits"),
+    (MediaConfig, "Media"),
+    (ClusterConfig, "Ray (with --ray)"),
+    (Replicas, "Ray (with --ray)"),
+    (BulkConfig, "Ray (with --ray)"),
 ):
-    flat(settings)
+    flat(settings, heading)
 
 app = App(
     name="qvl",
@@ -73,30 +72,27 @@ def serve(
     cluster: ClusterConfig = ClusterConfig(),  # noqa: B008 - frozen
     config: ConfigFile = None,
 ) -> int:
-    """Serve an embedder and/or a reranker over HTTP (no model given: the bundled tiny pair).
+    """Serve an embedder and/or a reranker over HTTP.
 
     Parameters
     ----------
     model
-        Checkpoint folders or hub names; the checkpoint tells which role it has.
+        Checkpoint folders or hub names; the checkpoint tells its role. `bundled`: the demo's tiny pair.
     ray
         Run the replicas on Ray Serve: joins a cluster, or starts one here.
     """
     del model, config  # read by the option sources
-    from dataclasses import replace
-
-    ready = replace(server, engine=with_bundled(server.engine))
     if ray:
         from qvl.ray_serve.run import serve as serve_on_ray
 
-        return serve_on_ray(DeployConfig(server=ready, cluster=cluster))
-    if ready.replicas > 1:
+        return serve_on_ray(DeployConfig(server=server, cluster=cluster))
+    if server.replicas > 1:
         from qvl.engine.replicas.supervisor import supervise
 
-        return supervise(ready)
-    from qvl.engine.server import serve
+        return supervise(server)
+    from qvl.engine.server import serve as serve_here
 
-    return serve(ready)
+    return serve_here(server)
 
 
 @app.command
@@ -134,10 +130,10 @@ def embed(
     if ray:
         from qvl.ray_serve.bulk import embed_corpus
 
-        return embed_corpus(source, out, job, engine and with_bundled(engine), instruction, dimensions, bulk)
+        return embed_corpus(source, out, job, engine, instruction, dimensions, bulk)
     from qvl.engine.jobs.commands import embed_file
 
-    return embed_file(source, out, job, engine and with_bundled(engine), instruction, dimensions)
+    return embed_file(source, out, job, engine, instruction, dimensions)
 
 
 @app.command
@@ -165,7 +161,7 @@ def rerank(
     del config
     from qvl.engine.jobs.commands import rerank_file
 
-    return rerank_file(source, out, job, engine and with_bundled(engine), instruction)
+    return rerank_file(source, out, job, engine, instruction)
 
 
 @app.command
@@ -212,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.verbose = False
         if isinstance(error, UnknownOptionError) and error.token.value == "-":
             return _fail(
-                "a job reads its input twice, and standard input comes once: give a file", USAGE_ERROR
+                "standard input (-) cannot be used, because the input is read twice: give a file", USAGE_ERROR
             )
         return _fail(str(error), USAGE_ERROR)
     except ConfigError as error:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from qvl.engine import quantization
 from qvl.engine.adapters import Adapter
 from qvl.engine.checkpoint import Checkpoint
-from qvl.engine.config import EngineConfig
+from qvl.engine.config import BUNDLED, EngineConfig
 from qvl.engine.errors import CheckpointError
 from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
@@ -126,7 +126,7 @@ def engine_args(
         "max_num_batched_tokens": tokens,
         # vLLM's default for an embedded engine, 128, leaves a GPU's step half empty on short text.
         "max_num_seqs": min(tokens, 256 if on_cpu() else 1024),
-        "enforce_eager": _eager(config),
+        "enforce_eager": _eager(config, checkpoint),
         "scheduling_policy": "priority",
         "seed": 0,
     }
@@ -229,14 +229,14 @@ def _cpu_settings(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
     }
 
 
-def _eager(config: EngineConfig) -> bool:
+def _eager(config: EngineConfig, checkpoint: Checkpoint) -> bool:
     if config.enforce_eager is None and on_cpu() and not can_compile():
         _log.warning(
             "no C++ compiler or no Python.h: the model is not compiled and takes up to half as long again; "
             "install g++ and Python's headers, or say --enforce-eager"
         )
         return True
-    return bool(config.enforce_eager)
+    return checkpoint.said == BUNDLED if config.enforce_eager is None else config.enforce_eager
 
 
 def reason(error: BaseException) -> str:

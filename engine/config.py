@@ -19,6 +19,12 @@ LEAST_SHARE = 0.05
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 """As browsers send it: they compare no more than the letters."""
 PORTS = 65_535
+TOKEN_PIXELS = 32 * 32
+"""Of what becomes one token of an image."""
+_MAX_PIXELS = (200 * TOKEN_PIXELS, 8192 * TOKEN_PIXELS)
+"""With less, the narrowest image that is accepted would be cut to nothing; no prompt has room for more."""
+BUNDLED = "bundled"
+"""As a model: the demo's tiny pair, or the one of its place."""
 
 
 def option(name: str) -> str:
@@ -92,16 +98,24 @@ class MediaConfig:
     media_memory: int = 512 << 20
     """Bytes of decoded pixels that a replica shares with its engines; the most recent media stay in it."""
     media_cache: bool = True
-    """Look there for a medium that comes again before it is decoded."""
+    """Reuse decoded images and videos that are still in --media-memory."""
     file_roots: tuple[str, ...] = ()
     """Folders below which file:// URLs may be read (none: file:// is refused)."""
     url_fetch: bool = True
     """Fetch http(s) URLs."""
     allow_hosts: tuple[str, ...] = ()
     """host[:port] names that may resolve to private addresses (none: all private addresses are refused)."""
+    max_pixels: int = 1800 * TOKEN_PIXELS
+    """Pixels that an image (not a video) is scaled down to at most, 1024 for each of its tokens: fewer cost
+    less and show less. The default is the models' own; an index keeps to one number."""
+    min_pixels: int = 4 * TOKEN_PIXELS
+    """Pixels that an image is scaled up to at least."""
 
     def __post_init__(self) -> None:
         check_numbers(self, zero=("workers",))
+        least, most = max(_MAX_PIXELS[0], self.min_pixels), _MAX_PIXELS[1]
+        if not least <= self.max_pixels <= most:
+            raise ConfigError(f"--max-pixels must be {least} to {most}, got {self.max_pixels}")
         if not all(self.file_roots):
             raise ConfigError(
                 "a folder of --file-roots is empty; leave the option out to refuse file:// URLs"
@@ -113,7 +127,7 @@ class EngineConfig:
     """One replica: an embedder and/or a reranker on one device."""
 
     models: tuple[str, ...] = ()
-    """Checkpoint folders or hub names whose role is told from the checkpoint."""
+    """Checkpoint folders or hub names (NAME@REVISION: that branch, tag or commit), whose role they tell."""
     embedder: str | None = None
     """Checkpoint folder or hub name of the embedding model."""
     reranker: str | None = None
@@ -127,10 +141,10 @@ class EngineConfig:
     """Weights and activations; auto is the checkpoint's own, except that float32 becomes bfloat16 where the
     device has it."""
     quantization: str | None = None
-    """Of weights while they load: fp8 (a scale for each channel and token, or for each matrix on a GPU that
-    does not compute in FP8), or vLLM's name of another that it does to linear layers as it loads them."""
+    """Quantise the weights while they load: fp8 (a scale for each channel and token; for each matrix on a GPU
+    that does not compute in FP8), or the vLLM name of another method that works at load time."""
     quantize_vision: bool = False
-    """Those of the vision tower too."""
+    """Quantise the vision tower as well; needs --quantization."""
     lora: tuple[str, ...] = ()
     """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None
@@ -151,14 +165,18 @@ class EngineConfig:
     """No torch.compile and no CUDA graphs: a faster start, slower answers (default: the bundled pair, and
     where a CPU has no C++ compiler)."""
     stall_seconds: float = 120.0
-    """Silence of an engine process after which it hangs and the server exits, to be started again; of one of
-    several replicas too: more than the longest step takes (0: it is waited for without end)."""
+    """Seconds without a sign of life after which an engine process, or one of several replicas, counts as
+    hung: the server exits with 3, a replica is restarted. More than the longest step takes; 0: never."""
     limits: Limits = field(default_factory=Limits)
     media: MediaConfig = field(default_factory=MediaConfig)
 
     def __post_init__(self) -> None:
         if self.embedder is None and self.reranker is None and not self.models:
-            raise ConfigError("no model: give --embedder and/or --reranker a checkpoint folder or name")
+            raise ConfigError(
+                "no model: give --embedder and/or --reranker a checkpoint folder or hub name; a server is "
+                "given just that, `qvl serve Qwen/Qwen3-VL-Embedding-2B Qwen/Qwen3-VL-Reranker-2B`, or "
+                f"`qvl serve {BUNDLED}` for the demo's tiny pair"
+            )
         if self.quantize_vision and self.quantization is None:
             raise ConfigError(
                 "--quantize-vision needs --quantization, as fp8; a quantised checkpoint tells of what itself"
@@ -178,7 +196,7 @@ class EngineConfig:
     @property
     def two(self) -> bool:
         """Whether both roles are there."""
-        return len(self.models) + (self.embedder is not None) + (self.reranker is not None) > 1
+        return sum(map(bool, (*self.models, self.embedder, self.reranker))) + self.models.count(BUNDLED) > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +235,7 @@ class ServerConfig:
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Of what goes to stderr; info has a line for each refusal but a 429, at most 50 a second; debug has
-    one for each request. None says what was asked."""
+    """Lowest level on stderr; info has a line for each refusal but 429s (at most 50 a second), debug for all."""
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
 

@@ -92,7 +92,7 @@ class Engine:
         """Raises QvlError; with `on_error="skip"` an item's own error is in the result instead."""
         model, request = self._embedder(request)
         width = results.width(request.dimensions, model.checkpoint.dimensions)
-        with self._admission.admit(cost(request), request.priority):
+        with self._admission.admit(cost(request, self.config.media), request.priority):
             batch = await self._preparer.embed(request, model.text)
             read = usage(batch)
             answers = await self._run(model, batch, request)
@@ -107,14 +107,14 @@ class Engine:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises QvlError; a query's error always, a document's unless `on_error="skip"`."""
         model = self._model("reranker", request.model)
-        with self._admission.admit(cost(request), request.priority):
+        with self._admission.admit(cost(request, self.config.media), request.priority):
             return await self._ranked(model, request)
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         """Pairs that one caller asks for at once, of one model: they come in together or not at all. Raises
         QvlError as `rerank` does; then none of them goes on."""
         model = self._model("reranker", requests[0].model)
-        with self._admission.admit(cost(requests), requests[0].priority):
+        with self._admission.admit(cost(requests, self.config.media), requests[0].priority):
             tasks: list[asyncio.Future[RerankResult]] = []
             try:
                 for request in requests:

@@ -1,4 +1,4 @@
-"""Where option values come from: the command line, then `QVL_*`, then `--config FILE`, then the bundled pair.
+"""Where option values come from: the command line, then `QVL_*`, then `--config FILE`.
 
 Options are the fields of the settings dataclasses, flat (`limits.image_pixels` is `--image-pixels`); each
 source here only fills what an earlier one left unset.
@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from cyclopts import App, Argument, ArgumentCollection, Parameter, Token, env_var_split
+from cyclopts import App, Argument, ArgumentCollection, Group, Parameter, env_var_split
 from cyclopts.argument import update_argument_collection
 from cyclopts.config import Env
 
 from qvl.engine.config import EngineConfig, Limits, MediaConfig
 from qvl.engine.errors import ConfigError
-
-BUNDLED = "bundled"
-"""Checkpoint name of the tiny pair that needs no download."""
-
-ROLES = {"serve": ("embedder", "reranker"), "ask": ("embedder", "reranker")}
-"""The models that a command runs when it is given none. What makes files is told which."""
 
 _ENGINE = {
     f"--{field.name.replace('_', '-')}"
@@ -55,9 +49,13 @@ Model: TypeAlias = Annotated[str, Parameter(name="MODEL")]
 T = TypeVar("T")
 
 
-def flat(cls: type[T]) -> type[T]:
-    """Make the fields of a settings dataclass options of their own: `--port`, not `--server.port`."""
-    return Parameter(name="*")(cls)
+def flat(cls: type[T], heading: str) -> type[T]:
+    """Make the fields of a settings dataclass options of their own: `--port`, not `--server.port`; the help
+    lists them under the heading, the first one first."""
+    return Parameter(name="*", group=_heading(heading))(cls)
+
+
+_heading = cache(Group.create_ordered)
 
 
 def shown_default(value: Any) -> str | None:
@@ -143,7 +141,9 @@ def others_engine(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
             continue
         if said := next((token for token in argument.tokens if token.source == "cli"), None):
             name = said.keyword or argument.name
-            raise ConfigError(f"{name} is for an engine of one's own; with --url it is set on the server")
+            raise ConfigError(
+                f"{name} sets up an engine of this command's own, but --url asks another server: set it there"
+            )
         argument.tokens.clear()
 
 
@@ -156,14 +156,11 @@ def positional_models(app: App, commands: tuple[str, ...], arguments: ArgumentCo
         target.append(token.evolve(index=len(target.tokens)))
 
 
-def bundled_models(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Without a model and without a server to ask, the bundled pair answers."""
-    named = ("--embedder", "--reranker", "--models", "--url")
-    if any(_value(arguments, name) is not None for name in named):
-        return
-    for role in ROLES.get(commands[-1] if commands else "", ()):
-        if argument := _find(arguments, f"--{role}"):
-            argument.append(Token(keyword=f"--{role}", value=BUNDLED, source="the bundled pair"))
+def a_model(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """A server that is told none says so, rather than to answer as another than the one that was meant."""
+    named = ("--embedder", "--reranker", "--models")
+    if commands[-1:] == ("serve",) and all(_value(arguments, name) is None for name in named):
+        EngineConfig()  # raises: it says what to give
 
 
 SOURCES = (
@@ -173,7 +170,7 @@ SOURCES = (
     config_file,
     others_engine,
     positional_models,
-    bundled_models,
+    a_model,
 )
 
 
@@ -183,23 +180,6 @@ def cache_folder() -> Path:
         return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "qvl"
-
-
-def with_bundled(config: EngineConfig) -> EngineConfig:
-    """The settings with `bundled` replaced by its folder, said on one line."""
-    if BUNDLED not in (config.embedder, config.reranker):
-        return config
-    from qvl.engine.demo.bundled import bundled_pair
-
-    embedder, reranker = bundled_pair()
-    sys.stderr.write("qvl: the model is the bundled tiny pair, which knows the demo's pictures alone\n")
-    return replace(
-        config,
-        embedder=str(embedder) if config.embedder == BUNDLED else config.embedder,
-        reranker=str(reranker) if config.reranker == BUNDLED else config.reranker,
-        # It is there to try things: to compile it takes longer than most who do will ask it.
-        enforce_eager=True if config.enforce_eager is None else config.enforce_eager,
-    )
 
 
 def _find(arguments: Iterable[Argument], name: str) -> Argument | None:

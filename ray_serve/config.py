@@ -39,7 +39,8 @@ class Replicas:
     """How many replicas a pool has, and what each takes of its node."""
 
     min_replicas: int | None = None
-    """Replicas that are always there (default: --replicas); loading a model takes longer than a burst."""
+    """Replicas that run even without load (default: --replicas). New ones take minutes to load a model: keep
+    enough for a sudden burst."""
     max_replicas: int = 0
     """Most replicas under load (0: no more than are always there)."""
     replica_gpus: float | None = None
@@ -73,11 +74,12 @@ class ClusterConfig:
     drain_window: float = 3.0
     """Seconds that a leaving replica stays reachable, for the proxies to hear that it leaves."""
     stats_host: str = "127.0.0.1"
-    """Address, on each node, of the next two; they have no key."""
+    """Address on each node of HAProxy's statistics page and metrics (--stats-port, --metrics-port); both are
+    open to who reaches it."""
     stats_port: int = 8404
-    """HAProxy's statistics page."""
+    """Port of HAProxy's statistics page."""
     metrics_port: int = 9101
-    """HAProxy's Prometheus metrics."""
+    """Port of HAProxy's Prometheus metrics."""
     replicas: Replicas = field(default_factory=Replicas)
 
     def __post_init__(self) -> None:

@@ -67,7 +67,8 @@ class EngineReplica:
         """Serve calls this before it lets requests in: the time to load the models."""
         self._replica = Replica(Metrics())
         most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
-        self._split = Split(self._replica, await front(), tokens, most, self._seal)
+        media = self._server.engine.media
+        self._split = Split(self._replica, await front(), tokens, most, self._seal, media)
         # Its mistakes are told before the models are loaded.
         app = create_app(self._split, self._server, seal=self._seal)
         with kept():

@@ -29,6 +29,7 @@ from qvl.engine.api.edge import PART
 from qvl.engine.client.items import written
 from qvl.engine.client.retry import error_of, lost, retry_after
 from qvl.engine.client.wire import Reply, scores
+from qvl.engine.config import MediaConfig
 from qvl.engine.errors import Overloaded, QvlError
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import (
@@ -59,10 +60,12 @@ class Split:
     not divided again, nor is what says that it is a part and has another seal.
     """
 
-    def __init__(self, service: Service, url: str, tokens: int, most: int, seal: bytes) -> None:
+    def __init__(
+        self, service: Service, url: str, tokens: int, most: int, seal: bytes, media: MediaConfig
+    ) -> None:
         self.metrics: Metrics = service.metrics
         self._service = service
-        self._tokens, self._most, self._seal = tokens, most, seal
+        self._tokens, self._most, self._seal, self._media = tokens, most, seal, media
         # No time of its own: the request's deadline cancels the parts, and a closed connection their work.
         self._http = httpx.AsyncClient(
             base_url=url,
@@ -77,7 +80,7 @@ class Split:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         headers = list(HEADERS.get())
         is_part = any(name == PART for name, _ in headers)
-        here, *others = [request] if is_part else divide(request, self._tokens, self._most)
+        here, *others = [request] if is_part else divide(request, self._tokens, self._most, self._media)
         if not others:
             return await self._service.rerank(request)
         passed = [(PART, self._seal), *(each for each in headers if each[0] in _PASSED)]
@@ -127,9 +130,9 @@ class Split:
             await asyncio.sleep(0.0 if gone else pause)
 
 
-def divide(request: RerankRequest, tokens: int, most: int) -> list[RerankRequest]:
+def divide(request: RerankRequest, tokens: int, most: int, media: MediaConfig) -> list[RerankRequest]:
     """Parts of about equal cost; one while its documents cost no more than `tokens` (0: always one)."""
-    costs = np.array([cost(each) for each in request.documents])
+    costs = np.array([cost(each, media) for each in request.documents])
     total = int(costs.sum())
     count = min(most, len(costs), -(-total // tokens)) if tokens else 1
     if count < 2:

@@ -13,8 +13,8 @@ from benchmarks.quality import answers
 from benchmarks.quality.answers import Answers, Asked, Rankings
 from benchmarks.quality.metrics import Scores
 from benchmarks.quality.tasks import Task
+from qvl.engine.config import MediaConfig
 from qvl.engine.demo.tasks import Item
-from qvl.engine.media.image import MAX_PIXELS
 
 TOP = 20
 """Documents of a query that are reranked."""
@@ -68,7 +68,7 @@ def narrowed(asked: Asked, roles: Sequence[Role], *, half: bool) -> Asked:
     )
     if not half:
         return only
-    limit = min(MAX_PIXELS, answers.largest([*asked.queries, *asked.documents])) // 2
+    limit = min(MediaConfig.max_pixels, answers.largest([*asked.queries, *asked.documents])) // 2
 
     def small(items: Sequence[Item]) -> list[Item]:
         return [answers.shrunk(each, limit) for each in items]

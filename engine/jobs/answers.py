@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qvl.engine.client import AsyncClient, Policy
-from qvl.engine.config import EngineConfig
+from qvl.engine.config import EngineConfig, MediaConfig
 from qvl.engine.errors import NotFound, Overloaded, Unavailable
 from qvl.engine.jobs.native import contents, pair
 from qvl.engine.jobs.progress import say
@@ -113,7 +113,10 @@ async def settings_of(job: JobConfig, config: EngineConfig | None, role: str | N
         quantization = config.quantization and (
             f"{config.quantization}, the vision tower {'too' if config.quantize_vision else 'left'}"
         )
-        return {"model": models, "dtype": config.dtype, "quantization": quantization}
+        pixels = {"min_pixels": config.media.min_pixels, "max_pixels": config.media.max_pixels}
+        # Not the models' own: jobs that began before there were these go on.
+        chosen = {name: value for name, value in pixels.items() if value != getattr(MediaConfig, name)}
+        return {"model": models, "dtype": config.dtype, "quantization": quantization, **chosen}
     cards = await models_of(job.url, job.key)
     if role is None:
         return {"model": sorted(card.id for card in cards)}

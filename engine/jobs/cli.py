@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.options import ConfigFile, Out, Source, with_bundled
+from qvl.engine.options import ConfigFile, Out, Source
 
 
 def batch(
@@ -28,4 +28,4 @@ def batch(
     del config
     from qvl.engine.jobs.commands import batch_file
 
-    return batch_file(source, out, job, engine and with_bundled(engine))
+    return batch_file(source, out, job, engine)

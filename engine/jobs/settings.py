@@ -18,13 +18,13 @@ class JobConfig:
     key: str | None = None
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
-    """A bad line goes to OUT.errors.jsonl (search: IN.*.errors.jsonl in the index's folder; --ray:
-    OUT/_part-*.errors.jsonl) and the job goes on (skip), or stops the job (fail). When every line is bad the
-    exit code is 1. What was a passing fault: `search add` asks again when it is run again, of a finished job
-    give the lines that the file names (`line`, from 1) as another IN."""
+    """skip: a bad line is left out and written to OUT.errors.jsonl (search add: `IN.*.errors.jsonl` in the
+    index's folder; --ray: `OUT/_part-*.errors.jsonl`); the exit code is 1 if every line was bad. fail: the
+    first one stops the job. To try bad lines again, run `search add` again; after another job, give the
+    lines that the errors file names (`line`, from 1) as a new IN."""
     overwrite: bool = False
-    """Start again, each time, replacing OUT (search: the index) and what an earlier run with other settings
-    left; without it a job goes on."""
+    """Discard OUT (search: the index) and any unfinished run, and start from scratch; without it an
+    interrupted job goes on."""
     batch: int = 64
     """Lines of one request (rerank: always 1)."""
     in_flight: int = 8

@@ -19,7 +19,7 @@ from PIL import (  # noqa: F401 - each plugin puts its format into Image.OPEN
 )
 from qwen_vl_utils.vision_process import MAX_RATIO, SPATIAL_MERGE_SIZE, smart_resize, to_rgb
 
-from qvl.engine.config import Limits
+from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import TooLarge, Unprocessable, UnsupportedMedia
 from qvl.engine.media.container import container_of
 from qvl.engine.media.pdf import draw, is_pdf
@@ -27,19 +27,18 @@ from qvl.engine.media.visual import PATCH, Pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Raster formats that Pillow decodes itself; EPS and the like start other programs."""
-MIN_PIXELS = 4 * 32 * 32
-MAX_PIXELS = 1800 * 32 * 32
-"""The reference's limits for one image."""
+MODELS_OWN = (MediaConfig.min_pixels, MediaConfig.max_pixels)
+"""Pixels of an image after resizing: at least, at most."""
 
 # Pillow warns about odd metadata (EXIF, APNG, MPO) that no pixel depends on.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def load_image(data: bytes, limits: Limits, page: int = 0) -> Pixels:
+def load_image(data: bytes, limits: Limits, page: int = 0, pixels: tuple[int, int] = MODELS_OWN) -> Pixels:
     """(1, H, W, 3) of an image item: the reference's resize, RGBA on white, an animation's first frame, no
     EXIF turn; of a PDF the page, from 1 (0: its only one)."""
     with open_image(data, limits, page) as image:
-        return resized(image, PATCH, MIN_PIXELS, MAX_PIXELS)[None]
+        return resized(image, PATCH, *pixels)[None]
 
 
 def resized(
@@ -87,7 +86,7 @@ def _open(data: bytes) -> Image.Image:
         return Image.OPEN[name][0](io.BytesIO(data), "")
     except Image.DecompressionBombError as error:  # WebP and GIF ask Pillow's limit themselves
         raise TooLarge(
-            f"{error} Scale it down, the model sees at most 1,843,200", code="too_many_pixels"
+            f"{error} Scale it down, the model sees a fraction of that", code="too_many_pixels"
         ) from None
     except Exception as error:  # what a decoder raises on hostile bytes is not listed anywhere
         raise broken(error, name) from error
@@ -128,6 +127,6 @@ def broken(error: Exception, kind: str = "image") -> Unprocessable:
 def too_many_pixels(what: str, width: int, height: int, limits: Limits) -> TooLarge:
     return TooLarge(
         f"the {what} is {width} x {height} = {width * height:,} pixels; at most {limits.image_pixels:,} are "
-        "decoded (--image-pixels): scale it down, the model sees at most 1,843,200",
+        "decoded (--image-pixels): scale it down, the model sees a fraction of that",
         code="too_many_pixels",
     )

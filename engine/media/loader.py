@@ -49,8 +49,8 @@ class MediaLoader:
         arena: Arena | None = None,
     ) -> None:
         """`forks` stays the caller's to close; None: one of its own. `arena`: where pixels are to be."""
-        self._config = config
-        self._limits = limits
+        self._config, self._limits = config, limits
+        self.pixels = config.min_pixels, config.max_pixels
         self.arena = arena
         self.flights = SingleFlight(arena if config.media_cache else None, lookup)
         self._forks, self._owned = forks or ForkServer(memory(limits)), forks is None
@@ -133,8 +133,8 @@ class _Batch:
             return error.bare()
 
     def _image(self, image: Source) -> Task[Visual]:
-        page = page_of(image)
-        return self._file(image, ("image", page), Job("image", self._limits, page=page))
+        settings = page, pixels = page_of(image), self._loader.pixels
+        return self._file(image, ("image", *settings), Job("image", self._limits, page=page, pixels=pixels))
 
     def _video(self, video: Video, content: Content) -> Task[Visual]:
         if isinstance(video, tuple):

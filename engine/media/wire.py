@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from qvl.engine import errors
-from qvl.engine.config import Limits
+from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError
 from qvl.engine.media.visual import Pixels
 
@@ -36,6 +36,8 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a frame: how many images the list has."""
     page: int = 0
     """Of an image that is a PDF, from 1; 0: its only one."""
+    pixels: tuple[int, int] = (MediaConfig.min_pixels, MediaConfig.max_pixels)
+    """Of an image after resizing: at least, at most."""
 
 
 class Decoded(msgspec.Struct, frozen=True, tag=True):

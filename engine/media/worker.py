@@ -45,7 +45,7 @@ def decode(job: Job, data: bytes) -> tuple[Decoded, Pixels]:
     if job.kind == "video":
         pixels, timestamps = load_video(data, job.fps, job.max_frames, job.limits)
         return Decoded(pixels.shape, timestamps), pixels
-    pixels = load_image(data, job.limits, job.page)
+    pixels = load_image(data, job.limits, job.page, job.pixels)
     return Decoded(pixels.shape), pixels
 
 

@@ -6,11 +6,11 @@ from cyclopts import App
 
 from qvl.engine.config import EngineConfig
 from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.options import ConfigFile, Source, flat, with_bundled
+from qvl.engine.options import ConfigFile, Source, flat
 from qvl.engine.search.settings import AskConfig, Place, VectorConfig
 
-for settings in (Place, VectorConfig, AskConfig):
-    flat(settings)
+for settings, heading in ((Place, "Index"), (VectorConfig, "Index"), (AskConfig, "Question")):
+    flat(settings, heading)
 
 search = App(name="search", help="Fill an index and ask it: recall by vectors, then rerank.")
 
@@ -42,8 +42,7 @@ def add(
     from qvl.engine.search.commands import Order
     from qvl.engine.search.commands import add as fill
 
-    ready = engine and with_bundled(engine)
-    return fill(Order(source=source, place=place, kept=kept, job=job, engine=ready, instruction=instruction))
+    return fill(Order(source=source, place=place, kept=kept, job=job, engine=engine, instruction=instruction))
 
 
 @search.command
@@ -95,4 +94,4 @@ def ask(
     from qvl.engine.search.commands import question
 
     query = question(text, image, video)
-    return answer(query, place, asked, url, key, engine and with_bundled(engine))
+    return answer(query, place, asked, url, key, engine)

@@ -211,10 +211,12 @@ async def _models(url: str | None, key: str | None, engine: EngineConfig | None)
         cards = await models_of(url, key)
         async with AsyncClient(url, key=key) as client:
             yield Served(client, cards)
-    elif engine is not None:
-        say("loading the models")
-        async with await start_engine(engine) as running:
-            yield running
+        return
+    if engine is None:
+        raise JobError("no model: give --embedder and --reranker a checkpoint, or --url a running server")
+    say("loading the models")
+    async with await start_engine(engine) as running:
+        yield running
 
 
 def _filter(text: str | None) -> Any:

@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qvl.engine import admission as module
-from qvl.engine.admission import IMAGE_TOKENS, TEMPLATE_TOKENS, Admission, cost
+from qvl.engine.admission import TEMPLATE_TOKENS, Admission, cost
+from qvl.engine.config import MediaConfig
 from qvl.engine.errors import Overloaded
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest, Tokens
 
 
 def test_cost_counts_text_media_and_ids() -> None:
     assert cost(Content(texts=("x" * 400,))) == TEMPLATE_TOKENS + 100
-    assert cost(Content(images=("url", "url"))) == TEMPLATE_TOKENS + 2 * IMAGE_TOKENS
+    pages = Content(images=("url", "url"))
+    assert cost(pages) == TEMPLATE_TOKENS + 2 * 1800
+    assert cost(pages, MediaConfig(max_pixels=256 * 1024)) == TEMPLATE_TOKENS + 2 * 256
     assert cost(EmbedRequest(input=(Tokens(ids=(1, 2, 3)), Tokens(ids=(4,))))) == 4
 
 

@@ -66,6 +66,20 @@ def test_a_checkpoint_in_the_others_place_is_refused() -> None:
         checkpoint.find(EngineConfig(reranker=str(FOLDER / "embedder")))
 
 
+@pytest.mark.parametrize(
+    "config", [EngineConfig(models=("bundled",)), EngineConfig(embedder="bundled", reranker="bundled")]
+)
+def test_the_bundled_pair_is_a_name(config: EngineConfig, caplog: pytest.LogCaptureFixture) -> None:
+    found = checkpoint.find(config)
+    assert [(each.name, each.path) for each in found] == [
+        (role, FOLDER / role) for role in ("embedder", "reranker")
+    ]
+    assert config.two
+    assert caplog.text.count("the bundled tiny pair") == 1
+    (alone,) = checkpoint.find(EngineConfig(reranker="bundled"))
+    assert (alone.role, alone.path) == ("reranker", FOLDER / "reranker")
+
+
 def test_a_pair_of_paths_needs_no_roles(pair: Pair) -> None:
     found = checkpoint.find(EngineConfig(models=(str(pair.reranker), str(pair.embedder))))
     assert [each.role for each in found] == ["embedder", "reranker"]

@@ -68,6 +68,21 @@ def test_each_field_is_an_option_with_its_default(
                 assert f"[default: {field.default}]" in shown
 
 
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        (["serve"], ["Models", "Server", "Limits", "Media", "Ray (with --ray)"]),
+        (["embed"], ["Job", "Models", "Limits", "Media", "Ray (with --ray)"]),
+        (["search", "ask"], ["Index", "Question", "Models", "Limits", "Media"]),
+    ],
+)
+def test_the_help_has_parts(command: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert re.findall(r"╭─ (.*?) ─", shown) == ["Arguments", "Parameters", *parts]
+    assert "--image-pixels" in shown.partition("╭─ Limits ")[2].partition("╭─")[0]
+
+
 def test_options_reach_the_nested_settings(served: Served) -> None:
     config = served(
         *("--embedder", "e", "--reranker", "r", "--dtype", "float32", "--port", "9"),
@@ -92,8 +107,8 @@ def test_models_without_a_role_are_positional(served: Served) -> None:
     [
         (["serve", "--embeder", "x"], "Unknown option: --embeder. Did you mean --embedder?"),
         (["serv"], 'Did you mean "serve"?'),
-        (["serve", "--port", "many"], 'unable to convert "many" into int'),
-        (["serve", "--dtype", "bfloat17"], 'Did you mean "bfloat16"?'),
+        (["serve", "x", "--port", "many"], 'unable to convert "many" into int'),
+        (["serve", "x", "--dtype", "bfloat17"], 'Did you mean "bfloat16"?'),
         (["serve", "--embedder", "x", "--embedder-memory", "3"], "--embedder-memory must be above 0"),
         (["serve", "--config", "/no/such.toml"], "cannot read the configuration /no/such.toml"),
         (["embed", "in.jsonl"], "--out requires an argument"),
@@ -113,7 +128,7 @@ def test_a_mistake_is_one_line(
     [
         ('embeder = "x"', "Did you mean --embedder?"),
         ("embedder = ", "is not TOML"),
-        ('port = "x"', "unable to convert"),
+        ('models = "m"\nport = "x"', "unable to convert"),
     ],
 )
 def test_a_mistake_in_the_file_names_the_file(

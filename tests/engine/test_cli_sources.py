@@ -10,9 +10,9 @@ import pytest
 from qvl.engine import cli, options
 from qvl.engine.api.auth import load_keys
 from qvl.engine.config import EngineConfig, ServerConfig
-from qvl.engine.demo import bundled
 from qvl.engine.errors import ConfigError
-from tests.engine.conftest import Served, mistake
+from qvl.engine.search.settings import Place
+from tests.engine.conftest import Served, mistake, without_settings
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
@@ -43,7 +43,7 @@ def test_a_file_may_set_an_option_that_is_called_like_a_command(served: Served, 
 def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QVL_API_KEY", "KEY name=N rpm=600")
     monkeypatch.setenv("QVL_FILE_ROOTS", "/data/my pictures\n /more \n\n")
-    config = served("--port", "9")
+    config = served("m", "--port", "9")
     assert config.api_key == ("KEY name=N rpm=600",)
     assert config.engine.media.file_roots == ("/data/my pictures", "/more")
 
@@ -51,13 +51,13 @@ def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pyt
 def test_a_model_may_have_several_names(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert served("--embedder-name", "a", "--embedder-name", "b").engine.embedder_name == ("a", "b")
+    assert served("m", "--embedder-name", "a", "--embedder-name", "b").engine.embedder_name == ("a", "b")
     file = tmp_path / "qvl.toml"
     file.write_text('embedder_name = "a"\nreranker_name = ["b", "c"]\n')
-    config = served("--config", str(file)).engine
+    config = served("m", "--config", str(file)).engine
     assert (config.embedder_name, config.reranker_name) == (("a",), ("b", "c"))
     monkeypatch.setenv("QVL_RERANKER_NAME", "d\ne")
-    assert served().engine.reranker_name == ("d", "e")
+    assert served("m").engine.reranker_name == ("d", "e")
 
 
 def test_a_blank_variable_opens_nothing(
@@ -65,7 +65,7 @@ def test_a_blank_variable_opens_nothing(
 ) -> None:
     monkeypatch.setenv("QVL_API_KEY", "")
     monkeypatch.setenv("QVL_API_KEY_FILE", "")
-    config = served()
+    config = served("m")
     assert (config.api_key, config.api_key_file) == (("",), "")
     with pytest.raises(ConfigError, match="an API key is empty"):
         load_keys(replace(config, api_key_file=None))
@@ -73,7 +73,7 @@ def test_a_blank_variable_opens_nothing(
         load_keys(replace(config, api_key=()))
     monkeypatch.setenv("QVL_FILE_ROOTS", "")
     capsys.readouterr()
-    assert "--file-roots is empty" in mistake(capsys, "serve")
+    assert "--file-roots is empty" in mistake(capsys, "serve", "m")
 
 
 def test_what_kubernetes_says_of_a_service_is_no_port(
@@ -84,8 +84,8 @@ def test_what_kubernetes_says_of_a_service_is_no_port(
     links = {"PORT": "tcp://10.0.0.1:8080", "PORT_8080_TCP": "tcp://10.0.0.1:8080", "SERVICE_PORT": "8080"}
     for name, value in links.items():
         monkeypatch.setenv(f"QVL_{name}", value)
-    assert served().port == ServerConfig(engine=EngineConfig(embedder="x")).port
-    assert served("--config", str(file)).port == 7
+    assert served("m").port == ServerConfig(engine=EngineConfig(embedder="x")).port
+    assert served("m", "--config", str(file)).port == 7
 
 
 def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
@@ -105,23 +105,30 @@ def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
         ("--no-enforce-eager",),
     ):
         said = mistake(capsys, *command, *option)
-        assert f"{option[0]} is for an engine of one's own; with --url it is set on the server" in said
+        assert f"{option[0]} sets up an engine of this command's own, but --url asks another server" in said
 
 
-def test_without_a_model_the_bundled_pair_serves(
+def test_a_server_is_told_its_model(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("QVL_CACHE", str(tmp_path))
-    engine = served("--port", "9").engine
-    assert (Path(engine.embedder or ""), Path(engine.reranker or "")) == bundled.bundled_pair()
-    assert all((folder / "model.safetensors").is_file() for folder in bundled.bundled_pair())
-    said = capsys.readouterr().err
-    assert "bundled tiny pair" in said
-    assert said.count("\n") == 1
-    assert engine.enforce_eager
-    assert served("--no-enforce-eager").engine.enforce_eager is False
-    mine = served("--embedder", "mine").engine
-    assert (mine.reranker, mine.enforce_eager) == (None, None)
+    """It would answer as the demo's pair, and an index would be filled with that one's vectors."""
+    for others in ((), ("--port", "9"), ("--ray",), ("--replicas", "2")):
+        assert "or `qvl serve bundled` for the demo's tiny pair" in mistake(capsys, "serve", *others)
+    file = tmp_path / "qvl.toml"
+    file.write_text('models = "of-the-file"\n')
+    assert served("--config", str(file)).engine.models == ("of-the-file",)
+    monkeypatch.setenv("QVL_MODELS", "a\nb")
+    assert served().engine.models == ("a", "b")
+
+
+def test_an_index_is_asked_with_models_that_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Place(index=str(tmp_path / "index")).open(writable=True).close()
+    without_settings(monkeypatch)
+    asked = ("search", "ask", "x", "--index", str(tmp_path / "index"))
+    for given, told in (((), "or --url a running server"), (("--dtype", "float32"), "a server is given")):
+        assert told in mistake(capsys, *asked, *given)
 
 
 @pytest.mark.parametrize(("name", "meant"), [("EMBEDER", "EMBEDDER"), ("API_KEY_FIL", "API_KEY_FILE")])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qvl.engine import checkpoint, compat
-from qvl.engine.config import Dtype, EngineConfig
+from qvl.engine.config import BUNDLED, Dtype, EngineConfig
 from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
@@ -108,13 +108,20 @@ def test_what_vllm_compiled_is_found_again_though_the_pixels_lie_elsewhere(pair:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "tools", "eager"), [(None, True, False), (None, False, True), (True, True, True)]
+    ("model", "chosen", "tools", "eager"),
+    [
+        ("", None, True, False),
+        ("", None, False, True),
+        ("", True, True, True),
+        (BUNDLED, None, True, True),
+        (BUNDLED, False, True, False),
+    ],
 )
 def test_a_cpu_s_model_is_compiled_where_it_can_be(
-    *, chosen: bool | None, tools: bool, eager: bool, pair: Pair, monkeypatch: pytest.MonkeyPatch
+    *, model: str, chosen: bool | None, tools: bool, eager: bool, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compat, "can_compile", lambda: tools)
-    config = EngineConfig(models=(str(pair.embedder),), enforce_eager=chosen)
+    config = EngineConfig(embedder=model or str(pair.embedder), enforce_eager=chosen)
     (found,) = checkpoint.find(config)
     side = load_text_side(found)
     assert compat.engine_args(config, found, side, pixels="/file", shared=False).enforce_eager is eager

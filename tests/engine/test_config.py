@@ -48,6 +48,8 @@ def test_every_number_has_bounds(settings: Any, name: str, value: float) -> None
         (Limits, {"items": 0}, "--items must be at least 1, got 0"),
         (Limits, {"fetch_seconds": 0.0}, "--fetch-seconds must be above 0, got 0.0"),
         (MediaConfig, {"workers": -3}, "--workers must be at least 0, got -3"),
+        (MediaConfig, {"max_pixels": 4096}, "--max-pixels must be 204800 to 8388608, got 4096"),
+        (MediaConfig, {"min_pixels": 1843201}, "--max-pixels must be 1843201 to 8388608, got 1843200"),
         (SERVER, {"port": 70_000}, "--port must be at least 0 and at most 65535, got 70000"),
     ],
 )

@@ -144,7 +144,7 @@ def test_an_input_of_another_kind_is_told_at_once(
     ):
         if content is not None or command[0] == "embed":
             assert said in qvl(*command, "--url", "http://127.0.0.1:9", code=2)
-    assert "standard input comes once" in qvl("embed", "-", "-o", "x.jsonl", code=2)
+    assert "standard input (-) cannot be used" in qvl("embed", "-", "-o", "x.jsonl", code=2)
 
 
 def test_token_ids_are_lines(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qvl.engine.config import EngineConfig, MediaConfig
 from qvl.engine.jobs import pipeline
+from qvl.engine.jobs.answers import settings_of
 from qvl.engine.jobs.commands import Order, carry_out
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.jobs.tasks import Embedding, Parsed
-from qvl.engine.jobs.work import Mark
+from qvl.engine.jobs.work import Mark, difference
 from tests.engine.conftest import QVL, Run, Start, lines_of, vectors_of, write
 
 
@@ -41,6 +43,16 @@ def test_a_finished_job_is_not_repeated_and_not_mixed_up(
     assert "an input of other content" in qvl(*command, "--dimensions", 4, code=2)
     out.unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.job.json"}
+
+
+def test_vectors_of_other_pixels_are_not_mixed() -> None:
+    fewer = MediaConfig(max_pixels=1 << 20)
+    begun, now = (
+        asyncio.run(settings_of(JobConfig(), EngineConfig(embedder="x", media=media), "embedder"))
+        for media in (MediaConfig(), fewer)
+    )
+    assert "max_pixels" not in begun  # so that what an older qvl began goes on
+    assert difference(begun, now) == "max_pixels null, now 1048576"
 
 
 def test_a_finished_job_of_bad_lines_stays_one_whatever_became_of_their_file(

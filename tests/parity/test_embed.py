@@ -36,6 +36,26 @@ def test_equals_the_reference(
     assert float(result.vectors[0] @ expected[0]) >= COSINE
 
 
+BOUNDS = {"fewer": (4096, 300_000), "more": (4096, 4_000_000), "one number": (500_000, 500_000)}
+
+
+@pytest.mark.parametrize("name", ["huge", "page", "one pixel", "everything"])
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_pixels_as_the_constructor_is_told(
+    bounds: str,
+    name: str,
+    both: Both,
+    run: Run[Any],
+    as_item: Callable[[Content], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """--min-pixels and --max-pixels."""
+    least, most = BOUNDS[bounds]
+    monkeypatch.setattr(both.engine._preparer._media, "pixels", (least, most))
+    monkeypatch.setattr(both.embedder, "pixels", {"min_pixels": least, "max_pixels": most})
+    test_equals_the_reference(name, both, run, as_item)
+
+
 @pytest.mark.parametrize("instruction", ["Find the page", " Where? ", "", None])
 def test_the_request_s_instruction_is_each_item_s(instruction: str | None, both: Both, run: Run[Any]) -> None:
     request = EmbedRequest(input=(Content(texts=("a",)), Content(texts=("b",))), instruction=instruction)

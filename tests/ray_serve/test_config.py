@@ -38,6 +38,12 @@ def test_flat_keys_reach_the_dataclass_that_has_them() -> None:
     assert (config.cluster.replicas.min_replicas, config.cluster.replicas.max_replicas) == (2, 5)
 
 
+def test_the_bundled_pair_is_a_model() -> None:
+    engine = load({"models": "bundled", "replica_gpus": 0.5}).of("both")[0].engine
+    assert engine.models == ("bundled",)
+    assert engine.embedder_memory == engine.reranker_memory == pytest.approx(0.225)  # it is two
+
+
 def test_the_rerankers_own_numbers() -> None:
     config = load({**PAIR, "max_replicas": 2, "rerankers": {"max_replicas": 9}})
     assert config.of("embedder")[1].max_replicas == 2

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from qvl.engine.admission import cost
 from qvl.engine.api import create_app, failures
 from qvl.engine.api.edge import PART
-from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.dialects import rerank
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unavailable
@@ -43,7 +43,7 @@ def asked(*texts: str, **options: object) -> RerankRequest:
 @pytest.mark.parametrize("tokens", [0, 1, 400, 10**9])
 def test_parts_are_the_documents_in_order(sizes: list[int], tokens: int) -> None:
     request = asked(*("word" * size for size in sizes))
-    parts = divide(request, tokens, 3)
+    parts = divide(request, tokens, 3, MediaConfig())
     assert tuple(each for part in parts for each in part.documents) == request.documents
     assert all(part.documents and replace(part, documents=request.documents) == request for part in parts)
     whole = sum(map(cost, request.documents))
@@ -117,7 +117,7 @@ class Whole:
         self._port = port
 
     async def post(self, path: str, body: object, seconds: float = 10) -> httpx.Response:
-        split = Split(self.engine, f"http://127.0.0.1:{self._port}", 70, 4, SEAL)
+        split = Split(self.engine, f"http://127.0.0.1:{self._port}", 70, 4, SEAL, MediaConfig())
         app = Mounted(create_app(split, CONFIG), "/v1/rerank")
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://r", headers=KEY) as client:

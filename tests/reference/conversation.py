@@ -27,28 +27,30 @@ JUDGE = (
 )
 
 
-def embedding(item: Item) -> list[Part]:
+def embedding(item: Item, pixels: Mapping[str, int] = IMAGE_PIXELS) -> list[Part]:
     instruction = (item.get("instruction") or "").strip()
     if instruction and unicodedata.category(instruction[-1])[0] != "P":
         instruction += "."
-    return _messages(instruction or EMBED, content(item))
+    return _messages(instruction or EMBED, content(item, pixels))
 
 
-def pair(query: Item, document: Item, instruction: str | None) -> list[Part]:
+def pair(
+    query: Item, document: Item, instruction: str | None, pixels: Mapping[str, int] = IMAGE_PIXELS
+) -> list[Part]:
     parts = [
         _text("<Instruct>: " + (instruction or RERANK)),
         _text("<Query>:"),
-        *content(query),
+        *content(query, pixels),
         _text("\n<Document>:"),
-        *content(document),
+        *content(document, pixels),
     ]
     return _messages(JUDGE, parts)
 
 
-def content(item: Item) -> list[Part]:
+def content(item: Item, pixels: Mapping[str, int] = IMAGE_PIXELS) -> list[Part]:
     """Videos, then images, then texts; an empty string is a text, an empty list is not."""
     videos = [_video(each, item) for each in _videos(item.get("video"))]
-    images = [{"type": "image", "image": each, **IMAGE_PIXELS} for each in _listed(item.get("image"))]
+    images = [{"type": "image", "image": each, **pixels} for each in _listed(item.get("image"))]
     texts = [_text(each) for each in _listed(item.get("text"))]
     return videos + images + texts or [_text("NULL")]
 

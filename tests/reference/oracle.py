@@ -24,7 +24,9 @@ KEPT = 5
 class Reference:
     """One checkpoint in float32 on the CPU, asked as either model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **pixels: int) -> None:
+        """`pixels`: min_pixels and max_pixels, as the official constructors take them."""
+        self.pixels = {**conversation.IMAGE_PIXELS, **pixels}
         self.processor = AutoProcessor.from_pretrained(folder)
         self.model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
         words = self.processor.tokenizer.get_vocab()
@@ -53,12 +55,16 @@ class Reference:
 
     def embed_inputs(self, item: Item) -> dict[str, torch.Tensor]:
         """What the model is fed; raises ValueError where the cut to 8192 goes through an image or a video."""
-        return self._processed(conversation.embedding(item), truncation=True, max_length=EMBED_LENGTH)
+        return self._processed(
+            conversation.embedding(item, self.pixels), truncation=True, max_length=EMBED_LENGTH
+        )
 
     def rerank_inputs(
         self, query: Item, document: Item, instruction: str | None = None
     ) -> dict[str, torch.Tensor]:
-        inputs = self._processed(conversation.pair(query, document, instruction), truncation=False)
+        inputs = self._processed(
+            conversation.pair(query, document, instruction, self.pixels), truncation=False
+        )
         ids = _ids(inputs)
         ids = self._cut(ids[:-KEPT]) + ids[-KEPT:]
         kinds = self.processor.create_mm_token_type_ids([ids])

@@ -15,9 +15,9 @@ from qvl.engine.config import MediaConfig
 from qvl.engine.protocol import Content
 
 
-def official(data: bytes) -> Any:
+def official(data: bytes, least: int = 4 * 32 * 32, most: int = 1800 * 32 * 32) -> Any:
     url = "data:image;base64," + base64.b64encode(data).decode()
-    item = {"type": "image", "image": url, "min_pixels": 4 * 32 * 32, "max_pixels": 1800 * 32 * 32}
+    item = {"type": "image", "image": url, "min_pixels": least, "max_pixels": most}
     messages = [{"role": "user", "content": [item]}]
     images, _ = process_vision_info(messages, image_patch_size=16)
     return np.array(images[0])
@@ -39,6 +39,15 @@ def test_pixels_are_the_references(width, height, one, picture, encoded):
     assert visual.kind == "image" and visual.timestamps == ()
     assert visual.grid == (1, expected.shape[0] // 16, expected.shape[1] // 16)
     assert visual.tokens == expected.shape[0] * expected.shape[1] // 1024
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (200, 1), (1990, 10), (1000, 700), (3000, 2000)])
+@pytest.mark.parametrize(("least", "most"), [(1, 204_800), (500_000, 500_000), (4096, 8_388_608)])
+def test_bounds_of_one_s_own_are_the_references(least, most, width, height, one, picture, encoded):
+    data = encoded(picture(width, height))
+    visual = one(Content(images=(data,)), config=MediaConfig(min_pixels=least, max_pixels=most))
+    assert np.array_equal(visual.pixels[0], official(data, least, most))
+    assert visual.digest != one(Content(images=(data,))).digest
 
 
 @pytest.mark.parametrize(
