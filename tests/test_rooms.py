@@ -16,7 +16,13 @@ ROOMS = [room for room in ("engine", "kernels", "ray_serve") if (ROOT / room).is
 
 MAY_IMPORT = {
     "qvl.kernels": set(),
-    "qvl.engine.dialects": {"qvl.engine.protocol", "qvl.engine.errors", "qvl.engine.dialects"},
+    "qvl.engine.dialects": {
+        "qvl.engine.dialects",
+        "qvl.engine.errors",
+        "qvl.engine.magic",
+        "qvl.engine.protocol",
+    },
+    "qvl.engine.magic": set(),
     "qvl.engine.protocol": {"qvl.engine.errors"},
     "qvl.engine.errors": set(),
     "qvl.engine.config": {"qvl.engine.errors"},
@@ -28,6 +34,7 @@ MAY_IMPORT = {
         "qvl.engine.config",
         "qvl.engine.errors",
         "qvl.engine.machine",
+        "qvl.engine.magic",
         "qvl.engine.protocol",
     },
     "qvl.engine.model": {"qvl.engine.model", "qvl.kernels"},
