@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import httpx
 import psutil
 
 from benchmarks import meter
+from qvl.engine.port import free_port
 
 STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.25
@@ -51,12 +51,6 @@ class Server:
         """MiB that its processes hold on their own."""
         whole = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
         return float(sum(each.memory_full_info().uss for each in whole) / (1 << 20))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,12 @@ from rich.console import Console
 
 from benchmarks import promises
 from benchmarks.pool import Asker, Vector, item, vectors
-from benchmarks.processes import Server, free_port, serving
+from benchmarks.processes import Server, serving
 from benchmarks.promises import Seen, Soaked
 from benchmarks.rows import ROOT
 from benchmarks.strangers import Strangers, every, hang, harmless
 from qvl.engine.client.retry import Policy
+from qvl.engine.port import free_port
 
 QUEUE_TOKENS = 10_000
 """Per replica: about a second of work of a small CPU, so that twice the load meets the bound."""

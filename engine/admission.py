@@ -130,25 +130,22 @@ class Admission:
         if not self._held:
             return
         own, share = self._by_caller.get(caller, 0), self._share(caller)
-        room = self._limit - self._held if priority == "interactive" else self._batch_room()
-        if own and own + tokens > share:
-            over, why = own + tokens - share, f"this key's share of {self._limit} is {share} now"
-        elif (needed := min(tokens, share)) > room:
-            over, why = needed - room, f"at most {self._limit} are taken"
-        else:
+        batch = priority == "batch"
+        limit = int(self._limit * BATCH_FILL) if batch else self._limit
+        beyond = own + tokens - share if own else 0
+        over = beyond if beyond > 0 else self._held + min(tokens, share) - limit
+        if over <= 0:
             return
-        if priority == "batch":
-            why += f", {int(self._limit * BATCH_FILL)} for batch requests"
+        why = f"the limit {'of batch requests ' if batch else ''}is {limit}"
+        if beyond > 0 and share < self._limit:
+            why = f"its key has {own} of them, and its share of the limit of {self._limit} is {share}"
         seconds = self._wait(over)
         self._refused[caller] = time.monotonic() + seconds + _BACK_SECONDS
         raise Overloaded(
-            f"about {self._held} tokens are in progress and this request has about {tokens}; {why} "
-            "(--queue-tokens): try again later, or at another replica",
+            f"server busy: about {self._held} tokens are in progress, this request needs about {tokens}, "
+            f"{why} (--queue-tokens); ask again after Retry-After",
             retry_after=seconds,
         )
-
-    def _batch_room(self) -> int:
-        return int(self._limit * BATCH_FILL) - self._held
 
     def _share(self, caller: str) -> int:
         """Of the limit, by the number of callers that want some of it."""

@@ -235,7 +235,7 @@ class ServerConfig:
     otlp: str | None = None
     """OTLP/HTTP collector of traces, as http://localhost:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lowest level on stderr; info has a line for each refusal but 429s (at most 50 a second), debug for all."""
+    """Lowest level on stderr; info: a line for each refusal but 429s, at most 50 a second; debug: for all."""
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
 

@@ -158,7 +158,7 @@ class Metrics:
         return _Counted(self._queued.labels(role), items)
 
     def lookup(self, cache: str) -> Callable[[bool], None]:
-        """What is to be told of every look-up in `cache` whether it was a hit."""
+        """The function to call after each look-up in `cache`, with whether it was a hit."""
         missed, hit = (self._cache.labels(cache, result) for result in ("miss", "hit"))
         return lambda found: (hit if found else missed).inc()
 

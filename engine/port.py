@@ -71,6 +71,13 @@ def say_ready(listener: socket.socket, scheme: str, models: Sequence[str], more:
     sys.stdout.flush()
 
 
+def free_port() -> int:
+    """One of this machine's that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def bind(host: str, port: int) -> socket.socket:
     """Take the port before anything is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

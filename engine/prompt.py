@@ -48,10 +48,6 @@ class Template:
     head: str
     middle: str
     tail: str
-    video_open: str = ""
-    video_close: str = ""
-    """Around a video's frames. Older processors put nothing there; since transformers 5.10 the chat
-    template's own <|vision_start|> and <|vision_end|> stay."""
 
     def render(self, system: str, user: str) -> str:
         return f"{self.head}{system}{self.middle}{user}{self.tail}"
@@ -63,7 +59,7 @@ def embed_text(template: Template, item: Content, visuals: Sequence[Loaded], ins
     Each visual stands as one pad token (a video: one per pair of frames); `tokens` widens them.
     """
     system = closed(item.instruction) or closed(instruction) or EMBED_INSTRUCTION
-    return template.render(system, _body(template, item, visuals))
+    return template.render(system, _body(item, visuals))
 
 
 def rerank_text(
@@ -76,8 +72,8 @@ def rerank_text(
 ) -> str:
     user = (
         f"<Instruct>: {query.instruction or instruction or RERANK_INSTRUCTION}"
-        f"<Query>:{_body(template, query, query_visuals)}"
-        f"\n<Document>:{_body(template, document, document_visuals)}"
+        f"<Query>:{_body(query, query_visuals)}"
+        f"\n<Document>:{_body(document, document_visuals)}"
     )
     return template.render(RERANK_SYSTEM, user)
 
@@ -90,14 +86,15 @@ def closed(instruction: str | None) -> str:
     return text
 
 
-def _body(template: Template, item: Content, visuals: Sequence[Loaded]) -> str:
+def _body(item: Content, visuals: Sequence[Loaded]) -> str:
     if not (item.videos or item.images or item.texts):
         return "NULL"
-    return "".join([*(_placeholder(template, each) for each in visuals), *item.texts])
+    return "".join([*(_placeholder(each) for each in visuals), *item.texts])
 
 
-def _placeholder(template: Template, visual: Loaded) -> str:
+def _placeholder(visual: Loaded) -> str:
     if visual.kind == "image":
         return IMAGE
     frames = "".join(f"<{seconds:.1f} seconds>{FRAME}" for seconds in visual.timestamps)
-    return f"{template.video_open}{frames}{template.video_close}"
+    # Since transformers 5.10 the chat template's own marks stay around the frames.
+    return f"{START}{frames}{END}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qvl.engine import sentence_modules
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.errors import CheckpointError
-from qvl.engine.prompt import END, FRAME, IMAGE, PADS, START, Template, embed_text
+from qvl.engine.prompt import FRAME, IMAGE, PADS, Template, embed_text
 from qvl.engine.protocol import Content, EmbedRequest, Token
 from qvl.engine.tokens import PromptTokenizer, SpecialIds
 
@@ -102,22 +102,4 @@ def _template(processor: Any, path: Path) -> Template:
     expected = template.render(" s. ", f"{FRAME}{IMAGE} a\n\n<Document>:NULL ")
     if render(" s. ", mixed) != expected:
         raise CheckpointError(f"{path}: its chat template is not Qwen3-VL's, so prompts cannot be exact")
-    return replace(template, video_open=START, video_close=END) if _nests_videos(processor) else template
-
-
-def _nests_videos(processor: Any) -> bool:
-    """Whether this transformers' processor leaves the chat template's markers around a video's frames.
-
-    Asked by showing it a video of one pair of frames: what the official code does depends on it.
-    """
-    import torch
-
-    shown = processor(
-        text=[FRAME],
-        videos=[torch.zeros(2, 3, 32, 32, dtype=torch.uint8)],
-        video_metadata=[{"fps": 2.0, "frames_indices": [0, 1], "total_num_frames": 2}],
-        do_resize=False,
-        do_sample_frames=False,
-    )
-    marker = processor.tokenizer.convert_tokens_to_ids(START)
-    return [int(i) for i in shown["input_ids"][0]].count(marker) == 2
+    return template

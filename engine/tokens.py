@@ -173,11 +173,11 @@ class PromptTokenizer:
     def _check_reaches(self, ids: list[int], limit: int, where: str) -> None:
         """That the caller's limit leaves some of the item: else all items would be answered alike."""
         starts = [at for at, each in enumerate(ids) if each == self._start]
-        first = starts[1] + _USER if len(starts) > 1 else 0
-        if limit - len(self._appended) <= first:
+        around = (starts[1] + _USER if len(starts) > 1 else 0) + len(self._appended)
+        if limit <= around:
             raise BadRequest(
-                f"of {limit} tokens none is left for the item itself: the template and the instruction "
-                f"before it take {first}, and are counted; allow more",
+                f"the limit of {limit} tokens leaves no room for the item: template and instruction take "
+                f"{around}; raise it above {around}",
                 param=where,
                 code="limit_too_small",
             )

@@ -30,8 +30,8 @@ from qvl.ray_serve.workers import Order, cluster, drive, part, settings_for, tot
 
 MANIFEST = "_manifest.json"
 RECORD = "_job.json"
-OURS = ("part-", "manifest.json", "job.json")
-"""How names begin that no `_` hides: parts, and what an older version wrote."""
+OURS = ("part-", "_part-", MANIFEST, RECORD)
+"""How the names begin of what a job writes."""
 
 
 def embed_corpus(
@@ -48,20 +48,16 @@ def embed_corpus(
         raise JobError(f"with --ray the output is a folder of parquet files: give -o {out.with_suffix('')}")
     out.mkdir(parents=True, exist_ok=True)
     say(f"surveying {source.resolve()}")
-    corpus, found_anywhere = survey(source.resolve(), bulk.block), engine and _from_anywhere(engine)
+    corpus, engine = survey(source.resolve(), bulk.block), engine and _from_anywhere(engine)
     if corpus.skipped:
         say(f"{corpus.skipped:,} files that are neither text, image nor video are left out")
+    answered_by = asyncio.run(settings_of(job, engine, "embedder"))
     asked = {"instruction": instruction, "dimensions": dimensions, "block": bulk.block}
-    settings = _settings(corpus, asked, job, found_anywhere)
-    if not job.overwrite and difference(_begun(out, settings), settings):
-        # An older qvl kept paths as they were given.
-        older = _settings(survey(source, bulk.block), asked, job, engine)
-        settings = settings if difference(_begun(out, older), older) else older
     order = Order(
         out=out.resolve(),
         job=job,
-        engine=found_anywhere,
-        settings=settings,
+        engine=engine,
+        settings={"input": corpus.sha256, "role": "embedder", **asked, **answered_by},
         instruction=instruction,
         dimensions=dimensions,
     )
@@ -70,13 +66,6 @@ def embed_corpus(
     except KeyboardInterrupt as stop:
         say(f"stopped; {job.again} goes on from here")
         return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
-
-
-def _settings(
-    corpus: Corpus, asked: dict[str, Any], job: JobConfig, engine: EngineConfig | None
-) -> dict[str, Any]:
-    answered_by = asyncio.run(settings_of(job, engine, "embedder"))
-    return {"input": corpus.sha256, "role": "embedder", **asked, **answered_by}
 
 
 def _from_anywhere(engine: EngineConfig) -> EngineConfig:
@@ -126,7 +115,7 @@ def _begin(order: Order) -> None:
     if order.job.overwrite:
         _clear(order.out)
     if not record.exists() and any(each.name.startswith(OURS) for each in order.out.iterdir()):
-        raise JobError(f"{order.out} holds what another job or an older qvl left; --overwrite starts again")
+        raise JobError(f"{order.out} holds what another job left; --overwrite starts again")
     if what := difference(_begun(order.out, order.settings), order.settings):
         raise JobError(f"{order.out} was begun with {what}; --overwrite starts again")
     write_whole(record, orjson.dumps(order.settings, option=orjson.OPT_INDENT_2))
@@ -161,7 +150,7 @@ def _list(order: Order, corpus: Corpus, done: dict[int, dict[str, int]]) -> Mark
 def _clear(out: Path) -> None:
     """It may be ended in between: what says that all is there goes first, what says whose it is last."""
     (out / MANIFEST).unlink(missing_ok=True)
-    found = [path for path in out.iterdir() if path.name.removeprefix("_").startswith(OURS)]
+    found = [path for path in out.iterdir() if path.name.startswith(OURS)]
     for path in sorted(found, key=lambda path: (path.name == RECORD, path.suffix != ".parquet")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

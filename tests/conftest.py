@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from qvl.engine.config import Limits
+from qvl.engine.port import free_port
 from tests import web
 from tests.tiny import write_pair
 
@@ -104,7 +103,7 @@ class start_server:
         url = f"http://127.0.0.1:{self._port}"
         self._server = Server(url, self._pair.embedder.name, self._pair.reranker.name, process)
         deadline = time.monotonic() + START_SECONDS
-        while not is_ready(url):
+        while web.probe(f"{url}/health/ready") != 200:
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 pytest.fail(f"the server did not get ready:\n{self._log.read_text()}")
@@ -115,16 +114,3 @@ class start_server:
         if self._server.process.poll() is None:
             self._server.process.kill()
             self._server.process.wait()
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return web.get(f"{url}/health/ready", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -17,8 +17,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from qvl.engine.demo.tiny import model_config, text_config, vision_config, write_texts
-from qvl.engine.demo.vocabulary import train_tokenizer
+from benchmarks.pair.tiny import model_config, text_config, vision_config, write_texts
+from benchmarks.pair.vocabulary import train_tokenizer
 from tests.tiny_weights import write_weights
 
 FILES = (

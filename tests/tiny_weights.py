@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from qvl.engine.demo.tiny import HEAD_DIM, MERGE, PATCH, POSITIONS, TEMPORAL
+from benchmarks.pair.tiny import HEAD_DIM, MERGE, PATCH, POSITIONS, TEMPORAL
 
 Array: TypeAlias = npt.NDArray[np.float32]
 

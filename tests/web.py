@@ -11,3 +11,11 @@ _TLS = ssl.create_default_context()
 
 get = partial(httpx.get, verify=_TLS)
 post = partial(httpx.post, verify=_TLS)
+
+
+def probe(url: str) -> int | None:
+    """The status; None: nobody answers."""
+    try:
+        return get(url, timeout=5).status_code
+    except httpx.TransportError:
+        return None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qvl.engine.demo import evaluate
+from benchmarks.pair import evaluate
 from qvl.engine.demo.tasks import Item
 
 GENERATED = ("text to image", "image to text", "page", "mixed", "video")

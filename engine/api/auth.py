@@ -45,7 +45,7 @@ class Caller:
         self._at = now
         if self._left < 1:
             raise Overloaded(
-                f"the key {self.name!r} has its {self.rpm} requests a minute; ask less often",
+                f"API key {self.name!r} is over its limit of {self.rpm} requests a minute",
                 retry_after=(1 - self._left) / rate,
                 code="rate_limited",
             )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from qvl.engine.errors import BadRequest, UnsupportedMedia
+from qvl.engine.magic import PDF, sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Content
 
 if TYPE_CHECKING:
@@ -36,26 +37,6 @@ PATH = re.compile(
 """How the path of a file looks."""
 OF_A_MEDIUM = re.compile(r"\.(image|video|image_url|video_url|url)(\[\d+\])*$")
 PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-
-PDF = "application/pdf"
-"""One of a single page is a picture."""
-SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"\x1aE\xdf\xa3", "video/webm"),
-    (b"FLV\x01", "video/x-flv"),
-    (b"%PDF-", PDF),
-    (b"OggS", "video/ogg"),
-    (b"\x00\x00\x01\xba", "video/mpeg"),
-    (b"\x00\x00\x01\xb3", "video/mpeg"),
-)
-RIFF = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
-STILLS = {b"avif": "image/avif", b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heif"}
-QUICKTIME_ATOMS = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})
 
 
 def is_one_item(value: object) -> TypeGuard[Item]:
@@ -113,23 +94,6 @@ def _media(value: Any, where: str) -> Any:
     raise BadRequest(
         f"{where} is of type {type(value).__name__}, not a picture, bytes, path or URL", param=where
     )
-
-
-def sniff(data: bytes) -> str | None:
-    """The mime type that the first bytes tell, or None."""
-    head = data[:16]
-    for magic, mime in SIGNATURES:
-        if head.startswith(magic):
-            return mime
-    if head[:4] == b"RIFF":
-        return RIFF.get(head[8:12])
-    if head[4:8] == b"ftyp":
-        return STILLS.get(head[8:12], "video/quicktime" if head[8:12] == b"qt  " else "video/mp4")
-    if head[4:8] in QUICKTIME_ATOMS:
-        return "video/quicktime"
-    if head[:1] == b"G" and data[188:189] == b"G":  # MPEG-TS: a sync byte in front of every packet
-        return "video/mp2t"
-    return None
 
 
 def data_url(data: bytes, mime: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from qvl.engine.demo.page import page
 from qvl.engine.demo.search import Found
 from qvl.engine.errors import ConfigError
 from qvl.engine.options import cache_folder
+from qvl.engine.port import free_port
 
 START_SECONDS = 300
 STOP_SECONDS = 15
@@ -116,7 +116,7 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
 @contextmanager
 def _serving(console: Console, timings: dict[str, float]) -> Iterator[str]:
     """A real `qvl serve` in a process group of its own, which is gone afterwards whatever happened."""
-    port, (embedder, reranker) = _free_port(), bundled_pair()
+    port, (embedder, reranker) = free_port(), bundled_pair()
     command = [sys.executable, "-m", "qvl.engine.cli", "serve", "--port", str(port), "--dtype", "float32"]
     command += ["--embedder", str(embedder), "--reranker", str(reranker), "--enforce-eager"]
     log = cache_folder() / "demo-server.log"
@@ -178,12 +178,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

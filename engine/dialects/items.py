@@ -23,6 +23,7 @@ import msgspec
 
 from qvl.engine.dialects.fields import Body
 from qvl.engine.errors import BadRequest
+from qvl.engine.magic import sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Source, Video
 
 Fps: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1000)]
@@ -209,9 +210,6 @@ def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:
     return value if isinstance(value, list) else [value]
 
 
-_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-
-
 def looks_like_image(source: str) -> bool:
     """Whether a source is an image rather than a video file, by its prefix alone."""
     head = source[:16].lower()
@@ -223,7 +221,7 @@ def looks_like_image(source: str) -> bool:
         except ValueError:
             return False
     try:
-        start = base64.b64decode(source[:16], validate=True)
+        kind = sniff(base64.b64decode(source[:16], validate=True))
     except (binascii.Error, ValueError):
         return False
-    return start.startswith(_IMAGE_MAGIC) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+    return kind is not None and not kind.startswith("video/")

@@ -21,11 +21,12 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from qvl.engine.client.items import PDF, data_url, sniff
+from qvl.engine.client.items import data_url
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
+from qvl.engine.magic import PDF, sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 KINDS = {
@@ -100,8 +101,6 @@ def refuse_others(source: Path) -> None:
         head = file.read(4096).removeprefix(BOM_UTF8)
     if head.startswith(b"PAR1"):
         raise JobError(f"{source} is parquet: `qvl embed --ray` reads it, where its name ends in .parquet")
-    if head.startswith(b"%PDF"):
-        raise JobError(f"{source} is a PDF: give its folder, to `qvl search add` or `qvl embed --ray`")
     if kind := sniff(head):
         raise JobError(f"{source} is {kind}: give its folder, to `qvl search add` or `qvl embed --ray`")
     if _ARRAY.match(head):

@@ -72,7 +72,10 @@ class Arena:
             return self._memory.visual(block, digest)
 
     def room(self, nbytes: int) -> Block | None:
-        """For pixels on their way, until `keep` or `drop`. None: somebody waits for whatever is here."""
+        """Reserves a block for pixels being decoded; end with `keep` or `drop`.
+
+        None: only blocks that somebody still needs are left.
+        """
         with self._lock:
             self._take_back()
             return self._memory.empty(nbytes, frozenset(), spill=False)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qvl.engine.magic import sniff
+
 
 @dataclass(frozen=True, slots=True)
 class Container:
@@ -16,33 +18,24 @@ class Container:
 
 
 MP4 = Container("MP4 or MOV", "mov")
-_MAGIC = (
-    (b"\x1a\x45\xdf\xa3", Container("WebM or MKV", "matroska")),
-    (b"FLV\x01", Container("FLV", "flv")),
-    (b"OggS", Container("Ogg", "ogg")),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Container("WMV or ASF", "asf")),
-    (b"\x00\x00\x01\xba", Container("MPEG-PS", "mpeg")),
-)
+_CONTAINERS = {
+    "video/mp4": MP4,
+    "video/quicktime": MP4,
+    "video/webm": Container("WebM or MKV", "matroska"),
+    "video/x-msvideo": Container("AVI", "avi"),
+    "video/x-flv": Container("FLV", "flv"),
+    "video/ogg": Container("Ogg", "ogg"),
+    "video/x-ms-asf": Container("WMV or ASF", "asf"),
+    "video/mpeg": Container("MPEG-PS", "mpeg"),
+    "video/mp2t": Container("MPEG-TS", "mpegts"),
+}
 _SEGMENT = b"\x18\x53\x80\x67"
-_STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
-_MOV_ATOMS = (b"moov", b"mdat", b"wide")
-_TS_PACKET = 188
 
 ACCEPTED = "MP4, MOV, WebM, MKV, AVI, FLV, Ogg, WMV, MPEG"
 
 
 def container_of(data: bytes) -> Container | None:
-    atom, brand = data[4:8], data[8:12]
-    if (atom == b"ftyp" and brand not in _STILL_BRANDS) or atom in _MOV_ATOMS:
-        return MP4
-    if data[:4] == b"RIFF" and brand == b"AVI ":
-        return Container("AVI", "avi")
-    for magic, container in _MAGIC:
-        if data.startswith(magic):
-            return container
-    if len(data) > _TS_PACKET and data[0] == data[_TS_PACKET] == 0x47:
-        return Container("MPEG-TS", "mpegts")
-    return None
+    return _CONTAINERS.get(sniff(data) or "")
 
 
 def missing_bytes(data: bytes) -> int:
@@ -53,7 +46,7 @@ def missing_bytes(data: bytes) -> int:
     if data[:4] == b"RIFF":
         # A last odd chunk may lack its padding byte.
         return 8 + int.from_bytes(data[4:8], "little") - len(data) - 1
-    if data.startswith(_MAGIC[0][0]):
+    if sniff(data) == "video/webm":
         size, at = _ebml_size(data, 4)
         segment = at + size
         if data[segment : segment + 4] == _SEGMENT:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from qvl.engine.checkpoint import Role
-from qvl.engine.demo import batches
 from qvl.engine.errors import CheckpointError
 from qvl.engine.prepare import Ready
+from qvl.engine.quantize.tensors import tensors
 from qvl.engine.text_side import TextSide
 
 _SMALL = 50_000_000
@@ -87,7 +87,7 @@ def last_states(model: Any, examples: Sequence[Ready]) -> torch.Tensor:
     rows = []
     with torch.inference_mode(), threads(model):
         for ready in examples:
-            batch = batches.tensors([ready.prompt.ids], [ready.visuals], config)
+            batch = tensors([ready.prompt.ids], [ready.visuals], config)
             batch = {name: each.to(model.device) for name, each in batch.items()}
             rows.append(model.model(**batch, use_cache=False).last_hidden_state[0, -1])
     return torch.stack(rows).float()

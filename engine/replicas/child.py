@@ -123,7 +123,7 @@ class Child:
         return self._heard
 
     def load(self) -> tuple[bool, bool, int, int]:
-        """Whether it is silent, or full; open connections; where they are equal, those it has ever had."""
+        """Sort key, best first: silent, recently full, open connections, connections ever handed over."""
         now = time.monotonic()
         late = self.ready and now - self._heard > LATE_SECONDS
         return late, now < self._full_until, self._handed - self._closed, self._handed

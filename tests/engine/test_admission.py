@@ -45,7 +45,16 @@ def test_few_of_many_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_over_the_limit_is_refused_with_a_time() -> None:
     admission = Admission(100)
     with admission.admit(60):
-        with pytest.raises(Overloaded, match="--queue-tokens") as caught, admission.admit(41):
+        with pytest.raises(Overloaded) as caught, admission.admit(41):
+            pass
+        assert caught.value.message == (
+            "server busy: about 60 tokens are in progress, this request needs about 41, the limit is 100 "
+            "(--queue-tokens); ask again after Retry-After"
+        )
+        with (
+            pytest.raises(Overloaded, match="the limit of batch requests is 50"),
+            admission.admit(1, "batch"),
+        ):
             pass
         assert caught.value.status == 429
         assert 1 <= caught.value.retry_after <= 30

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from qvl.engine.client.items import native, sniff, written
+from qvl.engine.client.items import native, written
 from qvl.engine.dialects import items
 from qvl.engine.errors import BadRequest, UnsupportedMedia
+from qvl.engine.magic import sniff
 from qvl.engine.protocol import Content
 
 
@@ -83,7 +84,10 @@ def test_bytes_and_paths_travel_as_they_are(kind: str, tmp_path: Path) -> None:
         (b"\x1aE\xdf\xa3" + bytes(12), "video/webm"),
         (b"RIFF....AVI LIST", "video/x-msvideo"),
         (b"G" + bytes(187) + b"G", "video/mp2t"),
+        (b"0&\xb2u\x8ef\xcf\x11" + bytes(8), "video/x-ms-asf"),
+        (b"\0\0\0\x08free....moov", "video/quicktime"),
         (b"hello, a text file", None),
+        (b"The free text", None),
         (b"", None),
     ],
 )

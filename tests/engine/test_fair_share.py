@@ -95,6 +95,16 @@ def test_a_key_that_holds_nothing_gets_in_with_more_than_its_share() -> None:
     assert not held.take("b", 1)
 
 
+def test_a_key_beyond_its_share_is_told_so() -> None:
+    admission = Admission(100)
+    held = Held(admission)
+    assert held.take("a", 40)
+    assert held.take("b", 10)
+    told = "this request needs about 11, its key has 40 of them, and its share of the limit of 100 is 50 "
+    with as_caller("a"), pytest.raises(Overloaded, match=told), admission.admit(11):
+        pass
+
+
 def test_batch_leaves_half_to_interactive() -> None:
     held = Held(Admission(100))
     assert [held.take("a", 25, "batch") for _ in range(3)] == [True, True, False]

@@ -127,7 +127,7 @@ def test_an_index_refers_to_them(qvl: Run, fake: Start, pictures: Path, tmp_path
     ("content", "said"),
     [
         (b"PAR1\x15\x04", "is parquet: `qvl embed --ray` reads it"),
-        (b"%PDF-1.7", "is a PDF: give its folder"),
+        (b"%PDF-1.7", "is application/pdf: give its folder"),
         (b"\x89PNG\r\n\x1a\n\0\0", "is image/png: give its folder"),
         (b'\xef\xbb\xbf [\n {"text": "a"}]', "is one JSON array: put one object a line"),
         (None, "is a folder: `qvl embed "),

@@ -72,7 +72,7 @@ def test_a_finished_job_of_bad_lines_stays_one_whatever_became_of_their_file(
     [
         ({"dtype": "float32"}, {"dtype": "bfloat16"}, 'begun with dtype "float32", now "bfloat16"; --over'),
         ({"dimensions": 8}, {"dimensions": 16}, "begun with width 8, now 16; --overwrite"),
-        # An older qvl kept the name alone.
+        # The first server told no more than its name.
         ({}, {"dtype": "float32", "dimensions": 8}, 'begun with dtype null, now "float32"; --overwrite'),
         ({}, {}, "is finished already"),
     ],

@@ -206,8 +206,9 @@ def test_a_limit_that_leaves_nothing_of_the_item_is_refused(folder: Path) -> Non
     text = "<|im_start|>system\nRead.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
     before = side.encode([text.partition("{}")[0]])[0][:-1]  # less what this tokenizer appends
     ids = side.encode([text.format("a b c")])[0]
-    with pytest.raises(BadRequest, match=f"of {len(before) + 1} tokens none is left .* take {len(before)}"):
-        side.prompt(ids, (), where="input", max_tokens=len(before) + 1)
+    least = len(before) + 1
+    with pytest.raises(BadRequest, match=f"of {least} tokens leaves no room .* raise it above {least}"):
+        side.prompt(ids, (), where="input", max_tokens=least)
     first = side.prompt(ids, (), where="input", max_tokens=len(before) + 2)
     assert first.ids == [*ids[: len(before) + 1], ids[-1]]
 

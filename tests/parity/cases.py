@@ -5,14 +5,17 @@ Made when asked for, so that collecting the tests costs nothing.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from qvl.engine.demo.drawing import png
-from qvl.engine.protocol import Content
+from qvl.engine.protocol import Content, Source, Video
 from tests.samples import Container, jpeg, moving_shape, page, scenes, video
 
 Make = Callable[[], Content]
@@ -34,6 +37,31 @@ def clip(
     count: int, size: Size = (320, 256), container: Container = "mp4", fps: int = 8, seed: int = 0
 ) -> bytes:
     return video([_resized(f, size) for f in moving_shape(count, seed=seed)], fps=fps, container=container)
+
+
+def as_item(content: Content, folder: Path) -> dict[str, Any]:
+    """A content as the oracle takes it: pictures opened by Pillow, video files by path."""
+
+    def opened(file: Source) -> Image.Image:
+        assert isinstance(file, bytes)
+        return Image.open(io.BytesIO(file))
+
+    def as_video(video: Video) -> Path | list[Image.Image]:
+        if isinstance(video, tuple):
+            return [opened(frame) for frame in video]
+        assert isinstance(video, bytes)
+        path = folder / f"{hashlib.sha1(video).hexdigest()}.video"
+        path.write_bytes(video)
+        return path
+
+    return {
+        "text": list(content.texts),
+        "image": [opened(each) for each in content.images],
+        "video": [as_video(each) for each in content.videos],
+        "instruction": content.instruction,
+        "fps": content.fps,
+        "max_frames": content.max_frames,
+    }
 
 
 def _resized(picture: Image.Image, size: Size) -> Image.Image:

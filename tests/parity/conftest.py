@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import threading
 import warnings
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from PIL import Image
 
 from qvl.engine import Engine, EngineConfig
-from qvl.engine.protocol import Content, Video
+from qvl.engine.protocol import Content
+from tests.parity import cases
 from tests.reference import Reference
 from tests.tiny import write_pair
 
@@ -99,26 +98,4 @@ def both(
 
 @pytest.fixture
 def as_item(tmp_path: Path) -> Callable[[Content], dict[str, Any]]:
-    """A content as the oracle takes it: pictures opened by Pillow, video files by path."""
-
-    def opened(file: bytes) -> Image.Image:
-        return Image.open(io.BytesIO(file))
-
-    def as_video(video: Video, place: int) -> Path | list[Image.Image]:
-        if isinstance(video, tuple):
-            return [opened(frame) for frame in video]
-        path = tmp_path / f"{place}.video"
-        path.write_bytes(video)
-        return path
-
-    def convert(content: Content) -> dict[str, Any]:
-        return {
-            "text": list(content.texts),
-            "image": [opened(each) for each in content.images],
-            "video": [as_video(each, place) for place, each in enumerate(content.videos)],
-            "instruction": content.instruction,
-            "fps": content.fps,
-            "max_frames": content.max_frames,
-        }
-
-    return convert
+    return lambda content: cases.as_item(content, tmp_path)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.pair import evaluate
 from qvl.engine import EmbedRequest, Engine, EngineConfig, RerankRequest
-from qvl.engine.demo import bundled, evaluate
+from qvl.engine.demo import bundled
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import edited, random_scene
 from qvl.engine.protocol import Content

@@ -22,9 +22,9 @@ import httpx
 import psutil
 import pytest
 
+from qvl.engine.port import free_port
 from qvl.ray_serve.config import PREFIXES, Pool
 from tests import web
-from tests.conftest import free_port
 
 KEY = "secret"
 KEYED = {"authorization": f"Bearer {KEY}"}
@@ -89,9 +89,13 @@ class Cluster:
                 pytest.fail(f"not so within {seconds:g} s:\n{self._log.read_text()[-4000:]}")
             time.sleep(0.2)
 
-    def stop(self) -> int:
+    def stop(self) -> None:
+        """It ends with 0 and leaves no process."""
+        family = self.family()
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOP_SECONDS)
+        assert self.process.wait(STOP_SECONDS) == 0
+        _, alive = psutil.wait_procs(family, timeout=15)
+        assert not alive
 
     def family(self) -> list[psutil.Process]:
         return self.main.children(recursive=True) if self.main.is_running() else []

@@ -17,7 +17,6 @@ import pytest
 
 from qvl.engine.config import EngineConfig
 from qvl.engine.errors import Unprocessable
-from qvl.engine.jobs.corpus import survey
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.protocol import EmbedResult, Usage
 from qvl.ray_serve import bulk, workers
@@ -141,27 +140,6 @@ def test_workers_in_another_folder_find_what_was_given_relative(
     assert settings_of(tmp_path / "hub")["model"] == ["org/name"]
 
 
-def test_a_job_that_an_older_qvl_began_with_relative_paths_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder in ("corpus", "model"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "corpus" / "a.txt").write_text("a text")
-    monkeypatch.chdir(tmp_path)
-    corpus, out = Path("corpus"), tmp_path / "out"
-    assert embed(corpus, out, model="./model") == 0
-    older = {"input": survey(corpus, 2).sha256, "model": ["./model"]}
-    for path in out.glob("*job.json"):
-        record = json.loads(path.read_text())
-        record.get("settings", record).update(older)
-        path.write_text(json.dumps(record))
-    monkeypatch.setattr(bulk, "drive", None)
-    assert embed(corpus, out, model="./model") == 0
-    assert settings_of(out)["model"] == ["./model"]
-    with pytest.raises(JobError, match="begun with"):
-        embed(corpus, out, model="model2")
-
-
 def test_an_adapters_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wines").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -198,13 +176,13 @@ def settings_of(out: Path) -> dict[str, Any]:
     return settings
 
 
-def test_an_output_of_other_names_is_not_mixed_with_this(source: Path, tmp_path: Path) -> None:
+def test_an_output_of_another_job_is_not_mixed_with_this(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    for name in ("job.json", "manifest.json", "part-00000.parquet.job.json", "part-00009.parquet"):
+    for name in ("part-00009.parquet", "_part-00009.parquet.job.json", "_manifest.json", "theirs"):
         (out / name).write_text("{}")
-    with pytest.raises(JobError, match=r"an older qvl left; --overwrite starts again"):
+    with pytest.raises(JobError, match=r"what another job left; --overwrite starts again"):
         embed(source, out)
     embed(source, out, overwrite=True)
-    assert {path.name[0] for path in out.iterdir() if path.suffix != ".parquet"} == {"_"}
-    assert len(pq.read_table(out)) == 3
+    assert not [*out.glob("*00009*")]
+    assert (out / "theirs").exists()

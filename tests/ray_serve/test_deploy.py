@@ -14,8 +14,9 @@ import httpx
 import pytest
 import yaml
 
+from qvl.engine.port import free_port
 from tests import web
-from tests.conftest import Pair, free_port
+from tests.conftest import Pair
 from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, STOP_SECONDS, Cluster, title
 
 pytestmark = pytest.mark.engine

@@ -23,9 +23,9 @@ from qvl.engine.api.openapi import ROUTES
 from qvl.engine.api.operations import OPERATIONS
 from qvl.engine.client import wire
 from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.port import free_port
 from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, ROOT, adapt
 from tests import web
-from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
 
 ACL = "    acl is_x path_beg /v1/rerank/\n"

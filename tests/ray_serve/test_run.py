@@ -11,9 +11,10 @@ import pytest
 
 from qvl.engine import cli
 from qvl.engine.config import EngineConfig, ServerConfig
+from qvl.engine.port import free_port
 from qvl.ray_serve import run
 from qvl.ray_serve.config import ClusterConfig, DeployConfig, Layout, Replicas
-from tests.conftest import Pair, free_port
+from tests.conftest import Pair
 
 
 @pytest.fixture(autouse=True)

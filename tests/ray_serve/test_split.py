@@ -21,10 +21,10 @@ from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.dialects import rerank
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unavailable
+from qvl.engine.port import free_port
 from qvl.engine.protocol import Content, RerankRequest
 from qvl.ray_serve.ingress import Mounted
 from qvl.ray_serve.split import Split, _body, divide
-from tests.conftest import free_port
 from tests.engine.http.fake import FakeEngine
 
 KEY = {"authorization": "Bearer k"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvl.engine.demo.vocabulary import ADDED, SPECIAL
+from benchmarks.pair.vocabulary import ADDED, SPECIAL
 from tests.reference import Reference
 from tests.samples import moving_shape, scenes
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from qvl.engine.protocol import Content, Source
 from tests import web
@@ -61,29 +59,6 @@ def native(content: Content) -> dict[str, Any]:
     return item
 
 
-def oracle_item(content: Content, folder: Path) -> dict[str, Any]:
-    def opened(file: Source) -> Image.Image:
-        assert isinstance(file, bytes)
-        return Image.open(io.BytesIO(file))
-
-    videos: list[Any] = []
-    for place, video in enumerate(content.videos):
-        if isinstance(video, tuple):
-            videos.append([opened(frame) for frame in video])
-        else:
-            path = folder / f"{place}.video"
-            path.write_bytes(video if isinstance(video, bytes) else b"")
-            videos.append(path)
-    return {
-        "text": list(content.texts),
-        "image": [opened(image) for image in content.images],
-        "video": videos,
-        "instruction": content.instruction,
-        "fps": None,
-        "max_frames": None,
-    }
-
-
 def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
     answer = web.post(f"{server.url}{path}", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
@@ -105,7 +80,7 @@ def embedder(pair: Pair) -> Reference:
 @pytest.mark.parametrize("case", EMBEDDED)
 def test_vectors_equal_the_reference(server: Server, embedder: Reference, case: str, tmp_path: Path) -> None:
     content = EMBEDDED[case]()
-    ids, wanted = embedder.embed([oracle_item(content, tmp_path)])
+    ids, wanted = embedder.embed([cases.as_item(content, tmp_path)])
     answer = post(server, "/v1/embeddings", input=[native(content)])
     got = np.array(answer["data"][0]["embedding"], dtype=np.float32)
     assert float(got @ wanted[0]) >= COSINE
@@ -124,11 +99,8 @@ def test_any_prefix_is_cut_then_normalised(server: Server, dimensions: int) -> N
 def test_scores_equal_the_reference(server: Server, pair: Pair, tmp_path: Path) -> None:
     query = Content(texts=("red shape",), images=(cases.image(96, 64),))
     documents = [make() for name, make in EMBEDDED.items() if name != "instruction"]
-    items = []
-    for place, each in enumerate(documents):
-        (tmp_path / str(place)).mkdir()
-        items.append(oracle_item(each, tmp_path / str(place)))
-    _, logits, scores = Reference(pair.reranker).rerank(oracle_item(query, tmp_path), items, "Match it")
+    items = [cases.as_item(each, tmp_path) for each in documents]
+    _, logits, scores = Reference(pair.reranker).rerank(cases.as_item(query, tmp_path), items, "Match it")
     body = {
         "query": native(query),
         "documents": [native(each) for each in documents],

@@ -18,6 +18,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
 JPEG = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(20)).decode()
 WEBP = base64.b64encode(b"RIFF\x10\x00\x00\x00WEBPVP8 " + bytes(20)).decode()
 AVI = base64.b64encode(b"RIFF\x10\x00\x00\x00AVI LIST" + bytes(20)).decode()
+AVIF = base64.b64encode(b"\x00\x00\x00\x18ftypavif" + bytes(20)).decode()
 MP4 = base64.b64encode(b"\x00\x00\x00\x18ftypmp42" + bytes(20)).decode()
 
 
@@ -109,6 +110,7 @@ def test_content_as_a_string() -> None:
         (PNG, True),
         (JPEG, True),
         (WEBP, True),
+        (AVIF, True),
         (AVI, False),
         (MP4, False),
         ("", False),

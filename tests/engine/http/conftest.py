@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from qvl.engine.api import create_app
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.connection import Connection
-from tests.conftest import free_port
+from qvl.engine.port import free_port
 from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
 
 Client = TestClient

@@ -9,11 +9,13 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from tests import web
-from tests.engine.http.test_server import ROOT, Running, Start, in_flight, ready, start
+from tests.engine.http import test_server
+from tests.engine.http.running import ROOT, Running, Start
+from tests.engine.http.test_server import in_flight, ready
 from tests.replicas import load, until
 from tests.tools import faketime
 
-__all__ = ["start"]
+start = test_server.start
 
 REQUEST_SECONDS = 6
 WALL_CLOCK = {

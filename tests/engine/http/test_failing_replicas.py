@@ -8,7 +8,6 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,16 +19,14 @@ from qvl.engine.replicas import supervisor
 from qvl.engine.replicas.channel import BEAT_SECONDS
 from qvl.engine.replicas.child import LATE_SECONDS, Child
 from qvl.engine.replicas.orders import Orders
+from tests import web
+from tests.engine.http import test_replicas
 from tests.engine.http.fake_replica import STALL_SECONDS
-from tests.engine.http.test_replicas import Start, ready, starting
-from tests.engine.http.test_server import probe
+from tests.engine.http.running import Start
+from tests.engine.http.test_replicas import ready
 from tests.replicas import metric, replicas, until
 
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as run:
-        yield run
+start = test_replicas.start
 
 
 def test_what_no_replica_can_be_is_told_at_once(start: Start) -> None:
@@ -49,7 +46,7 @@ def test_replicas_that_never_get_ready_end_the_server(start: Start, tmp_path: Pa
 def test_a_replica_that_never_gets_ready_does_not_end_the_others(start: Start, tmp_path: Path) -> None:
     """A bad GPU, say; though it has failed often before another was ready."""
     server = start("one_bad")
-    until(lambda: probe(f"{server.url}/health/ready") == 200)
+    until(lambda: web.probe(f"{server.url}/health/ready") == 200)
     assert server.process.stdout
     assert server.process.stdout.readline().endswith("; 1 of 2 replicas\n")
     crashes = len(list(tmp_path.glob("crash-*")))

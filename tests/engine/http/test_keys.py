@@ -30,6 +30,7 @@ def test_a_file_with_names_and_rates(make: Callable[..., Client], tmp_path: Path
     found = [client.post(E, json=GOOD, headers=bearer(key)) for key in ("secret1", "secret2", "secret1")]
     assert [answer.status_code for answer in found] == [200, 200, 429]
     assert found[2].json()["error"]["code"] == "rate_limited"
+    assert "API key 'search' is over its limit of 2 requests a minute" in found[2].text
     assert 1 <= int(found[2].headers["retry-after"]) <= 30
     text = client.get("/metrics", headers=bearer("plain")).text
     assert 'qvl_key_requests_total{key="search",status="429"} 1.0' in text

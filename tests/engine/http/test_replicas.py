@@ -6,10 +6,8 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -19,47 +17,28 @@ from qvl.engine import cli
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.replicas.child import Child
 from qvl.engine.replicas.orders import Orders
-from tests.conftest import free_port
+from tests import web
 from tests.engine.http import fake_replica
-from tests.engine.http.test_server import ROOT, E, Running, in_flight, probe
+from tests.engine.http.running import ROOT, E, Running, Start, running
+from tests.engine.http.test_server import in_flight
 from tests.replicas import CLIENTS, connections, gone, load, metric, replicas, until
-
-Start = Callable[..., Running]
-
-
-@contextmanager
-def starting(folder: Path) -> Iterator[Start]:
-    """`start(behaviour, tls="")`: two replicas; all is killed at the end."""
-    with ExitStack() as stack:
-
-        def run(behaviour: str = "start", port: int | None = None, tls: str = "") -> Running:
-            port = port or free_port()
-            command = [sys.executable, "-m", "tests.engine.http.fake_replica", str(port), "2", behaviour, tls]
-            environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-            process = stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    env=environment,
-                    text=True,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                )
-            )
-            stack.callback(process.kill)
-            return Running(process, f"http://127.0.0.1:{port}")
-
-        yield run
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as run:
+    """`start(behaviour, tls="")`: two replicas; all is killed at the end."""
+    with ExitStack() as stack:
+
+        def run(behaviour: str = "start", port: int | None = None, tls: str = "") -> Running:
+            own = {"TMPDIR": str(tmp_path)}
+            server = running("fake_replica", 2, behaviour, tls, port=port, environment=own)
+            return stack.enter_context(server)
+
         yield run
 
 
 def ready(server: Running) -> Running:
-    until(lambda: probe(f"{server.url}/health/ready") == 200)
+    until(lambda: web.probe(f"{server.url}/health/ready") == 200)
     until(lambda: metric(server, "qvl_ready_replicas") == 2)
     return server
 
@@ -187,7 +166,7 @@ def test_draining_lets_requests_finish_and_takes_no_more(start: Start) -> None:
     server = ready(start())
     answer = in_flight(server)
     server.signal()
-    until(lambda: probe(f"{server.url}/health/ready") in (503, None))
+    until(lambda: web.probe(f"{server.url}/health/ready") in (503, None))
     assert answer.result().status_code == 503
     assert server.wait() == 0
 

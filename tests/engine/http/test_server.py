@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests import web
-from tests.conftest import free_port
 from tests.engine.conftest import Run, lines_of
+from tests.engine.http.running import Running, Start, running
 from tests.engine.http.test_edge import connect, head
 from tests.replicas import until
-
-ROOT = Path(__file__).parents[3]
-E = "/v1/embeddings"
-
-
-@dataclass
-class Running:
-    process: subprocess.Popen[str]
-    url: str
-
-    def post(self, text: str) -> httpx.Response:
-        return web.post(self.url + E, json={"input": text}, timeout=20)
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def wait(self, seconds: float = 10) -> int:
-        return self.process.wait(seconds)
-
-
-Start = Callable[..., Running]
 
 
 @pytest.fixture
@@ -57,37 +33,16 @@ def start() -> Iterator[Start]:
             drain: float = 8,
             request: float = 120,
             tls: str = "",
-            port: int | None = None,
-            environment: Mapping[str, str] | None = None,
+            **options: Any,
         ) -> Running:
-            port = port or free_port()
-            arguments = [str(each) for each in (port, loading, stopping, drain, request, tls)]
-            command = [sys.executable, "-m", "tests.engine.http.serve_fake", *arguments]
-            process = stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    env={**os.environ, **(environment or {})},
-                    text=True,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                )
-            )
-            stack.callback(process.kill)
-            return Running(process, f"http://127.0.0.1:{port}")
+            server = running("serve_fake", loading, stopping, drain, request, tls, **options)
+            return stack.enter_context(server)
 
         yield run
 
 
-def probe(url: str) -> int | None:
-    try:
-        return web.get(url, timeout=5).status_code
-    except httpx.TransportError:
-        return None
-
-
 def ready(server: Running) -> Running:
-    until(lambda: probe(f"{server.url}/health/ready") == 200)
+    until(lambda: web.probe(f"{server.url}/health/ready") == 200)
     return server
 
 
@@ -112,8 +67,8 @@ def test_ready_line_and_a_stop_at_rest(start: Start) -> None:
 
 def test_probes_while_loading(start: Start) -> None:
     server = start(loading=60)
-    until(lambda: probe(f"{server.url}/health/live") == 200)
-    assert probe(f"{server.url}/health/ready") == 503
+    until(lambda: web.probe(f"{server.url}/health/live") == 200)
+    assert web.probe(f"{server.url}/health/ready") == 503
     answer = server.post("a")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
     listed = web.get(f"{server.url}/v1/models")
@@ -124,7 +79,7 @@ def test_probes_while_loading(start: Start) -> None:
 
 def test_a_job_waits_for_the_models_and_says_so(start: Start, source: Path, qvl: Run, tmp_path: Path) -> None:
     server, out = start(loading=5), tmp_path / "out.jsonl"
-    until(lambda: probe(f"{server.url}/health/live") == 200)
+    until(lambda: web.probe(f"{server.url}/health/live") == 200)
     said = qvl("embed", source, "-o", out, "--url", server.url)
     assert (
         said.count(f"waiting for the server at {server.url}: this replica takes no requests: starting") == 1
@@ -136,7 +91,7 @@ def test_draining_lets_requests_finish_and_takes_no_more(start: Start) -> None:
     server = ready(start(drain=2))
     answer = in_flight(server)
     server.signal()
-    until(lambda: probe(f"{server.url}/health/ready") == 503)
+    until(lambda: web.probe(f"{server.url}/health/ready") == 503)
     refused = server.post("a")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     # Where others stand behind the same address, one of them gets the next connection.
@@ -149,7 +104,7 @@ def test_a_second_signal_cuts(start: Start) -> None:
     server = ready(start())
     answer = in_flight(server)
     server.signal(signal.SIGINT)
-    until(lambda: probe(f"{server.url}/health/ready") == 503)
+    until(lambda: web.probe(f"{server.url}/health/ready") == 503)
     began = time.monotonic()
     server.signal(signal.SIGINT)
     assert answer.result().status_code == 503

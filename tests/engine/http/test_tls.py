@@ -22,7 +22,7 @@ from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import BadRequest, ConfigError
 from tests import web
 from tests.engine.http import test_replicas, test_server
-from tests.engine.http.test_server import Running
+from tests.engine.http.running import Running
 from tests.replicas import until
 
 one = test_server.start

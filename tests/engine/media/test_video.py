@@ -17,6 +17,7 @@ import torch
 from qwen_vl_utils import vision_process
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+from qvl.engine.client.items import native
 from qvl.engine.config import Limits
 from qvl.engine.media.container import container_of
 from qvl.engine.media.demux import Index, scan
@@ -67,6 +68,7 @@ KINDS = {
     "mpeg": {"codec": "mpeg2video", "format": "mpeg", "rate": 25},
     "flv": {"codec": "flv1", "format": "flv"},
     "fragmented mp4": {"format": "ismv"},
+    "wmv": {"codec": "wmv2", "format": "asf"},
 }
 
 
@@ -78,6 +80,15 @@ def test_containers_and_codecs(kind, one, official, film):
     assert np.array_equal(visual.pixels, pixels)
     assert visual.timestamps == times
     assert visual.kind == "video" and visual.grid[0] == len(times)
+    assert list(native(data)) == ["video"]
+
+
+@pytest.mark.parametrize("atom", [b"free", b"skip", b"wide"])
+def test_a_mov_that_begins_with_padding(atom, one, official, film):
+    data = film(format="mov", codec="mpeg4")
+    padded = data[:4] + atom + data[8:]
+    assert np.array_equal(one(Content(videos=(padded,))).pixels, official(data)[0])
+    assert list(native(padded)) == ["video"]
 
 
 def test_an_encoder_does_not_put_the_tests_before_everybody_else(film):

@@ -1,4 +1,4 @@
-"""Held-out recall of a trained pair: `python -m qvl.engine.demo.evaluate EMBEDDER [RERANKER]`.
+"""Held-out recall of a trained pair: `python -m benchmarks.pair.evaluate EMBEDDER [RERANKER]`.
 
 Each task has as many candidates as queries, no two of which a caption would confuse. The generator's seeds
 are none that training draws from.
@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qvl.engine.demo import learner, tasks
-from qvl.engine.demo.judging import Miner, judged, words
-from qvl.engine.demo.pull import cut
+from benchmarks.pair import learner
+from benchmarks.pair.judging import Miner, judged, words
+from benchmarks.pair.pull import cut
+from benchmarks.pair.train import collator
+from qvl.engine.demo import tasks
 from qvl.engine.demo.tasks import MATCH_COLOURS, MATCH_SHAPES, SCENES, Example, Item, alike
-from qvl.engine.demo.train import collator
 from qvl.engine.demo.world import Scene, edited, random_clip, random_page, random_scene
 
 SEED = 990_000

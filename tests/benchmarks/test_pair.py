@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from qvl.engine.demo import bundled, codes, evaluate, sight, tasks, train
-from qvl.engine.demo.batches import last_hidden
+from benchmarks.pair import evaluate, sight, train
+from benchmarks.pair.batches import last_hidden
+from qvl.engine.demo import bundled, codes, tasks
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import edited, random_clip, random_page, random_scene
 from tests.conftest import Pair

@@ -1,7 +1,7 @@
 """Train the demo's pair from nothing.
 
-    python -m qvl.engine.demo.train embedder --out work/embedder
-    python -m qvl.engine.demo.train reranker --out work/reranker --embedder work/embedder
+    python -m benchmarks.pair.train embedder --out work/embedder
+    python -m benchmarks.pair.train reranker --out work/reranker --embedder work/embedder
 
 The same arguments give the same weights on one machine. A stopped run goes on where it was saved last.
 """
@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.pair import judging, learner, sight
+from benchmarks.pair.batches import Collator, last_hidden
+from benchmarks.pair.pull import pull, targets
 from qvl.engine.checkpoint import Role, of_role
-from qvl.engine.demo import judging, learner, sight, tasks
-from qvl.engine.demo.batches import Collator, last_hidden
+from qvl.engine.demo import tasks
 from qvl.engine.demo.codes import Code
-from qvl.engine.demo.pull import pull, targets
 from qvl.engine.demo.tasks import Example, Item
 from qvl.engine.text_side import load_text_side
 

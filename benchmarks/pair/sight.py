@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from qvl.engine.demo import codes, learner
-from qvl.engine.demo.batches import drawn, patches
+from benchmarks.pair import learner
+from benchmarks.pair.batches import drawn
+from qvl.engine.demo import codes
 from qvl.engine.demo.codes import Code
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import random_clip, random_page, random_scene
+from qvl.engine.quantize.tensors import patches
 
 SHARES = {"scene": 0.4, "page": 0.2, "clip": 0.4}
 PICTURES = {"scene": 64, "page": 48, "clip": 64}

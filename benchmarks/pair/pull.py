@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from qvl.engine.demo import codes, learner
+from benchmarks.pair import learner
+from qvl.engine.demo import codes
 from qvl.engine.demo.codes import Code
 
 TEMPERATURE = 0.05

@@ -13,11 +13,11 @@ from qvl.engine import prompt
 from qvl.engine.demo.tasks import Item
 from qvl.engine.media.frames import FACTOR, LIST_BUDGET, resize_frame, video_size
 from qvl.engine.media.image import resized
-from qvl.engine.media.visual import MERGE, PATCH, TEMPORAL, Visual, pair_times
+from qvl.engine.media.visual import Visual, pair_times
 from qvl.engine.protocol import Content
+from qvl.engine.quantize.tensors import Tensors, tensors
 from qvl.engine.text_side import TextSide
 
-Tensors = dict[str, torch.Tensor]
 FPS = 2.0
 """What the reference takes a list of frames for."""
 
@@ -55,26 +55,6 @@ class Collator:
         return tensors(rows, visuals, self._config)
 
 
-def tensors(
-    rows: Sequence[Sequence[int]], visuals: Sequence[Sequence[Visual]], config: dict[str, Any]
-) -> Tensors:
-    """A batch of token ids, padded on the right, and of what each row shows."""
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row)
-        mask[place, : len(row)] = 1
-    kinds = ((ids == config["image_token_id"]) * 1 + (ids == config["video_token_id"]) * 2) * mask
-    batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds.int()}
-    flat = [each for seen in visuals for each in seen]
-    for kind, suffix in (("image", ""), ("video", "_videos")):
-        if chosen := [each for each in flat if each.kind == kind]:
-            batch[f"pixel_values{suffix}"] = torch.cat([patches(each) for each in chosen])
-            batch[f"{kind}_grid_thw"] = torch.tensor([each.grid for each in chosen])
-    return batch
-
-
 def last_hidden(model: Any, batch: Tensors) -> torch.Tensor:
     """(items, hidden): the last token's state; padding stands on the right, where nothing before sees it."""
     out, last = run(model, batch)
@@ -103,16 +83,6 @@ def run(model: Any, batch: Tensors, **asked: bool) -> tuple[Any, torch.Tensor]:
     rest = batch | {"input_ids": ids[:, shared:], "position_ids": places[..., shared:]}
     del rest["mm_token_type_ids"]
     return model(**rest, past_key_values=past, use_cache=True, **asked), last - shared
-
-
-def patches(seen: Visual) -> torch.Tensor:
-    """(patches, 3 · 2 · 16 · 16) in the processor's order: blocks of two by two patches."""
-    pixels = torch.from_numpy(seen.pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    if len(pixels) == 1:
-        pixels = pixels.expand(TEMPORAL, -1, -1, -1)
-    t, h, w = seen.grid
-    cut = pixels.reshape(t, TEMPORAL, 3, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH)
-    return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, -1)
 
 
 def _content(item: Item) -> Content:

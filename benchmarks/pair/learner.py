@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.pair.tiny import model_config, text_config, vision_config, write_texts
+from benchmarks.pair.vocabulary import TEXT, train_tokenizer
 from qvl.engine.checkpoint import ROLE, Role
 from qvl.engine.demo import tasks
-from qvl.engine.demo.tiny import model_config, text_config, vision_config, write_texts
-from qvl.engine.demo.vocabulary import TEXT, train_tokenizer
 
 HIDDEN, LAYERS, VISION_HIDDEN, VISION_DEPTH = 128, 3, 128, 2
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from qvl.engine.demo.vocabulary import CHAT_TEMPLATE, SPECIAL
+from benchmarks.pair.vocabulary import CHAT_TEMPLATE, SPECIAL
 
 HEAD_DIM = 32
 MROPE_SECTION = [6, 5, 5]

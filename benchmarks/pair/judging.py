@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from qvl.engine.demo import learner, tasks
-from qvl.engine.demo.batches import Collator, Tensors, last_hidden, run
-from qvl.engine.demo.pull import pull, targets
+from benchmarks.pair import learner
+from benchmarks.pair.batches import Collator, last_hidden, run
+from benchmarks.pair.pull import pull, targets
+from qvl.engine.demo import tasks
 from qvl.engine.demo.tasks import Example, Item
+from qvl.engine.quantize.tensors import Tensors
 
 GROUPS: tuple[dict[str, int], ...] = ({"text to image": 8, "page": 3, "image to text": 2}, {"small video": 3})
 """Queries in each step; those of a group are alike in length."""
