@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from qvl.engine import Engine, EngineConfig
+from qvl.engine.check.reference import Reference
 from qvl.engine.protocol import Content, Video
-from tests.reference import Reference
 from tests.tiny import write_pair
 
 T = TypeVar("T")

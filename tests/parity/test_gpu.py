@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from qvl.engine import EmbedRequest, Engine, EngineConfig, RerankRequest
+from qvl.engine.check.reference import Reference
 from qvl.engine.demo import bundled, evaluate
 from qvl.engine.protocol import Content
 from qvl.engine.quantize.examples import content
 from tests.parity.conftest import Run, vllm_warnings
-from tests.reference import Reference
 
 pytestmark = [pytest.mark.engine, pytest.mark.gpu]
 

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from qvl.engine.check.reference import Reference
 from qvl.engine.protocol import Content
 from tests import web
 from tests.conftest import Pair, Server
@@ -21,7 +22,6 @@ from tests.engine.http.bad_requests import ALL
 from tests.engine.http.test_bad_requests import check
 from tests.parity import cases
 from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, Cluster, title
-from tests.reference import Reference
 from tests.system.test_http_parity import COSINE, EMBEDDED, SCORE, native, oracle_item
 
 pytestmark = pytest.mark.engine

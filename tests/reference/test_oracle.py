@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.reference import Reference
-from tests.reference.conversation import JUDGE, RERANK
-from tests.reference.oracle import EMBED_LENGTH, KEPT, RERANK_LENGTH
+from qvl.engine.check.reference import Reference
+from qvl.engine.check.reference.conversation import JUDGE, RERANK
+from qvl.engine.check.reference.oracle import EMBED_LENGTH, KEPT, RERANK_LENGTH
 from tests.samples import moving_shape, scenes, video
 
 PICTURE = scenes(1)[0].image

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qvl.engine.check.reference import Reference
 from qvl.engine.demo.vocabulary import ADDED, SPECIAL
-from tests.reference import Reference
 from tests.samples import moving_shape, scenes
 
 PICTURE = scenes(1)[0].image

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from transformers import Qwen3VLForConditionalGeneration
 
+from qvl.engine.check.reference import Reference
 from qvl.engine.demo.drawing import png
 from qvl.engine.demo.vocabulary import SPECIAL, WHOLE
 from tests.conftest import Pair
-from tests.reference import Reference
 from tests.samples import moving_shape, page, scenes, video
 from tests.tiny import FILES, write_checkpoint
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qvl.engine.check.reference import Reference
 from qvl.engine.protocol import Content, Source
 from tests import web
 from tests.conftest import Pair, Server
 from tests.parity import cases
-from tests.reference import Reference
 
 pytestmark = pytest.mark.engine
 
