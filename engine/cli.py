@@ -11,6 +11,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
+from qvl.engine.check.cli import check
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.cli import batch
@@ -63,6 +64,7 @@ app = App(
 app.command(search)
 app.command(quantize)
 app.command(batch)
+app.command(check)
 
 
 @app.command

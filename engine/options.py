@@ -26,7 +26,8 @@ from qvl.engine.errors import ConfigError
 BUNDLED = "bundled"
 """Checkpoint name of the tiny pair that needs no download."""
 
-ROLES = {"serve": ("embedder", "reranker"), "ask": ("embedder", "reranker")}
+_BOTH = ("embedder", "reranker")
+ROLES = {"serve": _BOTH, "check": _BOTH, "ask": _BOTH}
 """The models that a command runs when it is given none. What makes files is told which."""
 
 _ENGINE = {
