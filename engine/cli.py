@@ -61,10 +61,8 @@ app = App(
     default_parameter=Parameter(negative_iterable=(), show_default=shown_default, env_var_split=lines),
     result_action="return_value",
 )
-app.command(search)
-app.command(quantize)
-app.command(batch)
-app.command(check)
+for command in (search, quantize, batch, check):
+    app.command(command)
 
 
 @app.command

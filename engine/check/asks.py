@@ -56,7 +56,7 @@ def _embedder() -> tuple[Ask, ...]:
         },
         "a video of frames": {"video": frames()},
         "special tokens in a text": {"text": _FORGED},
-        "a long text": {"text": _WORDS * 50},
+        "a long text": {"text": _WORDS * 30},
     }
     return Ask(items), Ask({"a text over the limit": {"text": _WORDS * 800}}, answered=False)
 

@@ -36,8 +36,8 @@ def check(config: EngineConfig, against: tuple[str, ...]) -> int:
     listed = {
         model: [
             row
-            for ask, *both in zip(asks(model.role), told[model.role], made[model.role], strict=True)
-            for row in rows(model, list(ask.items), *both)
+            for ask, theirs, ours in zip(asks(model.role), told[model.role], made[model.role], strict=True)
+            for row in rows(model, list(ask.items), theirs, ours)
         ]
         for model in models
     }
