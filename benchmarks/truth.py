@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.contestants.base import Answer
+from qvl.engine.check import floors
 
-ERROR_LENGTH = {"float32": 5e-4, "bfloat16": 0.06, "float16": 0.03}
-"""Length of the difference of two unit vectors; 0.06 is a cosine of 0.998.
+_LENGTH = {dtype: math.sqrt(2 - 2 * cosine) for dtype, cosine in floors.COSINE.items()} | {"float32": 5e-4}
+"""Length of the difference of two unit vectors.
 
 float32 leaves room for another resizer: torchvision's bicubic against Pillow's moves single numbers by up to
 1.3e-4 (128 dimensions), while a wrong prompt, grid or pooling moves them by 1e-3 and more."""
-SCORE_ERROR = {"float32": 1e-4, "bfloat16": 0.03, "float16": 0.02}
-QUANTISED_LENGTH, QUANTISED_SCORE = 0.2, 0.1
-"""Likewise, of weights in fewer bits, by whatever scheme."""
+_QUANTISED_LENGTH = math.sqrt(2 - 2 * floors.QUANTISED_COSINE)
 _APART = 0.75
 """An answer's distance from its own reference, of that from another request's. Random weights answer alike to
 long texts, so that what FP8 is allowed holds for a stranger's answer too; FP8's right ones came to 0.66."""
@@ -37,8 +36,8 @@ class Truth:
 def allowed(dtype: str, dimensions: int | None) -> float:
     """Largest difference of one number of a vector, or with None of a score; `dtype` as in a row."""
     if dimensions is None:
-        return SCORE_ERROR.get(dtype, QUANTISED_SCORE)
-    return ERROR_LENGTH.get(dtype, QUANTISED_LENGTH) * min(1.0, _SPREAD / math.sqrt(dimensions))
+        return floors.SCORE.get(dtype, floors.QUANTISED_SCORE)
+    return _LENGTH.get(dtype, _QUANTISED_LENGTH) * min(1.0, _SPREAD / math.sqrt(dimensions))
 
 
 def worst(answers: Sequence[Answer], known: Sequence[Truth]) -> float | None:

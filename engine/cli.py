@@ -11,6 +11,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
+from qvl.engine.check.cli import check
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.cli import batch
@@ -59,9 +60,8 @@ app = App(
     default_parameter=Parameter(negative_iterable=(), show_default=shown_default, env_var_split=lines),
     result_action="return_value",
 )
-app.command(search)
-app.command(quantize)
-app.command(batch)
+for command in (search, quantize, batch, check):
+    app.command(command)
 
 
 @app.command

@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "qvl.engine.magic",
         "qvl.engine.protocol",
     },
+    "qvl.engine.check.reference": set(),
     "qvl.engine.model": {"qvl.engine.model", "qvl.kernels"},
     "qvl.ray_serve": {
         "qvl.engine.admission",

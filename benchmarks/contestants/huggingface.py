@@ -1,24 +1,22 @@
 """The official-style Hugging Face code, batched: the judge of right answers, and a contestant of its own.
 
-Conversations and pixels come from the tests' oracle, which is held to the official code; the padded batch
-and the choice of device and dtype are here. The official code pads a batch the same way.
+Conversations and pixels come from the oracle, which is held to the official code; the padded batch is here.
+The official code pads a batch the same way.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from benchmarks.asks import Ask, Embed, Item
 from benchmarks.contestants.base import Answer
-from tests.reference import Reference
+from qvl.engine.check.reference import Reference
 
 _JOINED = ("pixel_values", "pixel_values_videos", "image_grid_thw", "video_grid_thw")
 _PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -26,15 +24,6 @@ _PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 class HuggingFace(Reference):
     """The oracle's prompts on a model of any dtype on any device."""
-
-    def __init__(self, folder: Path, *, dtype: str, device: str) -> None:
-        self.processor = AutoProcessor.from_pretrained(folder)
-        model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
-        self.model = model.to(device).eval()
-        self.device = device
-        words = self.processor.tokenizer.get_vocab()
-        rows = self.model.lm_head.weight.detach()
-        self.direction = rows[words["yes"]].float() - rows[words["no"]].float()
 
     def answer(self, ask: Ask, batch: int) -> tuple[Answer, list[int]]:
         """Vectors or scores, and each item's tokens; `batch` items go through the model together."""
@@ -55,7 +44,7 @@ class HuggingFace(Reference):
 
     def hidden(self, inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
         """(items, hidden) in float32: the last real token's state after the final norm."""
-        padded = {key: value.to(self.device) for key, value in _batched(inputs).items()}
+        padded = {key: value.to(self.model.device) for key, value in _batched(inputs).items()}
         with torch.inference_mode():
             states = self.model.model(**padded, use_cache=False).last_hidden_state
         last = padded["attention_mask"].sum(1) - 1

@@ -22,7 +22,7 @@ def register() -> None:
 
     parent = multiprocessing.parent_process()
     if os.environ.get(FOLLOW) and parent and FOLLOW not in (each.name for each in threading.enumerate()):
-        threading.Thread(target=_follow, args=(parent.sentinel,), name=FOLLOW, daemon=True).start()
+        threading.Thread(target=follow, args=(parent.sentinel,), name=FOLLOW, daemon=True).start()
         gc.freeze()  # vLLM's imports
         gc.enable()
 
@@ -30,6 +30,6 @@ def register() -> None:
         ModelRegistry.register_model(ARCHITECTURE, "qvl.engine.model.qwen3_vl:QvlQwen3VL")
 
 
-def _follow(sentinel: int) -> None:
+def follow(sentinel: int) -> None:
     wait([sentinel])
     os._exit(1)

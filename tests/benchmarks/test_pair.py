@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.pair import evaluate, sight, train
 from benchmarks.pair.batches import last_hidden
+from qvl.engine.check.reference import Reference
 from qvl.engine.demo import bundled, codes, tasks
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import edited, random_clip, random_page, random_scene
 from tests.conftest import Pair
-from tests.reference import Reference
 
 TASKS = ("text to image", "image to text", "page", "mixed", "video")
 RNG = np.random.default_rng(5)

@@ -18,7 +18,7 @@ from qvl.engine.errors import ConfigError, Unavailable
 from qvl.engine.jobs.settings import JobConfig
 from tests.engine.conftest import CLEAN, QVL, Served, mistake, without_settings
 
-COMMANDS = ("serve", "embed", "rerank", "batch", "quantize", "models", "demo")
+COMMANDS = ("serve", "embed", "rerank", "batch", "check", "quantize", "models", "demo")
 
 # Weight
 
@@ -51,6 +51,7 @@ def test_version() -> None:
         ("serve", (ServerConfig, EngineConfig, Limits, MediaConfig)),
         ("embed", (JobConfig, EngineConfig, Limits, MediaConfig)),
         ("rerank", (JobConfig, EngineConfig, Limits, MediaConfig)),
+        ("check", (EngineConfig, Limits, MediaConfig)),
     ],
 )
 def test_each_field_is_an_option_with_its_default(

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import pytest
 
 from qvl.engine import Engine, EngineConfig
+from qvl.engine.check.reference import Reference
 from qvl.engine.protocol import Content
 from tests.parity import cases
-from tests.reference import Reference
 from tests.tiny import write_pair
 
 T = TypeVar("T")

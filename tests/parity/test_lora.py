@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qvl.engine import EmbedRequest, Engine, EngineConfig, adapters, checkpoint, compat
+from qvl.engine.check.reference import Reference
 from qvl.engine.errors import CheckpointError, ConfigError, NotFound
 from qvl.engine.protocol import Content, RerankRequest
 from tests.conftest import Pair
 from tests.parity import cases
 from tests.parity.conftest import Run, vllm_warnings
 from tests.published import publish
-from tests.reference import Reference
 
 RANK, ALPHA = 32, 64
 PUBLISHED = ("base_model.model.model.language_model.",)

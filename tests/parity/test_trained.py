@@ -10,13 +10,13 @@ import pytest
 
 from benchmarks.pair import evaluate
 from qvl.engine import EmbedRequest, Engine, EngineConfig, RerankRequest
+from qvl.engine.check.reference import Reference
 from qvl.engine.demo import bundled
 from qvl.engine.demo.tasks import Item
 from qvl.engine.demo.world import edited, random_scene
 from qvl.engine.protocol import Content
 from qvl.engine.quantize.examples import content
 from tests.parity.conftest import Run, vllm_warnings
-from tests.reference import Reference
 
 pytestmark = pytest.mark.engine
 

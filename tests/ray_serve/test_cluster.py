@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from qvl.engine.check.reference import Reference
 from qvl.engine.protocol import Content
 from tests import web
 from tests.conftest import Pair, Server
@@ -20,7 +21,6 @@ from tests.engine.http import fuzz
 from tests.engine.http.test_bad_requests import ALL, check
 from tests.parity import cases
 from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, Cluster, title
-from tests.reference import Reference
 from tests.system.test_http_parity import COSINE, EMBEDDED, SCORE, native
 
 pytestmark = pytest.mark.engine

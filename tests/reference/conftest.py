@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from qvl.engine.check.reference import Reference
 from tests.conftest import Pair
-from tests.reference import Reference
 
 
 @pytest.fixture(scope="session")

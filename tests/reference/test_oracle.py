@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from tests.reference import Reference
-from tests.reference.conversation import JUDGE, RERANK
-from tests.reference.oracle import EMBED_LENGTH, KEPT, RERANK_LENGTH
+from qvl.engine.check.reference import Reference
+from qvl.engine.check.reference.conversation import JUDGE, RERANK
+from qvl.engine.check.reference.oracle import EMBED_LENGTH, KEPT, RERANK_LENGTH
+from tests.conftest import Pair
 from tests.samples import moving_shape, scenes, video
 
 PICTURE = scenes(1)[0].image
@@ -62,6 +65,15 @@ def test_rerank_prompt(reranker: Reference) -> None:
     user = f"<Instruct>: {RERANK}<Query>:q\n<Document>:NULL"
     assert reranker.processor.tokenizer.decode(ids) == turns(JUDGE, user)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-6)
+
+
+def test_weights_that_are_missing_are_not_made_up(pair: Pair, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pair.embedder, tmp_path / "embedder"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.visual.merger.norm.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"has no model\.visual\.merger\.norm\.weight"):
+        Reference(folder)
 
 
 def test_embedder_cuts_on_the_right(embedder: Reference) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.pair.vocabulary import ADDED, SPECIAL
-from tests.reference import Reference
+from qvl.engine.check.reference import Reference
 from tests.samples import moving_shape, scenes
 
 PICTURE = scenes(1)[0].image

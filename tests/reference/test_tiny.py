@@ -11,9 +11,9 @@ import pytest
 from transformers import Qwen3VLForConditionalGeneration
 
 from benchmarks.pair.vocabulary import SPECIAL, WHOLE
+from qvl.engine.check.reference import Reference
 from qvl.engine.demo.drawing import png
 from tests.conftest import Pair
-from tests.reference import Reference
 from tests.samples import moving_shape, page, scenes, video
 from tests.tiny import FILES, write_checkpoint
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qvl.engine.check.reference import Reference
 from qvl.engine.protocol import Content, Source
 from tests import web
 from tests.conftest import Pair, Server
 from tests.parity import cases
-from tests.reference import Reference
 
 pytestmark = pytest.mark.engine
 

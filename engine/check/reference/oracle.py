@@ -12,8 +12,8 @@ import torch
 from qwen_vl_utils import process_vision_info
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-from tests.reference import conversation, video
-from tests.reference.conversation import Item, Part
+from qvl.engine.check.reference import conversation, video
+from qvl.engine.check.reference.conversation import Item, Part
 
 EMBED_LENGTH = 8192
 RERANK_LENGTH = 10240
@@ -21,31 +21,13 @@ KEPT = 5
 """Ids at the end of a reranker's prompt that are never cut; they come on top of RERANK_LENGTH."""
 
 
-class Reference:
-    """One checkpoint in float32 on the CPU, asked as either model."""
+class Prompts:
+    """What a checkpoint's processor makes of items; no weights."""
 
-    def __init__(self, folder: Path, **pixels: int) -> None:
+    def __init__(self, folder: Path, pixels: Mapping[str, int] | None = None) -> None:
         """`pixels`: min_pixels and max_pixels, as the official constructors take them."""
-        self.pixels = {**conversation.IMAGE_PIXELS, **pixels}
+        self.pixels = {**conversation.IMAGE_PIXELS, **(pixels or {})}
         self.processor = AutoProcessor.from_pretrained(folder)
-        self.model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-        words = self.processor.tokenizer.get_vocab()
-        rows = self.model.lm_head.weight.detach()
-        self.direction = rows[words["yes"]] - rows[words["no"]]
-
-    def embed(self, items: Sequence[Item]) -> tuple[list[list[int]], npt.NDArray[np.float32]]:
-        """Ids, and vectors (items, hidden), each of length 1."""
-        inputs = [self.embed_inputs(item) for item in items]
-        hidden = torch.stack([self._last_hidden(each) for each in inputs])
-        return [_ids(each) for each in inputs], torch.nn.functional.normalize(hidden, dim=-1).numpy()
-
-    def rerank(
-        self, query: Item, documents: Sequence[Item], instruction: str | None = None
-    ) -> tuple[list[list[int]], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Ids, logits and scores, one of each for every document."""
-        inputs = [self.rerank_inputs(query, document, instruction) for document in documents]
-        logits = torch.stack([self._last_hidden(each) @ self.direction for each in inputs])
-        return [_ids(each) for each in inputs], logits.numpy(), torch.sigmoid(logits).numpy()
 
     def embed_ids(self, item: Item) -> list[int]:
         return _ids(self.embed_inputs(item))
@@ -104,11 +86,55 @@ class Reference:
         dropped = set(ordinary[room:])
         return [token for place, token in enumerate(ids) if place not in dropped]
 
+
+class Reference(Prompts):
+    """One checkpoint, asked as either model."""
+
+    def __init__(
+        self,
+        folder: Path,
+        pixels: Mapping[str, int] | None = None,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        """Raises ValueError where weights are missing, which the library would fill with random ones."""
+        super().__init__(folder, pixels)
+        if device != "cpu":  # float32 is to be that, and not ten bits of it
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+        model, found = Qwen3VLForConditionalGeneration.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+        if missing := sorted({*found["missing_keys"]} - {"lm_head.weight"}):
+            raise ValueError(f"{folder} has no {missing[0]}, of {len(missing)} weights that are missing")
+        self.model = model.to(device).eval()
+        words = self.processor.tokenizer.get_vocab()
+        rows = self.model.lm_head.weight.detach()
+        self.direction = rows[words["yes"]].float() - rows[words["no"]].float()
+
+    def embed(self, items: Sequence[Item]) -> tuple[list[list[int]], npt.NDArray[np.float32]]:
+        """Ids, and vectors (items, hidden), each of length 1."""
+        inputs = [self.embed_inputs(item) for item in items]
+        hidden = torch.stack([self._last_hidden(each) for each in inputs])
+        return [_ids(each) for each in inputs], torch.nn.functional.normalize(hidden, dim=-1).cpu().numpy()
+
+    def rerank(
+        self, query: Item, documents: Sequence[Item], instruction: str | None = None
+    ) -> tuple[list[list[int]], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Ids, logits and scores, one of each for every document."""
+        inputs = [self.rerank_inputs(query, document, instruction) for document in documents]
+        logits = torch.stack([self._last_hidden(each) @ self.direction for each in inputs])
+        return [_ids(each) for each in inputs], logits.cpu().numpy(), torch.sigmoid(logits).cpu().numpy()
+
     def _last_hidden(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(hidden,): the last token's state after the final norm."""
+        placed = {name: each.to(self.model.device) for name, each in inputs.items()}
         with torch.inference_mode():
-            return self.model.model(**inputs, use_cache=False).last_hidden_state[0, -1]
+            hidden: torch.Tensor = self.model.model(**placed, use_cache=False).last_hidden_state[0, -1]
+        return hidden.float()
 
 
 def _ids(inputs: Mapping[str, torch.Tensor]) -> list[int]:
-    return inputs["input_ids"][0].tolist()
+    ids: list[int] = inputs["input_ids"][0].tolist()
+    return ids

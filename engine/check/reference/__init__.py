@@ -1,11 +1,12 @@
-"""The oracle: what the official implementation answers, in float32, one item at a time.
+"""The oracle: what the official implementation answers, one item at a time, by default in float32.
 
     reference = Reference(folder)
     ids, vectors = reference.embed([{"text": "a cat", "image": picture}])
     ids, logits, scores = reference.rerank({"text": "cats"}, [{"image": picture}], instruction=None)
 
 It is built on transformers' Qwen3-VL, qwen_vl_utils and the Hugging Face processor, and shares nothing with
-`qvl.engine`. An item is a dict with any of
+the rest of `qvl.engine`: tests, benchmarks and `qvl check` hold that to it. `Prompts` has the ids alone. An
+item is a dict with any of
 
     text         a string or a list of them
     image        a PIL image or a list of them
@@ -41,6 +42,6 @@ conversation, template and user text alike, is one string to the tokenizer, so
   too, and the reranker's cut treats them as words.
 """
 
-from tests.reference.oracle import Reference
+from qvl.engine.check.reference.oracle import Prompts, Reference
 
-__all__ = ["Reference"]
+__all__ = ["Prompts", "Reference"]
