@@ -9,7 +9,7 @@ from qvl.engine.options import ConfigFile, Model
 def check(
     *model: Model,
     against: tuple[str, ...] = (),
-    engine: EngineConfig,
+    engine: EngineConfig | None = None,
     config: ConfigFile = None,
 ) -> int:
     """See whether models are answered here as their authors' code answers them.
@@ -28,4 +28,4 @@ def check(
     del model, config  # read by the option sources
     from qvl.engine.check.command import check
 
-    return check(engine, against)
+    return check(engine or EngineConfig(), against)
