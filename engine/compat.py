@@ -22,6 +22,7 @@ from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.shares import share
 from qvl.engine.text_side import TextSide
 
+QUIET = "ignore::FutureWarning,ignore:resource_tracker:UserWarning"  # told of what it has just cleared away
 _CPU_ENVIRONMENT = {
     FOLLOW: "1",
     # Without these a CPU engine is three processes that spin on two cores.
@@ -29,8 +30,7 @@ _CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # What vLLM compiles for a CPU it cannot load again (0.32); torch's own cache can.
     "VLLM_USE_AOT_COMPILE": "0",
-    # The second: of what a killed engine process left, which the one that says so has cleared away.
-    "PYTHONWARNINGS": "ignore::FutureWarning,ignore:resource_tracker:UserWarning",
+    "PYTHONWARNINGS": QUIET,
 }
 _ENVIRONMENT = {
     FOLLOW: "1",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qvl.engine import checkpoint
+from qvl.engine import checkpoint, compat
 from qvl.engine.check import official
 from qvl.engine.check.asks import Ask, asks, content
 from qvl.engine.check.rows import Made, Model, Row, Told, rows
@@ -24,6 +25,7 @@ from qvl.engine.start import start_engine
 def check(config: EngineConfig, against: tuple[str, ...]) -> int:
     """Exit code 1 where an answer differs. Raises ConfigError or CheckpointError where none can be had."""
     began = time.monotonic()
+    os.environ.setdefault("PYTHONWARNINGS", compat.QUIET)
     found = checkpoint.find(config)
     weights = originals(found, against)
     if config.lora:
