@@ -203,7 +203,7 @@ def options(command: App) -> set[str]:
     return {name for argument in own for name in argument.names}.union(*below)
 
 
-PAGES = [ROOT / "README.md", ROOT / "engine" / "OPERATE.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "engine").glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
