@@ -20,7 +20,7 @@ from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
 from qvl.engine.jobs.files import content, kind_of, refuse_others, with_files
 from qvl.engine.jobs.lines import Line, read
-from qvl.engine.jobs.pdf import names_of, page_of, parted
+from qvl.engine.jobs.pdf import check, names_of, page_of, parted
 from qvl.engine.jobs.settings import JobError
 
 
@@ -149,9 +149,12 @@ def _mark(digest: Any, path: Path) -> None:
 
 def _file(folder: Path, name: str) -> bytes | BadRequest:
     path = folder / name
-    kind, (file, page) = kind_of(path), parted(path)
+    kind = kind_of(path)
     try:
-        data = page_of(file, page) if page else content(path)
+        file, page = parted(path)
+        if not page:
+            check(file)
+        data = page_of(file, page) if page else content(file)
     except BadRequest as error:
         return error
     value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)

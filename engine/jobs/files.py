@@ -41,7 +41,7 @@ UNKNOWN = "application/octet-stream"
 
 _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
-_NAMED = re.compile(rf'\.({_ENDS})(#page=\d+)?"'.encode(), re.IGNORECASE)
+_NAMED = re.compile(rf'\.({_ENDS})(#[^"]*)?"'.encode(), re.IGNORECASE)
 """Only lines that hold such a string are read here: no base64 does."""
 _ARRAY = re.compile(rb'\s*\[\s*[{"]')
 """Numbers would be token ids, which are an item."""
@@ -52,7 +52,7 @@ _AROUND = frozenset({"content", "query", "documents"})
 
 def kind_of(path: Path) -> str | None:
     """Without a look into the file; None: no item."""
-    return _KIND_OF.get(path.suffix.lower().partition("#page=")[0])
+    return "image" if pdf.names_page(path.name) else _KIND_OF.get(path.suffix.lower())
 
 
 def content(path: Path) -> bytes:

@@ -28,7 +28,7 @@ from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.corpus import files_of
 from qvl.engine.jobs.files import content, inline, kind_of, left_out, url_of, with_media
 from qvl.engine.jobs.lines import Line
-from qvl.engine.jobs.pdf import names_of, parted
+from qvl.engine.jobs.pdf import check, names_of, parted
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.jobs.tasks import Parsed
@@ -216,6 +216,8 @@ def _line(number: int, folder: Path, name: str) -> Line:
     if page:
         fields["page"] = page
     try:
+        if not page:
+            check(file)
         said = content(path).decode("utf-8", "replace") if kind == "text" else inline(path)
     except BadRequest as error:
         return Line(number, orjson.dumps({"id": name}), 0, error)
