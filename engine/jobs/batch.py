@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from qvl.engine.errors import BadRequest, QvlError, RequestError, Unauthorized
+from qvl.engine.errors import BadRequest, DeadlineExceeded, QvlError, RequestError, Unauthorized
 from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.tasks import Parsed, Row
 
@@ -39,7 +39,7 @@ class Batch:
             answer = await self.answers.post(path, orjson.dumps(body))
         except Unauthorized:
             raise
-        except RequestError as error:
+        except (RequestError, DeadlineExceeded) as error:
             error.message = re.sub(r"\b(input|documents)\[", r"body.\1[", error.message)
             error.param = error.param and f"body.{error.param}"
             return error

@@ -18,10 +18,14 @@ import orjson
 
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
-from qvl.engine.jobs.files import content, kind_of, refuse_others, with_files
+from qvl.engine.jobs.files import FILE_BYTES, content, kind_of, refuse_others, refuse_pipes, with_files
 from qvl.engine.jobs.lines import Line, read
 from qvl.engine.jobs.pdf import check, names_of, page_of, parted
+from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobError
+
+_SHOWN = 3
+"""Names of files that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +43,16 @@ class Block:
     """Of a parquet file: its row groups."""
     names: tuple[str, ...] = ()
 
-    def lines(self, index: int = 0) -> Iterator[Line]:
-        """From item `index` of the corpus on; a file is only opened when its item is due."""
-        found = zip(count(self.first), self._items(index), strict=False)
+    def lines(self, index: int = 0, most: int = FILE_BYTES) -> Iterator[Line]:
+        """From item `index` of the corpus on; a file (of at most `most` bytes) is opened when its item is due."""
+        found = zip(count(self.first), self._items(index, most), strict=False)
         lines = (_line(place, item) for place, item in found if place >= index)
-        return lines if self.names else (with_files(line, self.path.parent) for line in lines)
+        return lines if self.names else (with_files(line, self.path.parent, most) for line in lines)
 
-    def _items(self, index: int) -> Iterator[bytes | BadRequest]:
+    def _items(self, index: int, most: int) -> Iterator[bytes | BadRequest]:
         if self.names:
             for place, name in enumerate(self.names, self.first):
-                yield _file(self.path, name) if place >= index else b""
+                yield _file(self.path, name, most) if place >= index else b""
         elif self.groups:
             yield from rows(self.path, self.groups)
         else:
@@ -77,6 +81,7 @@ def survey(source: Path, size: int) -> Corpus:
         media = [each for each in files if kind_of(each)]
         skipped = len(files) - len(tables) - len(media)
     else:
+        refuse_pipes(source)
         tables, media = [source], []
     for path in tables:
         if path.suffix != ".parquet":
@@ -94,8 +99,16 @@ def survey(source: Path, size: int) -> Corpus:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file below a folder, in order. Raises JobError for a name that an id cannot be made of."""
-    found = sorted(each for each in folder.rglob("*") if each.is_file())
+    """Every file below a folder, in order, without what links lead out of it to: it may not be for whoever
+    is shown the items. Raises JobError for a name that an id cannot be made of."""
+    found, outside, root = [], [], folder.resolve()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        leads_out = path.is_symlink() and not path.resolve().is_relative_to(root)
+        (outside if leads_out else found).append(path)
+    if outside:
+        shown = ", ".join(str(path.relative_to(folder)) for path in outside[:_SHOWN])
+        more = f" and {len(outside) - _SHOWN:,} more" if outside[_SHOWN:] else ""
+        say(f"left out, being links to files outside of {folder}: {shown!a}{more}")
     for path in found:
         try:
             str(path).encode()
@@ -147,14 +160,14 @@ def _mark(digest: Any, path: Path) -> None:
     digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
 
 
-def _file(folder: Path, name: str) -> bytes | BadRequest:
+def _file(folder: Path, name: str, most: int) -> bytes | BadRequest:
     path = folder / name
     kind = kind_of(path)
     try:
         file, page = parted(path)
         if not page:
             check(file)
-        data = page_of(file, page) if page else content(file)
+        data = page_of(file, page) if page else content(file, most)
     except BadRequest as error:
         return error
     value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from qvl.engine.client.items import PDF, data_url, sniff
+from qvl.engine.config import EngineConfig, Limits
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
@@ -35,8 +36,10 @@ KINDS = {
 }
 """Of a folder's files, by the end of their names; each (of a PDF: each page) is an item whose id is its path
 in the folder."""
-READ_BYTES = 256 << 20
-"""Of one file; the engine refuses less."""
+FILE_BYTES = Limits().media_bytes
+"""Of one file, where no engine of the job's own says how much it takes."""
+LINE_BYTES = 4 * FILE_BYTES
+"""Of the files that one line names, together."""
 UNKNOWN = "application/octet-stream"
 
 _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
@@ -50,14 +53,22 @@ _AROUND = frozenset({"content", "query", "documents"})
 """Fields of a line that items or parts are in; what metadata says is left alone."""
 
 
+def most_of(engine: EngineConfig | None) -> int:
+    """Bytes of one file that whoever is asked takes; of another's server, as it comes."""
+    return engine.limits.media_bytes if engine else FILE_BYTES
+
+
 def kind_of(path: Path) -> str | None:
     """Without a look into the file; None: no item."""
     return "image" if pdf.names_page(path.name) else _KIND_OF.get(path.suffix.lower())
 
 
-def content(path: Path) -> bytes:
+def content(path: Path, most: int = FILE_BYTES) -> bytes:
+    """Raises BadRequest for a larger one: nothing of it is read."""
     with _opened(path) as file:
-        return file.read(READ_BYTES)
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise BadRequest(f"{path.name} has {size:,} bytes; at most {most:,}", code="media_too_large")
+        return file.read(most)
 
 
 @contextmanager
@@ -69,12 +80,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def inline(path: Path) -> str:
+def inline(path: Path, most: int = FILE_BYTES) -> str:
     file, page = pdf.parted(path)
     if page:
         with _opened(file):
             return data_url(pdf.page_of(file, page), PDF)
-    data = content(path)
+    data = content(path, most)
     return data_url(data, sniff(data) or UNKNOWN)
 
 
@@ -96,6 +107,7 @@ def refuse_others(source: Path) -> None:
         raise JobError(
             f"{source} is a folder: `qvl embed {source} --ray` and `qvl search add {source}` read those"
         )
+    refuse_pipes(source)
     with source.open("rb") as file:
         head = file.read(4096).removeprefix(BOM_UTF8)
     if head.startswith(b"PAR1"):
@@ -108,8 +120,24 @@ def refuse_others(source: Path) -> None:
         raise JobError(f"{source} is one JSON array: put one object a line (`jq -c '.[]' {source}`)")
 
 
-def with_files(line: Line, folder: Path) -> Line:
-    """The line with the bytes of the files that it names. One that cannot be read makes it a bad line."""
+def refuse_pipes(source: Path) -> None:
+    """Raises JobError: one that is opened waits for its writer, and gives what it has once."""
+    if not stat.S_ISREG(source.stat().st_mode):
+        raise JobError(f"{source} is no regular file: a job reads its input twice; give a file")
+
+
+def refuse_output(out: Path, source: Path) -> None:
+    """Raises JobError for an output that is the input, or no file: what is there would be replaced."""
+    if out.exists():
+        if source.exists() and out.samefile(source):
+            raise JobError(f"{out} is the input: give another name to -o")
+        if not out.is_file():
+            raise JobError(f"{out} is {'a folder' if out.is_dir() else 'no regular file'}: give a file to -o")
+
+
+def with_files(line: Line, folder: Path, most: int = FILE_BYTES) -> Line:
+    """The line with the bytes of the files that it names, each of `most`. One that cannot be read makes it a
+    bad line."""
     if line.wrong or not _NAMED.search(line.data):
         return line
     found: dict[Path, str] = {}
@@ -119,7 +147,9 @@ def with_files(line: Line, folder: Path) -> Line:
             return name
         path = folder / name
         if path not in found:
-            found[path] = _read(folder, name)
+            found[path] = _read(folder, name, most)
+            if sum(map(len, found.values())) > max(most, LINE_BYTES) * 4 // 3 + 99:
+                raise BadRequest(f"the files of one line have over {LINE_BYTES:,} bytes", code="too_large")
         return found[path]
 
     try:
@@ -135,13 +165,13 @@ def with_files(line: Line, folder: Path) -> Line:
     return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
 
 
-def _read(folder: Path, name: str) -> str:
+def _read(folder: Path, name: str, most: int) -> str:
     """Of the folder alone: who wrote the lines may not be whoever sends what they name."""
     path = folder / name
     try:
         file, _ = pdf.parted(path)
         if file.resolve().is_relative_to(folder.resolve()):
-            return inline(path)
+            return inline(path, most)
         raise BadRequest(
             f"{name} lies outside the input's folder; move it there, or write a file:// URL",
             code="file_forbidden",

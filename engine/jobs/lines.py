@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,3 +77,7 @@ def batches(lines: Iterable[Line], most: int) -> Iterator[list[Line]]:
         size += len(line.data)
     if batch:
         yield batch
+
+
+def size_of(batch: Sequence[Line]) -> int:
+    return sum(len(line.data) for line in batch)

@@ -12,8 +12,15 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
-from qvl.engine.jobs.lines import Line, batches
+from qvl.engine.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    QvlError,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMedia,
+)
+from qvl.engine.jobs.lines import BATCH_BYTES, Line, batches, size_of
 from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Parsed, Task, own_id, parse
@@ -22,10 +29,13 @@ from qvl.engine.jobs.work import Mark
 R = TypeVar("R")
 R_contra = TypeVar("R_contra", contravariant=True)
 
+HELD_BYTES = 8 * BATCH_BYTES
+"""Of the lines under way at once, their files included, where more than one batch is."""
+
 COMMIT_SECONDS = 1.0
 """Work that a kill may cost; each commit waits for the disk."""
 
-OF_A_LINE = (BadRequest, TooLarge, UnsupportedMedia, Unprocessable)
+OF_A_LINE = (BadRequest, TooLarge, UnsupportedMedia, Unprocessable, DeadlineExceeded)
 """Errors that the next line need not have."""
 
 LINE_PARAMS = frozenset({"", "input", "query", "documents", "id", "instruction", "top_n"})
@@ -59,10 +69,12 @@ async def run(
             batch = await asyncio.to_thread(next, todo, None)
             if batch is not None:
                 window.append((batch, asyncio.create_task(answer(task, batch))))
-            if window and (batch is None or len(window) == job.in_flight):
+            while window and (batch is None or len(window) == job.in_flight or _held(window) > HELD_BYTES):
                 asked, answered = window.popleft()
                 settle(work, asked, await answered, job)
                 report(work.mark)
+                if batch is None:
+                    break
             if time.monotonic() - committed > COMMIT_SECONDS or (batch is None and not window):
                 await to_its_end(work.commit)
                 committed = time.monotonic()
@@ -75,6 +87,10 @@ async def run(
         for _, under_way in window:
             under_way.cancel()
         await asyncio.gather(*(under_way for _, under_way in window), return_exceptions=True)
+
+
+def _held(window: Iterable[tuple[list[Line], Any]]) -> int:
+    return sum(size_of(batch) for batch, _ in window)
 
 
 async def to_its_end(write: Callable[..., None], *given: Any) -> None:

@@ -23,7 +23,7 @@ from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import QvlError
 from qvl.engine.jobs.answers import Answers, answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
-from qvl.engine.jobs.files import refuse_others, with_files
+from qvl.engine.jobs.files import most_of, refuse_others, with_files
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import counted, duration, exit_code, reporting, say, wrong
@@ -59,7 +59,7 @@ def add(order: Order) -> int:
 
 async def _add(order: Order) -> int:
     stop_politely()
-    lines, total = await asyncio.to_thread(_lines, order.source)
+    lines, total = await asyncio.to_thread(_lines, order.source, most_of(order.engine))
     with closing(order.place.open(writable=True)) as index:
         await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
         try:
@@ -77,11 +77,11 @@ async def _add(order: Order) -> int:
     return exit_code(intake.mark.rows, intake.mark.errors, lambda: wrong(intake.errors[0]))
 
 
-def _lines(source: Path) -> tuple[Iterable[Line], int]:
+def _lines(source: Path, most: int) -> tuple[Iterable[Line], int]:
     if source.is_dir():
-        return ingest.files(source)
+        return ingest.files(source, most)
     refuse_others(source)
-    return (with_files(line, source.parent) for line in read(source)), fingerprint(source).lines
+    return (with_files(line, source.parent, most) for line in read(source)), fingerprint(source).lines
 
 
 async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int) -> Intake:
@@ -122,7 +122,7 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
     say(f"{order.place.index}: {new:,} put, {intake.unchanged:,} were there before; {held:,} in all")
     source = order.source.resolve()
     if intake.folders:
-        _tell_roots(intake.folders | ({source} if source.is_dir() else set()))
+        _tell_roots({source} if source.is_dir() else intake.folders)
     # Not beside the source, which may be another's, or pictures; nor in Qdrant, which has no folder.
     folder = Path(order.place.index or "")
     own = folder.is_dir()
