@@ -52,6 +52,9 @@ def answer(path: str, page: int, most: int) -> tuple[dict[str, Any], bytes]:
 def _cut(document: Any, page: int) -> bytes:
     import pypdfium2
 
+    if document.get_formtype():  # its fields would stay behind: what they show becomes a part of the page
+        document.init_forms()
+        document[page - 1].flatten()
     with pypdfium2.PdfDocument.new() as alone:
         alone.import_pages(document, [page - 1])
         file = io.BytesIO()
@@ -71,8 +74,9 @@ def main(most: int) -> None:
     limit = _data_bytes() + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     for line in sys.stdin.buffer:
+        path, page = json.loads(line)
         signal.alarm(SECONDS)
-        head, data = answer(*json.loads(line), most)
+        head, data = answer(path, page, most)
         signal.alarm(0)
         sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + data)
         sys.stdout.buffer.flush()

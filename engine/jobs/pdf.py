@@ -19,6 +19,7 @@ from typing import Any
 
 from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, QvlError
+from qvl.engine.jobs.lines import short
 from qvl.engine.jobs.pages import SECONDS
 from qvl.engine.machine import foreign_environment
 from qvl.engine.media.source import page_of as page_named
@@ -46,9 +47,11 @@ def parted(path: Path) -> tuple[Path, int]:
     try:
         page = page_named(found[2].lower())
     except QvlError as error:
-        raise BadRequest(f"{path.name}: {error.message}", code=error.code) from None
+        raise BadRequest(f"{short(path.name)}: {error.message}", code=error.code) from None
     if not page:
-        raise BadRequest(f"{path.name}: {found[2]} is no page; it must be #page=N, from 1 to 999999")
+        raise BadRequest(
+            f"{short(path.name)}: {short(found[2])} is no page; it must be #page=N, from 1 to 999999"
+        )
     return Path(found[1]), page
 
 

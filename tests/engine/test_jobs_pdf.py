@@ -169,6 +169,20 @@ def test_a_page_that_is_not_there_is_told(folder: Path) -> None:
         pdf.page_of(folder / "sub" / "Two.PDF", 3)
 
 
+def test_what_was_filled_into_a_form_is_on_the_page(tmp_path: Path) -> None:
+    shown = b"1 0 0 rg 0 0 50 50 re f"
+    field = b"<</Type/Annot/Subtype/Widget/FT/Tx/T(a)/V(x)/Rect[9 9 59 59]/F 4/P 3 0 R/AP<</N 5 0 R>>>>"
+    look = b"<</Type/XObject/Subtype/Form/BBox[0 0 50 50]/Length %d>>stream\n%s\nendstream" % (
+        len(shown),
+        shown,
+    )
+    objects = {1: b"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[4 0 R]>>>>", 4: field, 5: look}
+    made = built(objects, b"[3 0 R]", b"<<>>/Annots[4 0 R]")
+    (tmp_path / "form.pdf").write_bytes(made)
+    assert drawn(made, 0).min() == 255  # by who does not ask for forms
+    assert drawn(pdf.page_of(tmp_path / "form.pdf", 1), 0).min() == 0
+
+
 def test_a_line_names_a_page(folder: Path) -> None:
     line = with_files(Line(0, b'{"image": "sub/Two.PDF#page=2"}', 0), folder)
     assert np.array_equal(drawn(inside(orjson.loads(line.data)["image"]), 0), drawn(TWO, 1))
