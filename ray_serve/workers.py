@@ -17,7 +17,6 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.errors import ConfigError, QvlError, Unavailable
 from qvl.engine.jobs.answers import answering
 from qvl.engine.jobs.corpus import Block, Corpus
-from qvl.engine.jobs.files import most_of
 from qvl.engine.jobs.formats import embeddings_parquet
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import Report, say
@@ -71,9 +70,7 @@ class Worker:
                 return done
             work.begin(settings)
             task = Embedding(self._answers, order.instruction, order.dimensions)
-            await run(
-                task, block.lines(work.mark.index, most_of(order.engine)), work, order.job, lambda _: None
-            )
+            await run(task, block.lines(work.mark.index, order.engine), work, order.job, lambda _: None)
             summary = {"rows": work.mark.rows, "errors": work.mark.errors}
             made = work.folder / "made"
             # A part without a row is of the same type as the others, or they cannot be read as one.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qvl.engine.config import EngineConfig
-from qvl.engine.jobs import formats
+from qvl.engine.jobs import batch, formats
 from qvl.engine.jobs.answers import answering, settings_of
 from qvl.engine.jobs.batch import Batch
 from qvl.engine.jobs.files import most_of, refuse_others, refuse_output, with_files
@@ -116,7 +116,11 @@ async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
             todo = read(order.source, work.mark.index, work.mark.offset)
             most = most_of(order.engine)
             lines = (with_files(line, order.source.parent, most) for line in todo)
-            await run(order.task(answers, **order.asked), lines, work, order.job, report)
+            task = order.task(answers, **order.asked)
+            if isinstance(task, Batch):
+                await asyncio.to_thread(task.recall, order.source, work.mark)
+            record = batch.told if isinstance(task, Batch) else None
+            await run(task, lines, work, order.job, report, record)
         seconds = time.monotonic() - started
     say(f"{counted(left, 'line')} in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
 

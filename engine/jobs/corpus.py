@@ -16,10 +16,11 @@ from typing import Any
 
 import orjson
 
+from qvl.engine.config import EngineConfig
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
-from qvl.engine.jobs.files import FILE_BYTES, content, kind_of, refuse_others, refuse_pipes, with_files
-from qvl.engine.jobs.lines import Line, read
+from qvl.engine.jobs.files import content, kind_of, most_of, refuse_others, refuse_pipes, with_files
+from qvl.engine.jobs.lines import Line, is_blank, read
 from qvl.engine.jobs.pdf import check, names_of, page_of, parted
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobError
@@ -43,8 +44,10 @@ class Block:
     """Of a parquet file: its row groups."""
     names: tuple[str, ...] = ()
 
-    def lines(self, index: int = 0, most: int = FILE_BYTES) -> Iterator[Line]:
-        """From item `index` of the corpus on; a file (of at most `most` bytes) is opened when its item is due."""
+    def lines(self, index: int = 0, engine: EngineConfig | None = None) -> Iterator[Line]:
+        """From item `index` of the corpus on; a file is only opened when its item is due, and only one that
+        `engine` takes."""
+        most = most_of(engine)
         found = zip(count(self.first), self._items(index, most), strict=False)
         lines = (_line(place, item) for place, item in found if place >= index)
         return lines if self.names else (with_files(line, self.path.parent, most) for line in lines)
@@ -101,7 +104,9 @@ def survey(source: Path, size: int) -> Corpus:
 def files_of(folder: Path) -> list[Path]:
     """Every file below a folder, in order, without what links lead out of it to: it may not be for whoever
     is shown the items. Raises JobError for a name that an id cannot be made of."""
-    found, outside, root = [], [], folder.resolve()
+    found: list[Path] = []
+    outside: list[Path] = []
+    root = folder.resolve()
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         leads_out = path.is_symlink() and not path.resolve().is_relative_to(root)
         (outside if leads_out else found).append(path)
@@ -123,8 +128,8 @@ def _of_lines(path: Path, size: int, digest: Any) -> Iterator[Block]:
     with path.open("rb") as file:
         for data in file:
             digest.update(data)
+            found += not is_blank(data, end)
             end += len(data)
-            found += not data.isspace()
             if found == size:
                 yield Block(0, 0, found, path, begin)
                 found, begin = 0, end

@@ -25,7 +25,7 @@ from qvl.engine.client.items import PDF, data_url, sniff
 from qvl.engine.config import EngineConfig, Limits
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import pdf
-from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.lines import Line, short
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -44,8 +44,8 @@ UNKNOWN = "application/octet-stream"
 
 _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
-_NAMED = re.compile(rf'\.({_ENDS})(#[^"]*)?"'.encode(), re.IGNORECASE)
-"""Only lines that hold such a string are read here: no base64 does."""
+_NAMED = re.compile(rf'\.({_ENDS})(#[^"]*)?"|\\u00[2-7]'.encode(), re.IGNORECASE)
+"""Only lines that hold such a string, or one with letters that are escaped, are read here: no base64 does."""
 _ARRAY = re.compile(rb'\s*\[\s*[{"]')
 """Numbers would be token ids, which are an item."""
 _MEDIA = frozenset({"image", "video", "image_url", "video_url"})
@@ -67,7 +67,9 @@ def content(path: Path, most: int = FILE_BYTES) -> bytes:
     """Raises BadRequest for a larger one: nothing of it is read."""
     with _opened(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > most:
-            raise BadRequest(f"{path.name} has {size:,} bytes; at most {most:,}", code="media_too_large")
+            raise BadRequest(
+                f"{short(path.name)} has {size:,} bytes; at most {most:,}", code="media_too_large"
+            )
         return file.read(most)
 
 
@@ -154,15 +156,15 @@ def with_files(line: Line, folder: Path, most: int = FILE_BYTES) -> Line:
 
     try:
         value = orjson.loads(line.data)
-        sent = with_media(value, read)
-    except orjson.JSONDecodeError:  # which whoever reads the line will tell
+        data = orjson.dumps(with_media(value, read))
+    except (orjson.JSONDecodeError, RecursionError, TypeError):  # which whoever reads the line will tell
         return line
     except BadRequest as error:
         return replace(line, wrong=error)
     if not found:
         return line
     kept = with_media(value, lambda name: url_of(folder / name) if _is_path(name) else name)
-    return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
+    return replace(line, data=data, kept=orjson.dumps(kept))
 
 
 def _read(folder: Path, name: str, most: int) -> str:
@@ -173,13 +175,14 @@ def _read(folder: Path, name: str, most: int) -> str:
         if file.resolve().is_relative_to(folder.resolve()):
             return inline(path, most)
         raise BadRequest(
-            f"{name} lies outside the input's folder; move it there, or write a file:// URL",
+            f"{short(name)} lies outside the input's folder; move it there, or write a file:// URL",
             code="file_forbidden",
         )
     except (OSError, ValueError, RuntimeError) as error:  # Python 3.11: of links that go in circles
         said = getattr(error, "strerror", None) or error
         raise BadRequest(
-            f"{name}: {said}; it was looked for at {path.absolute()}", code="file_not_found"
+            f"{short(name)}: {said}; it was looked for at {short(str(path.absolute()), 400)}",
+            code="file_not_found",
         ) from None
 
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import orjson
 
@@ -20,14 +20,16 @@ from qvl.engine.errors import (
     Unprocessable,
     UnsupportedMedia,
 )
-from qvl.engine.jobs.lines import BATCH_BYTES, Line, batches, size_of
+from qvl.engine.jobs.lines import BATCH_BYTES, Line, batches, short, size_of
 from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.tasks import Parsed, Task, own_id, parse
+from qvl.engine.jobs.tasks import MOST_OF_AN_ID, Parsed, Task, own_id, parse
 from qvl.engine.jobs.work import Mark
 
 R = TypeVar("R")
 R_contra = TypeVar("R_contra", contravariant=True)
+
+Record: TypeAlias = Callable[[Line, QvlError], dict[str, Any]]
 
 HELD_BYTES = 8 * BATCH_BYTES
 """Of the lines under way at once, their files included, where more than one batch is."""
@@ -58,9 +60,14 @@ class Sink(Protocol[R_contra]):
 
 
 async def run(
-    task: Task[R], lines: Iterable[Line], work: Sink[R], job: JobConfig, report: Callable[[Mark], None]
+    task: Task[R],
+    lines: Iterable[Line],
+    work: Sink[R],
+    job: JobConfig,
+    report: Callable[[Mark], None],
+    record: Record | None = None,
 ) -> None:
-    """Answer the lines, which are those from the last commit on."""
+    """Answer the lines, which are those from the last commit on. `record`: how bad ones are told."""
     todo = batches(lines, task.most or job.batch)
     window: deque[tuple[list[Line], asyncio.Task[list[R | QvlError]]]] = deque()
     committed = time.monotonic()
@@ -71,7 +78,7 @@ async def run(
                 window.append((batch, asyncio.create_task(answer(task, batch))))
             while window and (batch is None or len(window) == job.in_flight or _held(window) > HELD_BYTES):
                 asked, answered = window.popleft()
-                settle(work, asked, await answered, job)
+                settle(work, asked, await answered, job, record or told)
                 report(work.mark)
                 if batch is None:
                     break
@@ -133,23 +140,25 @@ async def _answered(task: Task[R], lines: list[Parsed]) -> list[R | QvlError]:
     return [outcome for outcomes in alone for outcome in outcomes]
 
 
-def settle(work: Sink[R], lines: Sequence[Line], outcomes: Sequence[R | QvlError], job: JobConfig) -> None:
+def settle(
+    work: Sink[R], lines: Sequence[Line], outcomes: Sequence[R | QvlError], job: JobConfig, record: Record
+) -> None:
     """All of a batch or nothing: what was settled may be committed at any time."""
     records = [
-        _record(line, outcome) if isinstance(outcome, QvlError) else None
+        record(line, outcome) if isinstance(outcome, QvlError) else None
         for line, outcome in zip(lines, outcomes, strict=True)
     ]
     if job.on_error == "fail" and (bad := next(filter(None, records), None)):
         raise JobError(f"{wrong(bad)} (--on-error skip leaves bad lines out)")
-    for outcome, record in zip(outcomes, records, strict=True):
+    for outcome, entry in zip(outcomes, records, strict=True):
         if isinstance(outcome, QvlError):
-            work.append_error(record or {})
+            work.append_error(entry or {})
         else:
             work.append(outcome)
     work.advance(lines[-1].index + 1, lines[-1].end, len(lines))
 
 
-def _record(line: Line, error: QvlError) -> dict[str, Any]:
+def told(line: Line, error: QvlError) -> dict[str, Any]:
     """An error in terms of the file: not `input[3].image` of some request, but `image` of line 8."""
     number = line.index + 1
     body = error.entry()
@@ -158,4 +167,6 @@ def _record(line: Line, error: QvlError) -> dict[str, Any]:
     own = None
     with suppress(ValueError, AttributeError):
         own = own_id(orjson.loads(line.data))
+    if isinstance(own, str):
+        own = short(own, MOST_OF_AN_ID)
     return {"index": line.index, "line": number, "id": line.index if own is None else own, "error": body}

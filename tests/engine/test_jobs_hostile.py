@@ -6,21 +6,23 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import orjson
 import pytest
 
-from qvl.engine.errors import QvlError
+from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs import files
+from qvl.engine.jobs.batch import Batch
 from qvl.engine.jobs.corpus import survey
 from qvl.engine.jobs.files import with_files
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.pipeline import HELD_BYTES, run
-from qvl.engine.jobs.settings import JobConfig
-from qvl.engine.jobs.tasks import Parsed, Row
-from qvl.engine.jobs.work import Work
+from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.jobs.tasks import Parsed, Row, parse
+from qvl.engine.jobs.work import Mark, Work
 from qvl.engine.search import ingest
 from tests.engine.conftest import QVL, Run, Start, lines_of, write
 
@@ -96,7 +98,11 @@ def test_links_lead_no_folder_to_what_lies_outside_of_it(
     (folder / "sub" / "again.txt").symlink_to("../a.txt")
     for number in range(5):
         (folder / f"link{number}.txt").symlink_to(secret)
-    for read in (lambda: ingest.files(folder)[0], lambda: survey(folder, 9).blocks[0].lines()):
+    reads: list[Callable[[], Iterator[Line]]] = [
+        lambda: ingest.files(folder)[0],
+        lambda: survey(folder, 9).blocks[0].lines(),
+    ]
+    for read in reads:
         assert [line.json()["id"] for line in read()] == ["a.txt", "sub/again.txt"]
         said = capsys.readouterr().err
         assert "left out, being links to files outside of" in said
@@ -122,11 +128,11 @@ def test_what_can_be_read_once_is_no_input(qvl: Run, fake: Start, tmp_path: Path
         ("search", "add", tmp_path / "pipe.jsonl", "--index", tmp_path / "index"),
     ):
         assert words in qvl(*command, "--url", url, code=2)
-    command = [*QVL, "embed", "/dev/stdin", "-o", str(tmp_path / "out.jsonl"), "--url", url]
-    done = subprocess.run(command, input=source.read_bytes(), capture_output=True, check=False)
+    piped = [*QVL, "embed", "/dev/stdin", "-o", str(tmp_path / "out.jsonl"), "--url", url]
+    done = subprocess.run(piped, input=source.read_bytes(), capture_output=True, check=False)
     assert (done.returncode, words.encode() in done.stderr) == (2, True)
     with source.open("rb") as redirected:
-        subprocess.run(command, stdin=redirected, check=True)
+        subprocess.run(piped, stdin=redirected, check=True)
     assert len(lines_of(tmp_path / "out.jsonl")) == 1
 
 
@@ -153,3 +159,92 @@ def test_an_output_replaces_neither_its_input_nor_what_is_no_file(
     told = qvl("embed", tmp_path, "-o", tmp_path, "--ray", "--url", url, code=2)
     assert "is the input: give another folder" in told
     assert source.read_bytes() == before
+
+
+def answered(qvl: Run, server: Any, folder: Path, lines: Sequence[bytes]) -> tuple[list[Any], list[Any]]:
+    """Rows, and bad lines."""
+    (folder / "in.jsonl").write_bytes(b"\n".join(lines))
+    out, told = folder / "out.jsonl", folder / "out.jsonl.errors.jsonl"
+    qvl("batch", folder / "in.jsonl", "-o", out, "--url", server.url, "--overwrite")
+    return lines_of(out), lines_of(told) if told.exists() else []
+
+
+def request(**fields: Any) -> bytes:
+    return json.dumps({**REQUEST, **fields}).encode()
+
+
+def test_requests_are_read_as_openai_reads_them(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    lines = [
+        (b'{"url": "/v1/embeddings", "body": {"input": ["no name"]}}', None),
+        (request(), None),
+        (request(body={"input": ["again"]}), "duplicate_custom_id"),
+        (request(custom_id=None), "invalid_request"),
+        (request(custom_id="own", id="b"), "unknown_field"),
+        (request(custom_id="slash", url="/v1/embeddings/"), "invalid_request"),
+        (request(custom_id="query", url="/v1/embeddings?x=1"), "invalid_request"),
+        (request(custom_id="host", url="//host/v1/embeddings"), "invalid_request"),
+        (b"no JSON", "invalid_json"),
+        (request(custom_id="x" * 5000), "invalid_request"),
+    ]
+    rows, bad = answered(qvl, fake(), tmp_path, [line for line, _ in lines])
+    assert [row["custom_id"] for row in rows] == [0, "a"]
+    assert [each["error"]["code"] for each in bad] == [code for _, code in lines if code]
+    assert [each["custom_id"] for each in bad[:-1]] == ["a", None, "own", "slash", "query", "host", None]
+    assert all(len(json.dumps(each)) < 6000 for each in bad)
+    for each in bad:
+        response = each["response"]
+        assert (response["status_code"], response["request_id"]) == (400, f"batch_req_{each['index']}")
+        assert response["body"]["error"] == each["error"]
+
+
+def test_an_id_that_an_earlier_run_has_answered_comes_no_second_time(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [REQUEST, {**REQUEST, "custom_id": "b"}])
+    task = Batch(None)  # type: ignore[arg-type]  # nobody is asked
+    task.recall(source, Mark(index=1))
+    with pytest.raises(BadRequest, match="the custom_id 'a' came before"):
+        task.note(Parsed(2, "a", {}))
+    task.note(Parsed(1, "b", {}))
+
+
+def test_numbers_are_sent_as_they_are_written(qvl: Run, fake: Start, tmp_path: Path) -> None:
+    digits = "123456789012345678901234567890"
+    line = b'{"url": "/v1/embeddings", "body": {"input": ["a"], "user": %s}}' % digits.encode()
+    server = fake()
+    rows, bad = answered(qvl, server, tmp_path, [line])
+    assert (len(rows), bad) == (1, [])
+    assert [each["body"]["user"] for each in server.log()] == [int(digits)]
+
+
+@pytest.mark.parametrize("key", [b"body", b"text", b"image", b"metadata"])
+def test_a_line_of_too_many_levels_is_a_bad_one(tmp_path: Path, key: bytes) -> None:
+    (tmp_path / "0.png").touch()
+    for levels in (252, 300, 990, 1020, 9999):
+        deep = b'{"video": "0.png", "%s": %s".png"%s}' % (key, b"[" * levels, b"]" * levels)
+        try:
+            parsed = parse(with_files(Line(0, deep, 0), tmp_path))
+            assert len(orjson.dumps(parsed.value)) > levels  # it can be sent
+        except BadRequest as error:
+            assert error.code == "invalid_json"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\n"])
+def test_a_file_of_a_byte_order_mark_is_empty(qvl: Run, fake: Start, tmp_path: Path, content: bytes) -> None:
+    assert answered(qvl, fake(), tmp_path, [content]) == ([], [])
+    with pytest.raises(JobError, match="has no items"):
+        survey(tmp_path / "in.jsonl", 9)
+
+
+def test_a_name_is_the_same_however_it_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    plain = with_files(Line(0, b'{"image": "0.png"}', 0), tmp_path)
+    for name in (rb"0.\u0070ng", rb".\/0.png", rb"0\u002epng", rb"0.pn\u0067"):
+        line = with_files(Line(0, b'{"image": "%s"}' % name, 0), tmp_path)
+        assert (line.json(), line.wrong) == (plain.json(), None)
+    assert plain.data.startswith(b'{"image":"data:image/png')
+
+
+def test_long_names_are_told_shortened(tmp_path: Path) -> None:
+    for name in ("x" * 9999 + ".png", "../" + "y" * 9999 + ".png", "z" * 9999 + ".pdf#page=0"):
+        line = with_files(Line(0, json.dumps({"image": name}).encode(), 0), tmp_path)
+        assert line.wrong is not None
+        assert len(line.wrong.message) < 800
