@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from qvl.engine.media.source import page_of as page_named
 SUFFIX = ".pdf"
 MOST_PAGES = 10_000
 """Of one file whose pages are items: a small file can claim any number."""
+MOST_ENDED = 3
+"""Processes that one file may cost, each of them up to 10 s: it may have thousands of pages."""
 _NAMED = re.compile(r"(.+\.pdf)(#(?:[^/]*&)?page=[^/]*)", re.IGNORECASE | re.DOTALL)
 _WHEN = re.compile(rb"\(D:[0-9]{14}[^()]{0,8}\)")
 _ID = re.compile(rb"<[0-9A-F]{32}><[0-9A-F]{32}>")
@@ -74,7 +77,9 @@ def check(path: Path) -> None:
 def _count(path: Path) -> int:
     count = int(_cutter.ask(path, 0)[0]["count"])
     if count > MOST_PAGES:
-        raise BadRequest(f"{path.name} has {count:,} pages; at most {MOST_PAGES:,}", code="too_many_pages")
+        raise BadRequest(
+            f"{short(path.name)} has {count:,} pages; at most {MOST_PAGES:,}", code="too_many_pages"
+        )
     return count
 
 
@@ -97,10 +102,16 @@ class _Cutter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = Counter[Path]()
 
     def ask(self, path: Path, page: int) -> tuple[dict[str, Any], bytes]:
         """Raises BadRequest, which names the file."""
         with self._lock:
+            if self._ended[path] >= MOST_ENDED:
+                told = (
+                    f"{short(path.name)} has ended {MOST_ENDED} processes that read it; its rest is left out"
+                )
+                raise BadRequest(told, code="decoder_crashed")
             process = self._process = self._process or _started()
             assert process.stdin
             assert process.stdout
@@ -112,9 +123,12 @@ class _Cutter:
             data = process.stdout.read(head.get("size", 0))
             if not head or len(data) < head.get("size", 0):
                 self.close()
+                self._ended[path] += 1
                 head = {"wrong": _why(process.returncode), "code": "decoder_crashed"}
         if "wrong" in head:
-            raise BadRequest(f"{path.name}: {head['wrong']}", code=head.get("code", "undecodable_media"))
+            raise BadRequest(
+                f"{short(path.name)}: {head['wrong']}", code=head.get("code", "undecodable_media")
+            )
         return head, data
 
     def close(self) -> None:
