@@ -60,7 +60,7 @@ class Slow:
         size = sum(len(each.value["text"]) for each in batch)
         self.held += size
         self.highest = max(self.highest, self.held)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
         self.held -= size
         return [(b"{}\n",) for _ in batch]
 
@@ -112,7 +112,9 @@ def test_links_lead_no_folder_to_what_lies_outside_of_it(
 def test_the_folder_that_was_given_is_the_one_to_serve(qvl: Run, fake: Start, tmp_path: Path) -> None:
     folder = tmp_path / "given"
     (folder / "deep").mkdir(parents=True)
-    (folder / "deep" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for path in (folder / "deep" / "a.png", tmp_path / "b.png"):
+        path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "link.png").symlink_to(tmp_path / "b.png")
     said = qvl("search", "add", folder, "--index", tmp_path / "index", "--url", fake().url)
     assert f"serve it with --file-roots {folder}\n" in said
 
@@ -156,8 +158,7 @@ def test_an_output_replaces_neither_its_input_nor_what_is_no_file(
         assert f"{tmp_path / out} {said}" in told
     told = qvl("embed", source, "-o", tmp_path / "pipe", "--ray", "--overwrite", "--url", url, code=2)
     assert "pipe is no folder" in told
-    told = qvl("embed", tmp_path, "-o", tmp_path, "--ray", "--url", url, code=2)
-    assert "is the input: give another folder" in told
+    assert "is the input" in qvl("embed", tmp_path, "-o", tmp_path, "--ray", "--url", url, code=2)
     assert source.read_bytes() == before
 
 
@@ -210,8 +211,7 @@ def test_numbers_are_sent_as_they_are_written(qvl: Run, fake: Start, tmp_path: P
     digits = "123456789012345678901234567890"
     line = b'{"url": "/v1/embeddings", "body": {"input": ["a"], "user": %s}}' % digits.encode()
     server = fake()
-    rows, bad = answered(qvl, server, tmp_path, [line])
-    assert (len(rows), bad) == (1, [])
+    assert answered(qvl, server, tmp_path, [line])[1] == []
     assert [each["body"]["user"] for each in server.log()] == [int(digits)]
 
 
