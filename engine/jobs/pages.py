@@ -36,14 +36,9 @@ def answer(path: str, page: int, most: int) -> tuple[dict[str, Any], bytes]:
                 wrong = f"it has {count:,} pages, no page {page:,}; name one from #page=1 to #page={count}"
                 return {"wrong": wrong, "code": "no_such_page"}, b""
             data = _cut(document, page)
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        IndexError,
-        MemoryError,
-    ) as error:  # PDFium's errors are RuntimeErrors
-        return {"wrong": f"the PDF is truncated, corrupt or locked ({str(error)[:120]})"}, b""
+    except (RuntimeError, OSError, ValueError, IndexError, MemoryError):
+        # PDFium's are RuntimeErrors; what they say may be of a file before.
+        return {"wrong": "the PDF is truncated, corrupt or locked"}, b""
     if len(data) > most:
         return {"wrong": f"page {page:,} alone has {len(data):,} bytes; at most {most:,}"}, b""
     return {"size": len(data)}, data
