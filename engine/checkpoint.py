@@ -28,6 +28,7 @@ _VISION = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, 
 EMBED_LENGTH = 8192
 RERANK_LENGTH = 10240 + PromptTokenizer.SUFFIX
 """The reference cuts to 10240 before it puts the last five ids back."""
+_LONGEST_NAME = 256
 _log = logging.getLogger("qvl.engine")
 
 
@@ -78,6 +79,7 @@ class Checkpoint:
 
 def find(config: EngineConfig) -> list[Checkpoint]:
     """The checkpoints to serve, embedder first. Raises CheckpointError or ConfigError in one line."""
+    _check_names(config)
     names: dict[Role, tuple[str, ...]] = {
         "embedder": config.embedder_name,
         "reranker": config.reranker_name,
@@ -101,6 +103,18 @@ def _unsaid(models: Sequence[str]) -> Iterator[tuple[Role | None, str]]:
     for model in models:
         roles: Sequence[Role | None] = get_args(Role) if model == BUNDLED else (None,)
         yield from ((role, model) for role in roles)
+
+
+def _check_names(config: EngineConfig) -> None:
+    """Those that were given, which requests, answers, metrics and logs hold."""
+    for option, names in (("embedder", config.embedder_name), ("reranker", config.reranker_name)):
+        for name in names:
+            if not name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
+                raise ConfigError(
+                    f"--{option}-name must have 1 to {_LONGEST_NAME} printable characters, got {name[:80]!r}"
+                )
+    if both := set(config.embedder_name) & set(config.reranker_name):
+        raise ConfigError(f"--embedder-name and --reranker-name are both {min(both)!r}; give each its own")
 
 
 def resolve(model: str) -> Path:

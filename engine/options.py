@@ -39,6 +39,9 @@ _OPPOSITES = ("--no-", "--empty-")
 _ALIKE = 0.88
 """A letter or two of a name: `EMBEDER`, `PORTS`, but not `VERSION` for `VISION` or `EMBEDDER_URL`."""
 
+_SHORTEST = 4
+"""Letters of a name that may be meant by another one; of `KEY` and `URL` too many names are a letter away."""
+
 ConfigFile: TypeAlias = Annotated[
     Path | None, Parameter(help="TOML file with the same options as keys; the command line wins.")
 ]
@@ -83,8 +86,20 @@ def misspelt(app: App, commands: tuple[str, ...], arguments: ArgumentCollection)
         own = name.removeprefix("QVL_")
         if own in known:
             continue
-        if meant := get_close_matches(own, known, 1, _ALIKE):
+        if meant := get_close_matches(own, known, 1, _ALIKE) or _slips(own, known):
             raise ConfigError(f"there is no setting {name}; did you mean QVL_{meant[0]}?")
+
+
+def _slips(own: str, known: Iterable[str]) -> list[str]:
+    """Those of which it has every letter in another order, or one letter more, less or other."""
+    return [each for each in sorted(known) if len(each) >= _SHORTEST and _is_slip(own, each)]
+
+
+def _is_slip(own: str, meant: str) -> bool:
+    short, long = sorted((own, meant), key=len)
+    if len(short) == len(long):
+        return sorted(own) == sorted(meant) or sum(a != b for a, b in zip(own, meant, strict=True)) == 1
+    return short in (long[:at] + long[at + 1 :] for at in range(len(long)))
 
 
 def _options(app: App) -> set[str]:

@@ -46,6 +46,10 @@ def embed_corpus(
     """The exit code. JobError, ConfigError and QvlError are one line for the user."""
     if out.suffix:
         raise JobError(f"with --ray the output is a folder of parquet files: give -o {out.with_suffix('')}")
+    if out.exists() and not out.is_dir():
+        raise JobError(f"{out} is no folder: with --ray the output is a folder of parquet files")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise JobError(f"{out} is the input: give another folder to -o")
     out.mkdir(parents=True, exist_ok=True)
     say(f"surveying {source.resolve()}")
     corpus, engine = survey(source.resolve(), bulk.block), engine and _from_anywhere(engine)

@@ -70,7 +70,7 @@ class Worker:
                 return done
             work.begin(settings)
             task = Embedding(self._answers, order.instruction, order.dimensions)
-            await run(task, block.lines(work.mark.index), work, order.job, lambda _: None)
+            await run(task, block.lines(work.mark.index, order.engine), work, order.job, lambda _: None)
             summary = {"rows": work.mark.rows, "errors": work.mark.errors}
             made = work.folder / "made"
             # A part without a row is of the same type as the others, or they cannot be read as one.

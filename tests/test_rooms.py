@@ -61,6 +61,7 @@ MAY_IMPORT = {
 HEAVY = {
     "qvl.engine.cli": ("torch", "vllm", "ray", "transformers", "starlette", "numpy", "PIL"),
     "qvl.engine.client": ("torch", "vllm", "ray", "transformers", "starlette", "PIL"),
+    "qvl.engine.jobs.commands": ("torch", "vllm", "ray", "transformers", "starlette", "PIL"),
     "qvl.engine.dialects": ("torch", "vllm", "ray", "transformers", "starlette"),
     "qvl.engine.compat": ("torch", "vllm", "ray", "transformers", "starlette"),
     "qvl.engine.replicas.supervisor": ("torch", "vllm", "ray", "transformers", "starlette", "PIL"),

@@ -23,7 +23,8 @@ def batch(
     source
         JSON lines: {"custom_id", "method": "POST", "url": "/v1/embeddings", "body"}; any POST route.
     out
-        OUT.jsonl: {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}.
+        OUT.jsonl: {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}. Bad lines
+        are in OUT.jsonl.errors.jsonl with "custom_id" and "response", as in OpenAI's error file.
     """
     del config
     from qvl.engine.jobs.commands import batch_file

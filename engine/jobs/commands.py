@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from qvl.engine.config import EngineConfig
-from qvl.engine.jobs import formats
+from qvl.engine.jobs import batch, formats
 from qvl.engine.jobs.answers import answering, settings_of
 from qvl.engine.jobs.batch import Batch
-from qvl.engine.jobs.files import refuse_others, with_files
+from qvl.engine.jobs.files import most_of, refuse_others, refuse_output, with_files
 from qvl.engine.jobs.formats import Writer, writer_for
 from qvl.engine.jobs.lines import Fingerprint, fingerprint, read
 from qvl.engine.jobs.pipeline import run, to_its_end
@@ -81,6 +81,7 @@ async def carry_out(order: Order) -> int:
     if not order.out.parent.is_dir():
         raise JobError(f"cannot write {order.out}: there is no folder {order.out.parent}")
     refuse_others(order.source)
+    refuse_output(order.out, order.source)
     given = await asyncio.to_thread(fingerprint, order.source)
     answered_by = await settings_of(order.job, order.engine, order.role)
     settings = {"input": given.sha256, "role": order.role, **order.asked, **answered_by}
@@ -113,8 +114,13 @@ async def _answer(order: Order, work: Work, given: Fingerprint) -> None:
         started = time.monotonic()
         with reporting(given.lines, work.mark) as report:
             todo = read(order.source, work.mark.index, work.mark.offset)
-            lines = (with_files(line, order.source.parent) for line in todo)
-            await run(order.task(answers, **order.asked), lines, work, order.job, report)
+            most = most_of(order.engine)
+            lines = (with_files(line, order.source.parent, most) for line in todo)
+            task = order.task(answers, **order.asked)
+            if isinstance(task, Batch):
+                await asyncio.to_thread(task.recall, order.source, work.mark)
+            record = batch.told if isinstance(task, Batch) else None
+            await run(task, lines, work, order.job, report, record)
         seconds = time.monotonic() - started
     say(f"{counted(left, 'line')} in {duration(seconds)}, {left / max(seconds, 1e-9):,.1f}/s")
 

@@ -16,12 +16,17 @@ from typing import Any
 
 import orjson
 
+from qvl.engine.config import EngineConfig
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
-from qvl.engine.jobs.files import content, kind_of, refuse_others, with_files
-from qvl.engine.jobs.lines import Line, read
-from qvl.engine.jobs.pdf import names_of, page_of, parted
+from qvl.engine.jobs.files import content, kind_of, most_of, refuse_others, refuse_pipes, with_files
+from qvl.engine.jobs.lines import Line, is_blank, read
+from qvl.engine.jobs.pdf import check, names_of, page_of, parted
+from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobError
+
+_SHOWN = 3
+"""Names of files that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +44,18 @@ class Block:
     """Of a parquet file: its row groups."""
     names: tuple[str, ...] = ()
 
-    def lines(self, index: int = 0) -> Iterator[Line]:
-        """From item `index` of the corpus on; a file is only opened when its item is due."""
-        found = zip(count(self.first), self._items(index), strict=False)
+    def lines(self, index: int = 0, engine: EngineConfig | None = None) -> Iterator[Line]:
+        """From item `index` of the corpus on; a file is only opened when its item is due, and only one that
+        `engine` takes."""
+        most = most_of(engine)
+        found = zip(count(self.first), self._items(index, most), strict=False)
         lines = (_line(place, item) for place, item in found if place >= index)
-        return lines if self.names else (with_files(line, self.path.parent) for line in lines)
+        return lines if self.names else (with_files(line, self.path.parent, most) for line in lines)
 
-    def _items(self, index: int) -> Iterator[bytes | BadRequest]:
+    def _items(self, index: int, most: int) -> Iterator[bytes | BadRequest]:
         if self.names:
             for place, name in enumerate(self.names, self.first):
-                yield _file(self.path, name) if place >= index else b""
+                yield _file(self.path, name, most) if place >= index else b""
         elif self.groups:
             yield from rows(self.path, self.groups)
         else:
@@ -77,6 +84,7 @@ def survey(source: Path, size: int) -> Corpus:
         media = [each for each in files if kind_of(each)]
         skipped = len(files) - len(tables) - len(media)
     else:
+        refuse_pipes(source)
         tables, media = [source], []
     for path in tables:
         if path.suffix != ".parquet":
@@ -94,8 +102,18 @@ def survey(source: Path, size: int) -> Corpus:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file below a folder, in order. Raises JobError for a name that an id cannot be made of."""
-    found = sorted(each for each in folder.rglob("*") if each.is_file())
+    """Every file below a folder, in order, without what links lead out of it to: it may not be for whoever
+    is shown the items. Raises JobError for a name that an id cannot be made of."""
+    found: list[Path] = []
+    outside: list[Path] = []
+    root = folder.resolve()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        leads_out = path.is_symlink() and not path.resolve().is_relative_to(root)
+        (outside if leads_out else found).append(path)
+    if outside:
+        shown = ", ".join(str(path.relative_to(folder)) for path in outside[:_SHOWN])
+        more = f" and {len(outside) - _SHOWN:,} more" if outside[_SHOWN:] else ""
+        say(f"left out, being links to files outside of {folder}: {shown!a}{more}")
     for path in found:
         try:
             str(path).encode()
@@ -110,8 +128,8 @@ def _of_lines(path: Path, size: int, digest: Any) -> Iterator[Block]:
     with path.open("rb") as file:
         for data in file:
             digest.update(data)
+            found += not is_blank(data, end)
             end += len(data)
-            found += not data.isspace()
             if found == size:
                 yield Block(0, 0, found, path, begin)
                 found, begin = 0, end
@@ -147,11 +165,14 @@ def _mark(digest: Any, path: Path) -> None:
     digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
 
 
-def _file(folder: Path, name: str) -> bytes | BadRequest:
+def _file(folder: Path, name: str, most: int) -> bytes | BadRequest:
     path = folder / name
-    kind, (file, page) = kind_of(path), parted(path)
+    kind = kind_of(path)
     try:
-        data = page_of(file, page) if page else content(path)
+        file, page = parted(path)
+        if not page:
+            check(file)
+        data = page_of(file, page) if page else content(file, most)
     except BadRequest as error:
         return error
     value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)

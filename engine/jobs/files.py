@@ -22,9 +22,10 @@ from typing import Any, BinaryIO
 import orjson
 
 from qvl.engine.client.items import data_url
+from qvl.engine.config import EngineConfig, Limits
 from qvl.engine.errors import BadRequest
 from qvl.engine.jobs import pdf
-from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.lines import Line, short
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.magic import PDF, sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -36,14 +37,16 @@ KINDS = {
 }
 """Of a folder's files, by the end of their names; each (of a PDF: each page) is an item whose id is its path
 in the folder."""
-READ_BYTES = 256 << 20
-"""Of one file; the engine refuses less."""
+FILE_BYTES = Limits().media_bytes
+"""Of one file, where no engine of the job's own says how much it takes."""
+LINE_BYTES = 4 * FILE_BYTES
+"""Of the files that one line names, together."""
 UNKNOWN = "application/octet-stream"
 
 _KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 _ENDS = "|".join(suffix.strip(".") for suffix, kind in _KIND_OF.items() if kind != "text")
-_NAMED = re.compile(rf'\.({_ENDS})(#page=\d+)?"'.encode(), re.IGNORECASE)
-"""Only lines that hold such a string are read here: no base64 does."""
+_NAMED = re.compile(rf'\.({_ENDS})(#[^"]*)?"|\\u00[2-7]'.encode(), re.IGNORECASE)
+"""Only lines that hold such a string, or one with letters that are escaped, are read here: no base64 does."""
 _ARRAY = re.compile(rb'\s*\[\s*[{"]')
 """Numbers would be token ids, which are an item."""
 _MEDIA = frozenset({"image", "video", "image_url", "video_url", "pdf"})
@@ -51,14 +54,24 @@ _AROUND = frozenset({"content", "query", "documents"})
 """Fields of a line that items or parts are in; what metadata says is left alone."""
 
 
+def most_of(engine: EngineConfig | None) -> int:
+    """Bytes of one file that whoever is asked takes; of another's server, as it comes."""
+    return engine.limits.media_bytes if engine else FILE_BYTES
+
+
 def kind_of(path: Path) -> str | None:
     """Without a look into the file; None: no item."""
-    return _KIND_OF.get(path.suffix.lower().partition("#page=")[0])
+    return "image" if pdf.names_page(path.name) else _KIND_OF.get(path.suffix.lower())
 
 
-def content(path: Path) -> bytes:
+def content(path: Path, most: int = FILE_BYTES) -> bytes:
+    """Raises BadRequest for a larger one: nothing of it is read."""
     with _opened(path) as file:
-        return file.read(READ_BYTES)
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise BadRequest(
+                f"{short(path.name)} has {size:,} bytes; at most {most:,}", code="media_too_large"
+            )
+        return file.read(most)
 
 
 @contextmanager
@@ -70,12 +83,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def inline(path: Path) -> str:
+def inline(path: Path, most: int = FILE_BYTES) -> str:
     file, page = pdf.parted(path)
     if page:
         with _opened(file):
             return data_url(pdf.page_of(file, page), PDF)
-    data = content(path)
+    data = content(path, most)
     return data_url(data, sniff(data) or UNKNOWN)
 
 
@@ -97,6 +110,7 @@ def refuse_others(source: Path) -> None:
         raise JobError(
             f"{source} is a folder: `qvl embed {source} --ray` and `qvl search add {source}` read those"
         )
+    refuse_pipes(source)
     with source.open("rb") as file:
         head = file.read(4096).removeprefix(BOM_UTF8)
     if head.startswith(b"PAR1"):
@@ -107,8 +121,24 @@ def refuse_others(source: Path) -> None:
         raise JobError(f"{source} is one JSON array: put one object a line (`jq -c '.[]' {source}`)")
 
 
-def with_files(line: Line, folder: Path) -> Line:
-    """The line with the bytes of the files that it names. One that cannot be read makes it a bad line."""
+def refuse_pipes(source: Path) -> None:
+    """Raises JobError: one that is opened waits for its writer, and gives what it has once."""
+    if not stat.S_ISREG(source.stat().st_mode):
+        raise JobError(f"{source} is no regular file: a job reads its input twice; give a file")
+
+
+def refuse_output(out: Path, source: Path) -> None:
+    """Raises JobError for an output that is the input, or no file: what is there would be replaced."""
+    if out.exists():
+        if source.exists() and out.samefile(source):
+            raise JobError(f"{out} is the input: give another name to -o")
+        if not out.is_file():
+            raise JobError(f"{out} is {'a folder' if out.is_dir() else 'no regular file'}: give a file to -o")
+
+
+def with_files(line: Line, folder: Path, most: int = FILE_BYTES) -> Line:
+    """The line with the bytes of the files that it names, each of `most`. One that cannot be read makes it a
+    bad line."""
     if line.wrong or not _NAMED.search(line.data):
         return line
     found: dict[Path, str] = {}
@@ -118,37 +148,40 @@ def with_files(line: Line, folder: Path) -> Line:
             return name
         path = folder / name
         if path not in found:
-            found[path] = _read(folder, name)
+            found[path] = _read(folder, name, most)
+            if sum(map(len, found.values())) > max(most, LINE_BYTES) * 4 // 3 + 99:
+                raise BadRequest(f"the files of one line have over {LINE_BYTES:,} bytes", code="too_large")
         return found[path]
 
     try:
         value = orjson.loads(line.data)
-        sent = with_media(value, read)
-    except orjson.JSONDecodeError:  # which whoever reads the line will tell
+        data = orjson.dumps(with_media(value, read))
+    except (orjson.JSONDecodeError, RecursionError, TypeError):  # which whoever reads the line will tell
         return line
     except BadRequest as error:
         return replace(line, wrong=error)
     if not found:
         return line
     kept = with_media(value, lambda name: url_of(folder / name) if _is_path(name) else name)
-    return replace(line, data=orjson.dumps(sent), kept=orjson.dumps(kept))
+    return replace(line, data=data, kept=orjson.dumps(kept))
 
 
-def _read(folder: Path, name: str) -> str:
+def _read(folder: Path, name: str, most: int) -> str:
     """Of the folder alone: who wrote the lines may not be whoever sends what they name."""
     path = folder / name
     try:
         file, _ = pdf.parted(path)
         if file.resolve().is_relative_to(folder.resolve()):
-            return inline(path)
+            return inline(path, most)
         raise BadRequest(
-            f"{name} lies outside the input's folder; move it there, or write a file:// URL",
+            f"{short(name)} lies outside the input's folder; move it there, or write a file:// URL",
             code="file_forbidden",
         )
     except (OSError, ValueError, RuntimeError) as error:  # Python 3.11: of links that go in circles
         said = getattr(error, "strerror", None) or error
         raise BadRequest(
-            f"{name}: {said}; it was looked for at {path.absolute()}", code="file_not_found"
+            f"{short(name)}: {said}; it was looked for at {short(str(path.absolute()), 400)}",
+            code="file_not_found",
         ) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,24 @@ class Fingerprint:
     """Lines that are not blank."""
 
 
+def is_blank(data: bytes, begin: int) -> bool:
+    """`begin`: 0 of the first line, where a byte order mark may be."""
+    return data.isspace() or (not begin and not data.removeprefix(BOM_UTF8).strip())
+
+
+def short(text: str, most: int = 80) -> str:
+    """What somebody else has chosen, as messages hold it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def fingerprint(path: Path) -> Fingerprint:
     """What the file holds, and how much of it, in one pass."""
     digest = hashlib.sha256()
     lines = 0
     with path.open("rb") as file:
-        for data in file:
+        for number, data in enumerate(file):
             digest.update(data)
-            lines += not data.isspace()
+            lines += not is_blank(data, number)
     return Fingerprint(digest.hexdigest(), lines)
 
 
@@ -62,7 +72,7 @@ def read(path: Path, index: int = 0, offset: int = 0) -> Iterator[Line]:
         file.seek(offset)
         for number, data in enumerate(file, index):
             begin, offset = offset, offset + len(data)
-            if not data.isspace():
+            if not is_blank(data, begin):
                 yield Line(number, data if begin else data.removeprefix(BOM_UTF8), offset)
 
 
@@ -77,3 +87,7 @@ def batches(lines: Iterable[Line], most: int) -> Iterator[list[Line]]:
         size += len(line.data)
     if batch:
         yield batch
+
+
+def size_of(batch: Sequence[Line]) -> int:
+    return sum(len(line.data) for line in batch)

@@ -1,60 +1,91 @@
 """PDFs among an input's files: each page is an item, named `report.pdf#page=3` and sent alone.
 
 The server draws it (`media/pdf.py`). Here pages are counted, and cut out in a millisecond each, by the same
-library.
+library in a process of its own (`pages.py`).
 """
 
 from __future__ import annotations
 
-import io
+import atexit
+import json
 import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from qvl.engine.errors import BadRequest
+from qvl.engine.config import Limits
+from qvl.engine.errors import BadRequest, QvlError
+from qvl.engine.jobs.lines import short
+from qvl.engine.jobs.pages import SECONDS
+from qvl.engine.machine import foreign_environment
+from qvl.engine.media.source import page_of as page_named
 
 SUFFIX = ".pdf"
-_PAGE = re.compile(r"(.+\.pdf)#page=([1-9][0-9]{0,5})", re.IGNORECASE | re.DOTALL)
+MOST_PAGES = 10_000
+"""Of one file whose pages are items: a small file can claim any number."""
+MOST_ENDED = 3
+"""Processes that one file may cost, each of them up to 10 s: it may have thousands of pages."""
+_NAMED = re.compile(r"(.+\.pdf)(#(?:[^/]*&)?page=[^/]*)", re.IGNORECASE | re.DOTALL)
 _WHEN = re.compile(rb"\(D:[0-9]{14}[^()]{0,8}\)")
 _ID = re.compile(rb"<[0-9A-F]{32}><[0-9A-F]{32}>")
 _HEAD, _TRAILER = 512, 256
 """Bytes of a file that PDFium has written where it says when, and calls it by a random name."""
 
 
+def names_page(name: str) -> bool:
+    return _NAMED.fullmatch(name) is not None
+
+
 def parted(path: Path) -> tuple[Path, int]:
-    """The file, and the page that `path` names of it, from 1 (0: none)."""
-    found = None if path.exists() else _PAGE.fullmatch(str(path))
-    return (Path(found[1]), int(found[2])) if found else (path, 0)
+    """The file, and the page that `path` names of it, from 1 (0: none), as the server reads it. Raises
+    BadRequest."""
+    found = _NAMED.fullmatch(str(path))
+    if found is None or path.exists():
+        return path, 0
+    try:
+        page = page_named(found[2].lower())
+    except QvlError as error:
+        raise BadRequest(f"{short(path.name)}: {error.message}", code=error.code) from None
+    if not page:
+        raise BadRequest(
+            f"{short(path.name)}: {short(found[2])} is no page; it must be #page=N, from 1 to 999999"
+        )
+    return Path(found[1]), page
 
 
 def names_of(path: Path, name: str) -> list[str]:
-    """`name` once for each page. Of what cannot be opened once alone: whoever reads it is told why."""
+    """`name` once for each page. Of what cannot be counted once alone: `check` tells its reader why."""
     if path.suffix.lower() != SUFFIX:
         return [name]
     try:
-        import pypdfium2
-
-        with pypdfium2.PdfDocument(path) as document:
-            count = len(document)  # as it says
-            document[count - 1].close()
-            return [f"{name}#page={page}" for page in range(1, count + 1)]
-    except (ImportError, OSError, RuntimeError, IndexError):  # PDFium's errors are RuntimeErrors
+        return [f"{name}#page={page}" for page in range(1, _count(path) + 1)]
+    except BadRequest:
         return [name]
+
+
+def check(path: Path) -> None:
+    """Of what `names_of` has left whole. Raises BadRequest where that is a PDF."""
+    if path.suffix.lower() == SUFFIX:
+        _count(path)
+
+
+def _count(path: Path) -> int:
+    count = int(_cutter.ask(path, 0)[0]["count"])
+    if count > MOST_PAGES:
+        raise BadRequest(
+            f"{short(path.name)} has {count:,} pages; at most {MOST_PAGES:,}", code="too_many_pages"
+        )
+    return count
 
 
 def page_of(path: Path, page: int) -> bytes:
     """A PDF of that page alone, the same bytes each time. Raises BadRequest."""
-    try:
-        import pypdfium2
-
-        with pypdfium2.PdfDocument(path) as document, pypdfium2.PdfDocument.new() as alone:
-            if page > len(document):
-                raise BadRequest(f"{path} has {len(document)} pages, no page {page}", code="no_such_page")
-            alone.import_pages(document, [page - 1])
-            file = io.BytesIO()
-            alone.save(file)
-    except (ImportError, RuntimeError) as error:
-        raise BadRequest(f"page {page} of {path} cannot be had: {error}", code="undecodable_media") from None
-    data = file.getvalue()
+    data = _cutter.ask(path, page)[1]
     end = max(0, len(data) - _TRAILER)
     data = data[:end] + _ID.sub(_blank, data[end:], 1)
     return _WHEN.sub(_blank, data[:_HEAD], 1) + data[_HEAD:]
@@ -63,3 +94,61 @@ def page_of(path: Path, page: int) -> bytes:
 def _blank(found: re.Match[bytes]) -> bytes:
     """As long as it was: places in the file are counted."""
     return re.sub(rb"[0-9A-F]", b"0", found[0])
+
+
+class _Cutter:
+    """The process of `pages.py`: started when it is first asked, and again when a file has ended it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = Counter[Path]()
+
+    def ask(self, path: Path, page: int) -> tuple[dict[str, Any], bytes]:
+        """Raises BadRequest, which names the file."""
+        with self._lock:
+            if self._ended[path] >= MOST_ENDED:
+                told = (
+                    f"{short(path.name)} has ended {MOST_ENDED} processes that read it; its rest is left out"
+                )
+                raise BadRequest(told, code="decoder_crashed")
+            process = self._process = self._process or _started()
+            assert process.stdin
+            assert process.stdout
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps([str(path.absolute()), page]).encode() + b"\n")
+                process.stdin.flush()
+            line = process.stdout.readline()
+            head = json.loads(line) if line.endswith(b"\n") else {}
+            data = process.stdout.read(head.get("size", 0))
+            if not head or len(data) < head.get("size", 0):
+                self.close()
+                self._ended[path] += 1
+                head = {"wrong": _why(process.returncode), "code": "decoder_crashed"}
+        if "wrong" in head:
+            raise BadRequest(
+                f"{short(path.name)}: {head['wrong']}", code=head.get("code", "undecodable_media")
+            )
+        return head, data
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process:
+            with suppress(BrokenPipeError), process:
+                process.kill()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    # -P: whatever lies in the working folder is not ours to import.
+    command = [sys.executable, "-P", "-m", "qvl.engine.jobs.pages", str(Limits().media_bytes)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=foreign_environment())
+
+
+def _why(returncode: int) -> str:
+    if returncode == -signal.SIGALRM:
+        return f"to read the PDF took over {SECONDS} s"
+    return "reading the PDF ended its process: it crashed, or took too much memory"
+
+
+_cutter = _Cutter()
+atexit.register(_cutter.close)

@@ -8,24 +8,36 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import orjson
 
-from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
-from qvl.engine.jobs.lines import Line, batches
+from qvl.engine.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    QvlError,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMedia,
+)
+from qvl.engine.jobs.lines import BATCH_BYTES, Line, batches, short, size_of
 from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
-from qvl.engine.jobs.tasks import Parsed, Task, own_id, parse
+from qvl.engine.jobs.tasks import MOST_OF_AN_ID, Parsed, Task, own_id, parse
 from qvl.engine.jobs.work import Mark
 
 R = TypeVar("R")
 R_contra = TypeVar("R_contra", contravariant=True)
 
+Record: TypeAlias = Callable[[Line, QvlError], dict[str, Any]]
+
+HELD_BYTES = 8 * BATCH_BYTES
+"""Of the lines under way at once, their files included, where more than one batch is."""
+
 COMMIT_SECONDS = 1.0
 """Work that a kill may cost; each commit waits for the disk."""
 
-OF_A_LINE = (BadRequest, TooLarge, UnsupportedMedia, Unprocessable)
+OF_A_LINE = (BadRequest, TooLarge, UnsupportedMedia, Unprocessable, DeadlineExceeded)
 """Errors that the next line need not have."""
 
 LINE_PARAMS = frozenset({"", "input", "query", "documents", "id", "instruction", "top_n"})
@@ -48,9 +60,14 @@ class Sink(Protocol[R_contra]):
 
 
 async def run(
-    task: Task[R], lines: Iterable[Line], work: Sink[R], job: JobConfig, report: Callable[[Mark], None]
+    task: Task[R],
+    lines: Iterable[Line],
+    work: Sink[R],
+    job: JobConfig,
+    report: Callable[[Mark], None],
+    record: Record | None = None,
 ) -> None:
-    """Answer the lines, which are those from the last commit on."""
+    """Answer the lines, which are those from the last commit on. `record`: how bad ones are told."""
     todo = batches(lines, task.most or job.batch)
     window: deque[tuple[list[Line], asyncio.Task[list[R | QvlError]]]] = deque()
     committed = time.monotonic()
@@ -59,10 +76,12 @@ async def run(
             batch = await asyncio.to_thread(next, todo, None)
             if batch is not None:
                 window.append((batch, asyncio.create_task(answer(task, batch))))
-            if window and (batch is None or len(window) == job.in_flight):
+            while window and (batch is None or len(window) == job.in_flight or _held(window) > HELD_BYTES):
                 asked, answered = window.popleft()
-                settle(work, asked, await answered, job)
+                settle(work, asked, await answered, job, record or told)
                 report(work.mark)
+                if batch is None:
+                    break
             if time.monotonic() - committed > COMMIT_SECONDS or (batch is None and not window):
                 await to_its_end(work.commit)
                 committed = time.monotonic()
@@ -75,6 +94,10 @@ async def run(
         for _, under_way in window:
             under_way.cancel()
         await asyncio.gather(*(under_way for _, under_way in window), return_exceptions=True)
+
+
+def _held(window: Iterable[tuple[list[Line], Any]]) -> int:
+    return sum(size_of(batch) for batch, _ in window)
 
 
 async def to_its_end(write: Callable[..., None], *given: Any) -> None:
@@ -117,23 +140,25 @@ async def _answered(task: Task[R], lines: list[Parsed]) -> list[R | QvlError]:
     return [outcome for outcomes in alone for outcome in outcomes]
 
 
-def settle(work: Sink[R], lines: Sequence[Line], outcomes: Sequence[R | QvlError], job: JobConfig) -> None:
+def settle(
+    work: Sink[R], lines: Sequence[Line], outcomes: Sequence[R | QvlError], job: JobConfig, record: Record
+) -> None:
     """All of a batch or nothing: what was settled may be committed at any time."""
     records = [
-        _record(line, outcome) if isinstance(outcome, QvlError) else None
+        record(line, outcome) if isinstance(outcome, QvlError) else None
         for line, outcome in zip(lines, outcomes, strict=True)
     ]
     if job.on_error == "fail" and (bad := next(filter(None, records), None)):
         raise JobError(f"{wrong(bad)} (--on-error skip leaves bad lines out)")
-    for outcome, record in zip(outcomes, records, strict=True):
+    for outcome, entry in zip(outcomes, records, strict=True):
         if isinstance(outcome, QvlError):
-            work.append_error(record or {})
+            work.append_error(entry or {})
         else:
             work.append(outcome)
     work.advance(lines[-1].index + 1, lines[-1].end, len(lines))
 
 
-def _record(line: Line, error: QvlError) -> dict[str, Any]:
+def told(line: Line, error: QvlError) -> dict[str, Any]:
     """An error in terms of the file: not `input[3].image` of some request, but `image` of line 8."""
     number = line.index + 1
     body = error.entry()
@@ -142,4 +167,6 @@ def _record(line: Line, error: QvlError) -> dict[str, Any]:
     own = None
     with suppress(ValueError, AttributeError):
         own = own_id(orjson.loads(line.data))
+    if isinstance(own, str):
+        own = short(own, MOST_OF_AN_ID)
     return {"index": line.index, "line": number, "id": line.index if own is None else own, "error": body}

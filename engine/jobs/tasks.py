@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
+import msgspec
 import orjson
 
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
-from qvl.engine.jobs.lines import Line
+from qvl.engine.jobs.lines import Line, short
 from qvl.engine.protocol import EmbedResult, RerankResult
 
 Row: TypeAlias = tuple[bytes, ...]
@@ -20,6 +21,8 @@ R = TypeVar("R")
 
 MOST_OF_AN_ID = 4096
 """Characters, as of a path; in an npz every id takes the room of the longest."""
+_SURELY_WRITTEN = 200
+"""Levels of lists and objects that orjson writes whatever is in them."""
 RERANK_KEYS = frozenset({"id", "query", "documents", "instruction", "top_n"})
 
 
@@ -51,12 +54,33 @@ def own_id(value: Mapping[str, Any]) -> Any:
     return value.get("custom_id" if "body" in value else "id")
 
 
+class _Request(msgspec.Struct):
+    body: msgspec.Raw
+
+
+def as_written(request: bytes) -> orjson.Fragment:
+    """Its body to the letter: a number may have more digits than one is read with here."""
+    return orjson.Fragment(bytes(msgspec.json.decode(request, type=_Request).body))
+
+
 def parse(line: Line) -> Parsed:
     value = line.json()
+    try:
+        return _parsed(line, value)
+    except (TypeError, RecursionError):  # orjson reads more levels than it writes
+        raise BadRequest("too many levels of lists and objects", code="invalid_json") from None
+
+
+def _parsed(line: Line, value: Any) -> Parsed:
     own = None
     if isinstance(value, Mapping):
         own = own_id(value)
-        value = {key: each for key, each in value.items() if key != "id"}
+        if "body" in value:
+            value = {**value, "body": as_written(line.data)}
+        else:
+            value = {key: each for key, each in value.items() if key != "id"}
+    if line.data.count(b"[") + line.data.count(b"{") > _SURELY_WRITTEN:
+        orjson.dumps([[[[value]]]])  # with what a request puts around it
     if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
         raise BadRequest("id must be a string or an integer", param="id")
     if isinstance(own, str) and len(own) > MOST_OF_AN_ID:
@@ -129,7 +153,7 @@ def pair_of(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
     if not isinstance(value, Mapping):
         raise BadRequest('a line must be an object with "query" and "documents"')
     if unknown := sorted(value.keys() - RERANK_KEYS):
-        raise BadRequest(f"unknown field {unknown[0]!r}", param=unknown[0], code="unknown_field")
+        raise unknown_field(unknown[0])
     for name in ("query", "documents"):
         if name not in value:
             raise BadRequest(f"{name} is missing", param=name)
@@ -141,6 +165,10 @@ def pair_of(value: Any) -> tuple[Any, list[Any], str | None, int | None]:
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
         raise BadRequest("top_n must be a positive integer", param="top_n")
     return value["query"], documents, instruction, top_n
+
+
+def unknown_field(name: str) -> BadRequest:
+    return BadRequest(f"unknown field {short(name)!r}", param=short(name), code="unknown_field")
 
 
 def _results(result: RerankResult, top_n: int | None) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from qvl.engine.dialects import search as dialect
 from qvl.engine.dialects.fields import decode
 from qvl.engine.jobs.answers import Answers, answering, models_of, settings_of
 from qvl.engine.jobs.commands import stop_politely, until_stopped
-from qvl.engine.jobs.files import refuse_others, with_files
+from qvl.engine.jobs.files import most_of, refuse_others, with_files
 from qvl.engine.jobs.lines import Line, fingerprint, read
 from qvl.engine.jobs.pipeline import run
 from qvl.engine.jobs.progress import counted, duration, exit_code, reporting, say, wrong
@@ -60,7 +60,7 @@ def add(order: Order) -> int:
 
 async def _add(order: Order) -> int:
     stop_politely()
-    lines, total = await asyncio.to_thread(_lines, order.source)
+    lines, total = await asyncio.to_thread(_lines, order.source, most_of(order.engine))
     with closing(order.place.open(writable=True)) as index:
         await settings_of(order.job, order.engine, "embedder")  # raises when nobody would answer
         intake = await _filled(order, index, lines, total)
@@ -69,11 +69,11 @@ async def _add(order: Order) -> int:
     return exit_code(intake.mark.rows, intake.mark.errors, lambda: wrong(intake.errors[0]))
 
 
-def _lines(source: Path) -> tuple[Iterable[Line], int]:
+def _lines(source: Path, most: int) -> tuple[Iterable[Line], int]:
     if source.is_dir():
-        return ingest.files(source)
+        return ingest.files(source, most)
     refuse_others(source)
-    return (with_files(line, source.parent) for line in read(source)), fingerprint(source).lines
+    return (with_files(line, source.parent, most) for line in read(source)), fingerprint(source).lines
 
 
 async def _filled(order: Order, index: Index, lines: Iterable[Line], total: int) -> Intake:
@@ -119,7 +119,7 @@ def _tell(order: Order, intake: Intake, held: int) -> None:
         say(f"warning: each search compares all {held:,} items; for more than {MANY:,} take Qdrant (--index)")
     source = order.source.resolve()
     if intake.folders:
-        _tell_roots(intake.folders | ({source} if source.is_dir() else set()))
+        _tell_roots({source} if source.is_dir() else intake.folders)
     # Not beside the source, which may be another's, or pictures.
     digits = hashlib.sha256(bytes(source)).hexdigest()[:6]  # of several sources of one name
     path = (folder if own else Path.cwd()) / f"{source.name}.{digits}.errors.jsonl"

@@ -26,9 +26,9 @@ from qvl.engine.dialects.items import Item
 from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.corpus import files_of
-from qvl.engine.jobs.files import content, inline, kind_of, left_out, url_of, with_media
+from qvl.engine.jobs.files import FILE_BYTES, content, inline, kind_of, left_out, url_of, with_media
 from qvl.engine.jobs.lines import Line
-from qvl.engine.jobs.pdf import names_of, parted
+from qvl.engine.jobs.pdf import check, names_of, parted
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.jobs.tasks import Parsed
@@ -191,7 +191,7 @@ def highest(folders: Iterable[Path]) -> list[Path]:
     return found
 
 
-def files(folder: Path) -> tuple[Iterator[Line], int]:
+def files(folder: Path, most: int = FILE_BYTES) -> tuple[Iterator[Line], int]:
     """Every picture, video and text below a folder as a line, and how many there are; others are left out."""
     found = files_of(folder)
     items = [path for path in found if kind_of(path)]
@@ -203,10 +203,10 @@ def files(folder: Path) -> tuple[Iterator[Line], int]:
     if others := [path for path in found if not kind_of(path)]:
         say(f"left out, being neither text, image nor video: {left_out(others)}")
     named = [name for path in items for name in names_of(path, path.relative_to(folder).as_posix())]
-    return (_line(number, folder, name) for number, name in enumerate(named)), len(named)
+    return (_line(number, folder, name, most) for number, name in enumerate(named)), len(named)
 
 
-def _line(number: int, folder: Path, name: str) -> Line:
+def _line(number: int, folder: Path, name: str, most: int) -> Line:
     path = folder / name
     (file, page), kind = parted(path), kind_of(path)
     fields: dict[str, Any] = {
@@ -216,7 +216,9 @@ def _line(number: int, folder: Path, name: str) -> Line:
     if page:
         fields["page"] = page
     try:
-        said = content(path).decode("utf-8", "replace") if kind == "text" else inline(path)
+        if not page:
+            check(file)
+        said = content(path, most).decode("utf-8", "replace") if kind == "text" else inline(path, most)
     except BadRequest as error:
         return Line(number, orjson.dumps({"id": name}), 0, error)
     item = {"id": name, kind: said, "metadata": fields}

@@ -1,7 +1,8 @@
 """Speaks enough of the API to test the client and the file jobs without a model: `fake_server.py OPTIONS`.
 
 Vectors are a hash of the item, logits the number of query words that a document has. A text with BAD in it
-is a bad item; an item that is a number is a bad request. `GET /log` lists what came in.
+is a bad item, one with SLOW takes too long; an item that is a number is a bad request. `GET /log` lists
+what came in.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class Handler(BaseHTTPRequestHandler):
         data: list[dict[str, Any]] = []
         for i, item in enumerate(body["input"]):
             where = f"input[{i}]"
+            if "SLOW" in str(item):
+                return self.reply(504, {"error": error("no answer in time", "deadline_exceeded", None)})
             if not isinstance(item, str | dict):
                 return self.reply(400, {"error": error(f"{where}: not an item", "invalid_request", where)})
             if is_bad(item):

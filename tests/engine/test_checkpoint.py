@@ -100,6 +100,19 @@ def test_a_model_of_the_hub_is_asked_for_once(pair: Pair, monkeypatch: pytest.Mo
     assert asked == ["a/ranks", "a/finds"]
 
 
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x1b[2J", "x" * 300])
+def test_a_name_that_nobody_could_say_is_refused(name: str, pair: Any) -> None:
+    for names in ({"embedder_name": ("fine", name)}, {"reranker_name": (name,)}):
+        with pytest.raises(ConfigError, match=r"-name must have 1 to 256 printable characters, got '"):
+            checkpoint.find(EngineConfig(models=(str(pair.embedder),), **names))
+
+
+def test_one_name_is_of_one_model(pair: Any) -> None:
+    config = EngineConfig(models=(str(pair.embedder),), embedder_name=("a", "b"), reranker_name=("b",))
+    with pytest.raises(ConfigError, match="--embedder-name and --reranker-name are both 'b'"):
+        checkpoint.find(config)
+
+
 def test_a_hub_that_is_away_says_what_next(monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot_download(name: str, **_: object) -> str:
         raise OSError("no route\nto it")

@@ -131,7 +131,20 @@ def test_an_index_is_asked_with_models_that_are_told(
         assert told in mistake(capsys, *asked, *given)
 
 
-@pytest.mark.parametrize(("name", "meant"), [("EMBEDER", "EMBEDDER"), ("API_KEY_FIL", "API_KEY_FILE")])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EMBEDER", "EMBEDDER"),
+        ("API_KEY_FIL", "API_KEY_FILE"),
+        ("API_KYE", "API_KEY"),
+        ("APY_KEY", "API_KEY"),
+        ("PAI_KEY", "API_KEY"),
+        ("HSOT", "HOST"),
+        ("PROT", "PORT"),
+        ("PRT", "PORT"),
+        ("PORTT", "PORT"),
+    ],
+)
 def test_a_variable_that_is_almost_a_setting_is_refused(
     name: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

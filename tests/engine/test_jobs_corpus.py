@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from qvl.engine.errors import BadRequest
-from qvl.engine.jobs import files
 from qvl.engine.jobs.corpus import Corpus, survey
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.jobs.tasks import parse
@@ -154,12 +154,14 @@ def test_a_folder_of_everything(tmp_path: Path, lines: Path) -> None:
 
 
 def test_names_that_are_not_utf8_and_files_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(files, "READ_BYTES", 1000)
-    (tmp_path / "ü.png").write_bytes(b"\x89PNG\r\n\x1a\n" * 1000)
+    (tmp_path / "ü.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    os.truncate(tmp_path / "ü.png", 10 << 30)
     for lines in (ingest.files(tmp_path)[0], survey(tmp_path, 5).blocks[0].lines()):
-        assert len(next(iter(lines)).data) < 2000
+        wrong = next(iter(lines)).wrong
+        assert wrong is not None
+        assert wrong.message == "ü.png has 10,737,418,240 bytes; at most 50,331,648"
     (tmp_path / "a\udcff.txt").write_text("a text")
     for read in (ingest.files, lambda folder: survey(folder, 5)):
         with pytest.raises(JobError, match=r"a\\udcff.txt': the name is not UTF-8; rename"):
