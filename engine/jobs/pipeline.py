@@ -12,7 +12,14 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unprocessable, UnsupportedMedia
+from qvl.engine.errors import (
+    MEDIA_NOT_BEGUN,
+    BadRequest,
+    QvlError,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMedia,
+)
 from qvl.engine.jobs.lines import Line, batches
 from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
@@ -90,7 +97,11 @@ async def to_its_end(write: Callable[..., None], *given: Any) -> None:
 async def answer(task: Task[R], batch: Sequence[Line]) -> list[R | QvlError]:
     """One row or error a line; raises what is not the fault of a line."""
     parsed = [_parsed(line) for line in batch]
-    outcomes = await _answered(task, [each for each in parsed if isinstance(each, Parsed)])
+    lines = [each for each in parsed if isinstance(each, Parsed)]
+    outcomes = await _answered(task, lines)
+    for place, outcome in enumerate(outcomes):
+        if isinstance(outcome, QvlError) and outcome.code == MEDIA_NOT_BEGUN and len(lines) > 1:
+            outcomes[place : place + 1] = await _answered(task, lines[place : place + 1])
     answered = iter(outcomes)
     return [next(answered) if isinstance(each, Parsed) else each for each in parsed]
 

@@ -20,6 +20,8 @@ except ImportError:
     pypdfium2 = None
 
 DOTS_PER_INCH = 200
+PAGE_SECONDS = 10.0
+"""To draw a page: tenths of a second as a rule, and without end where a few hundred bytes ask for it."""
 _POINTS_PER_INCH = 72
 _SMALLER = 0.9
 _MAGIC, _WITHIN = b"%PDF-", 1024
