@@ -6,6 +6,7 @@ follows, as for any picture. Scripts are not run and nothing outside the file is
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -24,6 +25,8 @@ PAGE_SECONDS = 10.0
 """To draw a page: tenths of a second as a rule, and without end where a few hundred bytes ask for it."""
 _POINTS_PER_INCH = 72
 _SMALLER = 0.9
+# It warns of forms (XFA) that stand beside those it draws.
+logging.getLogger("pypdfium2").setLevel(logging.ERROR)
 _MAGIC, _WITHIN = b"%PDF-", 1024
 """Readers find the head behind so much else."""
 
@@ -69,7 +72,9 @@ def _opened(data: bytes) -> Any:
             "this is a PDF: pip install pypdfium2 on the server, or send pictures of its pages"
         )
     try:
-        return pypdfium2.PdfDocument(data)
+        document = pypdfium2.PdfDocument(data)
+        document.init_forms()  # before anything else is asked of it, or what fields hold is not drawn
+        return document
     except pypdfium2.PdfiumError as error:
         raise _broken(error) from error
 

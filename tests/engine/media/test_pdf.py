@@ -9,9 +9,12 @@ import numpy as np
 import pypdfium2
 import pytest
 from PIL.PngImagePlugin import PngInfo
+from pypdfium2.version import PDFIUM_INFO
 
 from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.media.pdf import draw
 from qvl.engine.protocol import Content
+from tests.engine.media.pdfs import of_one_page
 from tests.engine.media.test_image import official
 from tests.samples import page
 
@@ -84,6 +87,24 @@ def test_what_cannot_be_drawn_is_told(source, said, code, refusal):
     error = refusal(Content(images=(source,), where="input[1]"))
     assert (error.status, error.code, error.param) == (422, code, "input[1].image")
     assert said in error.message
+
+
+@pytest.mark.parametrize("catalog", ["/AcroForm<</Fields[5 0 R]>>", "/AcroForm<</Fields[5 0 R]/XFA(x)>>"])
+def test_what_a_form_was_filled_with_is_drawn(catalog, one, caplog):
+    field = "<</Type/Annot/Subtype/Widget/FT/Tx/T(a)/V(x)/Rect[0 0 100 100]/F 4/AP<</N 6 0 R>>>>"
+    look = "<</Subtype/Form/BBox[0 0 100 100]/Length 26>>stream\n0 0 1 rg 0 0 100 100 re f \nendstream"
+    data = of_one_page("", page="/Annots[5 0 R]", catalog=catalog, field=field, look=look)
+    pixels = one(Content(images=(data,))).pixels[0]
+    _, width, _ = pixels.shape
+    assert (pixels[:, : width // 2 - 8] == (0, 0, 255)).all()
+    assert (pixels[:, width // 2 + 8 :] == 255).all()
+    draw(data, 1, Limits())  # here, where its warnings would be seen
+    assert not caplog.records
+
+
+def test_the_library_has_no_scripts():
+    """A form's would run with what draws its fields."""
+    assert not {"V8", "XFA"} & set(PDFIUM_INFO.flags)
 
 
 def test_a_page_as_large_as_a_house_is_drawn_small(one):
