@@ -122,7 +122,7 @@ def content(value: str | Document, where: str) -> Content:
             f"{where}: a data: URL is of an image, a video or a PDF (data:image/png;base64,…), this of "
             f'{short(kind) or "no type"}; if it is a text, send {{"text": …}}',
             param=where,
-            code="unsupported_media",
+            code="not_a_medium",
         )
     instruction: str | None = None
     given = [value.image_url]

@@ -134,24 +134,25 @@ class _Batch:
             return error.bare()
 
     def _image(self, image: Source) -> Task[Visual]:
-        page = page_of(image)
-        return self._file(image, ("image", page), Job("image", self._limits, page=page))
+        async def load() -> Visual:
+            page = page_of(image)
+            return await self._file(image, ("image", page), Job("image", self._limits, page=page))
+
+        return self._once(("image", image), load)
 
     def _video(self, video: Video, content: Content) -> Task[Visual]:
         if isinstance(video, tuple):
             return self._once(("frames", video), lambda: self._counted(self._frames(video)))
         fps, max_frames = content.fps or FILE_FPS, content.max_frames or MAX_FRAMES
+        settings = ("video", fps, max_frames)
         job = Job("video", self._limits, fps=fps, max_frames=max_frames)
-        return self._file(video, ("video", fps, max_frames), job)
+        return self._once((video, *settings), lambda: self._file(video, settings, job))
 
-    def _file(self, source: Source, settings: Key, job: Job) -> Task[Visual]:
+    async def _file(self, source: Source, settings: Key, job: Job) -> Visual:
         def decode(data: bytes) -> Visual | Future[Visual]:
             return self._loader.flights.visual(data, settings, partial(self._visual, job))
 
-        async def load() -> Visual:
-            return await self._counted(by_anyone(lambda: self._fetched(source, decode)))
-
-        return self._once((source, *settings), load)
+        return await self._counted(by_anyone(lambda: self._fetched(source, decode)))
 
     def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
         kind: Kind = "image" if job.kind == "image" else "video"
@@ -188,13 +189,16 @@ class _Batch:
             landing.drop()
 
     def _frame(self, frame: Source, count: int) -> Task[Frame]:
-        job = Job("frame", self._limits, count=count, page=page_of(frame))
+        async def load() -> Frame:
+            job = Job("frame", self._limits, count=count, page=page_of(frame))
 
-        def decode(data: bytes) -> Frame:
-            done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
-            return Frame(pixels, done.rounded, fingerprint(data, job.page))
+            def decode(data: bytes) -> Frame:
+                done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
+                return Frame(pixels, done.rounded, fingerprint(data, job.page))
 
-        return self._once(("frame", frame, count), lambda: self._fetched(frame, decode))
+            return await self._fetched(frame, decode)
+
+        return self._once(("frame", frame, count), load)
 
     async def _fetched(self, source: Source, decode: Callable[[bytes], T]) -> T:
         return await self._loader.fetched(source, decode, self._turn, self._share)

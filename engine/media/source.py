@@ -14,6 +14,7 @@ import pybase64
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import ConfigError, TooLarge, Unprocessable
 from qvl.engine.protocol import Source
+from qvl.engine.protocol import page_of as page_of
 
 ACCEPTED = "an http(s):// URL, a data: URL with base64, bare base64, or a file:// URL below an allowed folder"
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
@@ -21,18 +22,10 @@ _ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}
 """What base64 in a URL may need. To decode any escape makes an object of each: 5 GB of a body of 63 MB."""
 _OTHERS = re.compile(r"%(?!2[BbFf0]|3[Dd]|0[AaDd])")
 _SPACES = b" \t\n\r\v\f"
-_PAGE = re.compile(r"#page=([1-9][0-9]{0,5})$")
-_LONGEST_PAGE = len("#page=999999")
 
 
 def is_remote(source: Source) -> bool:
     return isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))
-
-
-def page_of(source: Source) -> int:
-    """That a URL of a PDF names, as browsers take it (`#page=3`); 0: none."""
-    found = _PAGE.search(source[-_LONGEST_PAGE:]) if isinstance(source, str) else None
-    return int(found[1]) if found else 0
 
 
 def read(source: Source, config: MediaConfig, limits: Limits) -> bytes:

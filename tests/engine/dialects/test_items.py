@@ -157,7 +157,7 @@ class TestInput:
             BadRequest, match=r'image, a video or a PDF .*if it is a text, send \{"text"'
         ) as caught:
             parse(input=["a", f"data:{kind};base64,aGk="])
-        assert (caught.value.param, caught.value.code) == ("input[1]", "unsupported_media")
+        assert (caught.value.param, caught.value.code) == ("input[1]", "not_a_medium")
 
     @pytest.mark.parametrize(
         "text",

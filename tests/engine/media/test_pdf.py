@@ -13,6 +13,7 @@ from pypdfium2.version import PDFIUM_INFO
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.media.pdf import draw
+from qvl.engine.media.source import page_of
 from qvl.engine.protocol import Content
 from tests.engine.media.pdfs import of_one_page
 from tests.engine.media.test_image import official
@@ -79,9 +80,8 @@ def test_pages_are_told_apart(load):
         (as_url(TWO, "#page=3"), "2 pages, no page 3", "no_such_page"),
         (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or locked", "undecodable_media"),
         (b"%PDF-1.7 and nothing else", "truncated, corrupt or locked", "undecodable_media"),
-        (as_url(TWO, "#page=0"), "none was named", "no_such_page"),
     ],
-    ids=["several", "too few", "cut off", "junk", "no page 0"],
+    ids=["several", "too few", "cut off", "junk"],
 )
 def test_what_cannot_be_drawn_is_told(source, said, code, refusal):
     error = refusal(Content(images=(source,), where="input[1]"))
@@ -105,6 +105,39 @@ def test_what_a_form_was_filled_with_is_drawn(catalog, one, caplog):
 def test_the_library_has_no_scripts():
     """A form's would run with what draws its fields."""
     assert not {"V8", "XFA"} & set(PDFIUM_INFO.flags)
+
+
+FRAGMENTS = ["page=0", "page=-1", "page=1e3", "page=1&page=2", "page=1.5", "page=1000000", "page=", "page= 1",
+             "page=1,2", "zoom=1&page=x", "page=%31", "Page=2x", "page=1#page=1", "page=\u0661"]  # fmt: skip
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_what_is_said_of_a_page_and_is_none_is_refused(fragment, load):
+    """Of a PDF of one page it was that one."""
+    url = as_url(ONE, f"#{fragment}")
+    [image, frame] = load(Content(images=(ONE, url)), Content(videos=((ONE, url),)))
+    assert (image.status, image.code, image.param) == (422, "no_such_page", "input.image[1]")
+    assert frame.param == "input.video.frames[1]"
+    assert "write #page=N, from 1 to 999999" in image.message
+
+
+@pytest.mark.parametrize(
+    ("source", "page"),
+    [
+        (b"#page=3", 0),
+        ("x.pdf", 0),
+        ("x.pdf#", 0),
+        ("x.pdf#zoom=100", 0),
+        ("x.pdf#page=3", 3),
+        ("x.pdf#PAGE=3", 3),
+        ("x.pdf#page=0003", 3),
+        ("x.pdf#page=3&zoom=100", 3),
+        ("x.pdf#zoom=100&page=3&view=Fit", 3),
+        ("https://h/x.pdf?page=x#page=999999", 999_999),
+    ],
+)
+def test_pages_as_readers_of_pdfs_have_them(source, page):
+    assert page_of(source) == page
 
 
 def test_a_page_as_large_as_a_house_is_drawn_small(one):
