@@ -101,7 +101,7 @@ async def answer(task: Task[R], batch: Sequence[Line]) -> list[R | QvlError]:
     outcomes = await _answered(task, lines)
     for place, outcome in enumerate(outcomes):
         if isinstance(outcome, QvlError) and outcome.code == MEDIA_NOT_BEGUN and len(lines) > 1:
-            outcomes[place : place + 1] = await _answered(task, lines[place : place + 1])
+            (outcomes[place],) = await _answered(task, [lines[place]])
     answered = iter(outcomes)
     return [next(answered) if isinstance(each, Parsed) else each for each in parsed]
 

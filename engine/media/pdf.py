@@ -17,6 +17,7 @@ from qvl.engine.errors import Unprocessable, UnsupportedMedia
 
 try:
     import pypdfium2
+    from pypdfium2 import raw
 except ImportError:
     pypdfium2 = None
 
@@ -24,6 +25,8 @@ DOTS_PER_INCH = 200
 PAGE_SECONDS = 10.0
 """To draw a page: tenths of a second as a rule, and without end where a few hundred bytes ask for it."""
 _POINTS_PER_INCH = 72
+_FAR = 1e7
+"""Points; no page is as large."""
 _SMALLER = 0.9
 # It warns of forms (XFA) that stand beside those it draws.
 logging.getLogger("pypdfium2").setLevel(logging.ERROR)
@@ -50,12 +53,13 @@ def draw(data: bytes, page: int, limits: Limits) -> Image.Image:
             )
         try:
             drawn = document[max(page, 1) - 1]
-            width, height = drawn.get_size()
-            scale = _scale(width, height, limits.image_pixels)
+            if not all(drawn.get_size()):  # it is cut to nothing
+                drawn.set_cropbox(-_FAR, -_FAR, _FAR, _FAR)
+            scale = _scale(*drawn.get_size(), limits.image_pixels)
             picture: Image.Image = drawn.render(scale=scale).to_pil().convert("RGB")
             return picture
         except (pypdfium2.PdfiumError, ValueError, OverflowError, MemoryError) as error:
-            raise _broken(error) from error
+            raise _broken(f"this page of the PDF cannot be drawn ({str(error)[:120]})") from error
 
 
 def _scale(width: float, height: float, most: int) -> float:
@@ -76,11 +80,11 @@ def _opened(data: bytes) -> Any:
         document.init_forms()  # before anything else is asked of it, or what fields hold is not drawn
         return document
     except pypdfium2.PdfiumError as error:
-        raise _broken(error) from error
+        # Of a file without pages it tells the error of one before.
+        locked = error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY) and b"/Encrypt" in data
+        what = "locked by a password" if locked else "truncated, corrupt or without pages"
+        raise _broken(f"the PDF is {what}") from error
 
 
-def _broken(error: Exception) -> Unprocessable:
-    return Unprocessable(
-        f"the PDF is truncated, corrupt or locked ({str(error)[:120]}); send pictures of its pages",
-        code="undecodable_media",
-    )
+def _broken(what: str) -> Unprocessable:
+    return Unprocessable(f"{what}; send pictures of its pages", code="undecodable_media")

@@ -12,10 +12,11 @@ from PIL.PngImagePlugin import PngInfo
 from pypdfium2.version import PDFIUM_INFO
 
 from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.errors import Unprocessable
 from qvl.engine.media.pdf import draw
 from qvl.engine.media.source import page_of
 from qvl.engine.protocol import Content
-from tests.engine.media.pdfs import of_one_page
+from tests.engine.media.pdfs import of, of_one_page
 from tests.engine.media.test_image import official
 from tests.samples import page
 
@@ -78,8 +79,8 @@ def test_pages_are_told_apart(load):
     [
         (TWO, "2 pages, and none was named", "no_such_page"),
         (as_url(TWO, "#page=3"), "2 pages, no page 3", "no_such_page"),
-        (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or locked", "undecodable_media"),
-        (b"%PDF-1.7 and nothing else", "truncated, corrupt or locked", "undecodable_media"),
+        (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or without pages", "undecodable_media"),
+        (b"%PDF-1.7 and nothing else", "truncated, corrupt or without pages", "undecodable_media"),
     ],
     ids=["several", "too few", "cut off", "junk"],
 )
@@ -107,6 +108,9 @@ def test_the_library_has_no_scripts():
     assert not {"V8", "XFA"} & set(PDFIUM_INFO.flags)
 
 
+EMPTY = of({1: "<</Type/Catalog/Pages 2 0 R>>", 2: "<</Type/Pages/Kids[]/Count 0>>"})
+LOCK = f"/Encrypt<</Filter/Standard/V 1/R 2/O({'a' * 32})/U({'a' * 32})/P -1>>/ID[(a)(b)]"
+LOCKED = ONE.replace(b"/Root", LOCK.encode() + b"/Root")
 FRAGMENTS = ["page=0", "page=-1", "page=1e3", "page=1&page=2", "page=1.5", "page=1000000", "page=", "page= 1",
              "page=1,2", "zoom=1&page=x", "page=%31", "Page=2x", "page=1#page=1", "page=\u0661"]  # fmt: skip
 
@@ -138,6 +142,30 @@ def test_what_is_said_of_a_page_and_is_none_is_refused(fragment, load):
 )
 def test_pages_as_readers_of_pdfs_have_them(source, page):
     assert page_of(source) == page
+
+
+def test_a_locked_file_is_told_as_one_and_no_other_after_it(refusal):
+    locked = refusal(Content(images=(LOCKED,), where="input[0]"))
+    assert "locked by a password" in locked.message and locked.code == "undecodable_media"
+    [first, second] = in_one_process(LOCKED, EMPTY)
+    assert "locked" in first and "locked" not in second and "without pages" in second
+
+
+def in_one_process(*files: bytes) -> list[str]:
+    """What is told of each."""
+    told = []
+    for data in files:
+        with pytest.raises(Unprocessable) as caught:
+            draw(data, 0, Limits())
+        told.append(caught.value.message)
+    return told
+
+
+@pytest.mark.parametrize("box", ["500 500 600 600", "200 0 300 100"])
+def test_a_page_that_is_cut_to_nothing_is_drawn_whole(box, one):
+    whole, cut = (of_one_page("1 0 0 rg 10 10 80 40 re f", page=page) for page in ("", f"/CropBox[{box}]"))
+    found, wanted = (one(Content(images=(data,))).pixels for data in (cut, whole))
+    assert np.array_equal(found, wanted)
 
 
 def test_a_page_as_large_as_a_house_is_drawn_small(one):
