@@ -196,7 +196,7 @@ class Engine:
             raise NotFound(f"no {role} is served here", param="model", code="model_not_found")
         if name and name not in (*model.names, model.checkpoint.said, str(model.checkpoint.path)):
             raise NotFound(
-                f"no {role} {name!r} is served here; there is {', '.join(map(repr, model.names))}",
+                f"no {role} {name[:80]!r} is served here; there is {', '.join(map(repr, model.names))}",
                 param="model",
                 code="model_not_found",
             )

@@ -55,7 +55,8 @@ def draw(data: bytes, page: int, limits: Limits) -> Image.Image:
             drawn = document[max(page, 1) - 1]
             if not all(drawn.get_size()):  # it is cut to nothing
                 drawn.set_cropbox(-_FAR, -_FAR, _FAR, _FAR)
-            scale = _scale(*drawn.get_size(), limits.image_pixels)
+            width, height = drawn.get_size()
+            scale = _scale(width, height, limits.image_pixels)
             picture: Image.Image = drawn.render(scale=scale).to_pil().convert("RGB")
             return picture
         except (pypdfium2.PdfiumError, ValueError, OverflowError, MemoryError) as error:
