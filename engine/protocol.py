@@ -6,14 +6,13 @@ knows HTTP, vLLM or torch.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from qvl.engine.errors import QvlError, Unprocessable
+from qvl.engine.errors import QvlError
 
 Source: TypeAlias = str | bytes
 """One image or video file: a `data:` URL, bare base64, an http(s) or file URL, or its bytes."""
@@ -29,27 +28,6 @@ Priority: TypeAlias = Literal["interactive", "batch"]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".ogv", ".3gp")
 """By which a file is known that nobody has looked into."""
-
-_PAGE = re.compile(r"(?:.*&)?page=0*([1-9][0-9]{0,5})(?:&.*)?", re.DOTALL)
-
-
-def page_of(source: Source) -> int:
-    """That a URL or a file's name has of a PDF, as readers of PDFs take it (`#page=3&zoom=100`); 0: none.
-
-    Raises Unprocessable for what it says of a page and cannot be read: the first would be the wrong one.
-    """
-    if not isinstance(source, str) or (at := source.find("#")) < 0:
-        return 0
-    fragment = source[at + 1 :].lower()
-    if not (said := fragment.count("page=")):
-        return 0
-    found = _PAGE.fullmatch(fragment)
-    if found is None or said > 1:
-        raise Unprocessable(
-            f"{source[at : at + 40]!r} names no page of a PDF: write #page=N, from 1 to 999999",
-            code="no_such_page",
-        )
-    return int(found[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

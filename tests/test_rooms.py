@@ -28,6 +28,7 @@ MAY_IMPORT = {
         "qvl.engine.config",
         "qvl.engine.errors",
         "qvl.engine.machine",
+        "qvl.engine.pages",
         "qvl.engine.protocol",
     },
     "qvl.engine.model": {"qvl.engine.model", "qvl.kernels"},
