@@ -23,6 +23,9 @@ from __future__ import annotations
 
 from typing import Self
 
+MEDIA_NOT_BEGUN = "media_not_begun"
+"""Code of a medium that is refused for others of its request: sent without them it may be answered."""
+
 
 class QvlError(Exception):
     """Base of all; `param` names the part of the request, e.g. `input[3].image`."""

@@ -48,7 +48,7 @@ def unknown(role: str, name: str, served: Collection[str]) -> NotFound:
     """Of these there are only those served."""
     hint = f" ({SUFFIX} is for an embedder's name)" if role == "reranker" and name.endswith(SUFFIX) else ""
     return NotFound(
-        f"no {role} {name!r} is served here{hint}; there is {', '.join(map(repr, served))}",
+        f"no {role} {name[:80]!r} is served here{hint}; there is {', '.join(map(repr, served))}",
         param="model",
         code="model_not_found",
     )

@@ -103,7 +103,7 @@ class _Post:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         _require_json(scope)
-        raw = await bodies.read(scope, receive, self.backend.limits.body_bytes)
+        raw = await bodies.read(scope, receive, self.backend.limits)
         await reply(send, 200, await self.operation.answer(self.backend, raw))
 
 

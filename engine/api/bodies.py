@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
+from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, Overloaded, TooLarge
 
 _RETRY_SECONDS = 1.0
@@ -40,18 +41,18 @@ class Bodies:
         self._tell(self._held)
 
 
-async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises TooLarge as soon as it is announced or has come to be over `limit` bytes."""
-    if _announced(scope) > limit:
-        raise _too_large(limit)
+async def read(scope: Scope, receive: Receive, limits: Limits) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is announced or has come to be over its limit."""
+    if _announced(scope) > limits.body_bytes:
+        raise _too_large(limits)
     parts: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
         part = message.get("body", b"")
         size += len(part)
-        if size > limit:
-            raise _too_large(limit)
+        if size > limits.body_bytes:
+            raise _too_large(limits)
         parts.append(part)
         more = message.get("more_body", False)
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -67,8 +68,10 @@ def _announced(scope: Scope) -> int:
     return 0
 
 
-def _too_large(limit: int) -> TooLarge:
+def _too_large(limits: Limits) -> TooLarge:
     return TooLarge(
-        f"the body is larger than {limit} bytes (--body-bytes); send fewer items at once",
+        f"the body is larger than {limits.body_bytes} bytes (--body-bytes): send fewer items at once, or "
+        "media, which base64 makes a third larger, by URL: one may have "
+        f"{limits.media_bytes} bytes (--media-bytes)",
         code="body_too_large",
     )

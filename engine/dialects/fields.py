@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -105,6 +106,8 @@ def _completed(kind: type[B], value: object, where: str) -> B:
 def _malformed(raw: bytes, message: str) -> str:
     if not raw:
         return "the body is empty"
+    if raw.startswith(BOM_UTF8):
+        return "the body begins with a byte order mark (BOM), which JSON must not: leave its three bytes out"
     # msgspec looks six bytes ahead, and takes the end of the body for the end of the pair.
     if "surrogate" in message or ("truncated" in message and _HALF.search(raw[-12:])):
         message = "a string holds half of a surrogate pair (\\ud800 to \\udfff): cut texts between characters"

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
-from qvl.engine.dialects.fields import Body
+from qvl.engine.dialects.fields import Body, short
 from qvl.engine.errors import BadRequest
 from qvl.engine.magic import sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Source, Video
@@ -109,15 +110,28 @@ class Item(Document):
     """An image, in Jina's older words, which LlamaIndex writes."""
 
 
+_DATA_URL = re.compile(r"\s*data:([^\s,;]*)(?:;[^,]*)?;\s*base64,", re.IGNORECASE)
+_HEAD = 256
+"""Characters in which a string says that it is one."""
+
+
 def content(value: str | Document | list[Part], where: str) -> Content:
     """The item that a caller wrote; `where` is how errors name it."""
     if isinstance(value, str):
         # Nobody wants the vector of base64. Whoever does says {"text": …}.
-        if value.startswith(("data:image/", "data:application/pdf")):
-            return Content(images=(value,), where=where)
-        if value.startswith("data:video/"):
-            return Content(videos=(value,), where=where)
-        return Content(texts=(value,), where=where)
+        if not (found := _DATA_URL.match(value[:_HEAD])):
+            return Content(texts=(value,), where=where)
+        kind, media = (found[1] or "").lower(), (value.lstrip(),)
+        if kind.startswith("image/") or kind == "application/pdf":
+            return Content(images=media, where=where)
+        if kind.startswith("video/"):
+            return Content(videos=media, where=where)
+        raise BadRequest(
+            f"{where}: a data: URL is of an image, a video or a PDF (data:image/png;base64,…), this of "
+            f'{short(kind) or "no type"}; if it is a text, send {{"text": …}}',
+            param=where,
+            code="not_a_medium",
+        )
     if isinstance(value, list):
         videos, images, texts = fold(value, where)
         return Content(videos=videos, images=images, texts=texts, where=where)

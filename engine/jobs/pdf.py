@@ -23,7 +23,7 @@ from qvl.engine.errors import BadRequest, QvlError
 from qvl.engine.jobs.lines import short
 from qvl.engine.jobs.pages import SECONDS
 from qvl.engine.machine import foreign_environment
-from qvl.engine.media.source import page_of as page_named
+from qvl.engine.pages import page_of as page_named
 
 SUFFIX = ".pdf"
 MOST_PAGES = 10_000
@@ -48,14 +48,9 @@ def parted(path: Path) -> tuple[Path, int]:
     if found is None or path.exists():
         return path, 0
     try:
-        page = page_named(found[2].lower())
+        return Path(found[1]), page_named(found[2])
     except QvlError as error:
         raise BadRequest(f"{short(path.name)}: {error.message}", code=error.code) from None
-    if not page:
-        raise BadRequest(
-            f"{short(path.name)}: {short(found[2])} is no page; it must be #page=N, from 1 to 999999"
-        )
-    return Path(found[1]), page
 
 
 def names_of(path: Path, name: str) -> list[str]:

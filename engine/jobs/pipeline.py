@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import orjson
 
 from qvl.engine.errors import (
+    MEDIA_NOT_BEGUN,
     BadRequest,
     DeadlineExceeded,
     QvlError,
@@ -113,7 +114,11 @@ async def to_its_end(write: Callable[..., None], *given: Any) -> None:
 async def answer(task: Task[R], batch: Sequence[Line]) -> list[R | QvlError]:
     """One row or error a line; raises what is not the fault of a line."""
     parsed = [_parsed(line) for line in batch]
-    outcomes = await _answered(task, [each for each in parsed if isinstance(each, Parsed)])
+    lines = [each for each in parsed if isinstance(each, Parsed)]
+    outcomes = await _answered(task, lines)
+    for place, outcome in enumerate(outcomes):
+        if isinstance(outcome, QvlError) and outcome.code == MEDIA_NOT_BEGUN and len(lines) > 1:
+            (outcomes[place],) = await _answered(task, [lines[place]])
     answered = iter(outcomes)
     return [next(answered) if isinstance(each, Parsed) else each for each in parsed]
 

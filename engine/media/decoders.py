@@ -27,9 +27,12 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import Unavailable, Unprocessable
 from qvl.engine.machine import foreign_environment
 from qvl.engine.media import wire
+from qvl.engine.media.image import is_page
+from qvl.engine.media.pdf import PAGE_SECONDS
 from qvl.engine.media.visual import Pixels
 from qvl.engine.media.wire import Closed, Decoded, Failed, Job, Room, heap
 
+TIMEOUT = "decode_timeout"
 MEMORY = 1 << 30
 """Bytes that a decoder may take beyond what an image of the most pixels needs."""
 BYTES_PER_PIXEL = 16
@@ -186,6 +189,15 @@ def _none_to_be_had(error: Exception) -> Unavailable:
     return Unavailable(f"no decoding process can be started ({error}); see the log", code="decoders_died")
 
 
+def _timeout(job: Job, seconds: float, page: bool) -> Unprocessable:
+    if page:
+        message = f"drawing this page of a PDF took over {seconds:g} s; send a picture of the page"
+    else:
+        instead = "shorter one, or a list of frames" if job.kind == "video" else "smaller one"
+        message = f"decoding it took over {seconds:g} s (--decode-seconds); send a {instead}"
+    return Unprocessable(message, code=TIMEOUT)
+
+
 class Worker:
     """One decoding process, for one thread at a time."""
 
@@ -198,20 +210,18 @@ class Worker:
         self, job: Job, data: bytes, stopped: Callable[[], bool], room: Room
     ) -> tuple[Decoded | Failed, Pixels]:
         """Raises Closed or OSError when the process has died, Unprocessable when it is to be killed."""
+        page = job.kind != "video" and is_page(data)
+        seconds = min(job.limits.decode_seconds, PAGE_SECONDS if page else _DAY_SECONDS)
         # For one that stops in the middle of an answer, or does not read: an OSError, as if it had died.
-        self._sock.settimeout(min(job.limits.decode_seconds, _DAY_SECONDS))
+        self._sock.settimeout(seconds)
         wire.send(self._sock, job, data)
         started, given_up = time.monotonic(), 0.0
         answered = select.poll()  # select() knows no handle above 1023, and a busy server has more
         answered.register(self._sock, select.POLLIN)
         while not answered.poll(_POLL_MILLISECONDS):
             now = time.monotonic()
-            if now - started > job.limits.decode_seconds:
-                raise Unprocessable(
-                    f"decoding it took over {job.limits.decode_seconds:g} s (--decode-seconds); send a "
-                    "smaller or shorter one, or a list of frames",
-                    code="decode_timeout",
-                )
+            if now - started > seconds:
+                raise _timeout(job, seconds, page)
             given_up = given_up or (now if stopped() else 0.0)
             if given_up and now - given_up > _PATIENCE_SECONDS:
                 raise GivenUp("the request was given up")

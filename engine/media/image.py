@@ -62,7 +62,7 @@ def resized(
 
 def open_image(data: bytes, limits: Limits, page: int = 0) -> Image.Image:
     """Header only, with its size within bounds; the pixels are decoded on first use."""
-    image = draw(data, page, limits) if _format_of(data) is None and is_pdf(data) else _open(data)
+    image = draw(data, page, limits) if is_page(data) else _open(data)
     width, height = image.size
     if width < 1 or height < 1:
         raise Unprocessable(f"the image is empty ({width} x {height} pixels)", code="undecodable_media")
@@ -99,6 +99,11 @@ def _format_of(data: bytes) -> str | None:
         if accept is not None and accept(data[:16]) is True:
             return name
     return None
+
+
+def is_page(data: bytes) -> bool:
+    """Of a PDF: what opens as an image may speak of PDFs."""
+    return _format_of(data) is None and is_pdf(data)
 
 
 def is_image(data: bytes) -> bool:

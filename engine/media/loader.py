@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import BadRequest, QvlError, TooLarge, Unavailable
+from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.machine import cores
 from qvl.engine.media.arena import Arena, Lookup
+from qvl.engine.media.counts import check, name_of
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
 from qvl.engine.media.landing import Landing
 from qvl.engine.media.single_flight import Key, SingleFlight, by_anyone
 from qvl.engine.media.source import is_remote, page_of, read
+from qvl.engine.media.threads import Share, Threads
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
 from qvl.engine.media.wire import Job
@@ -55,7 +56,7 @@ class MediaLoader:
         self.flights = SingleFlight(arena if config.media_cache else None, lookup)
         self._forks, self._owned = forks or ForkServer(memory(limits)), forks is None
         self.decoders = Decoders(self._forks)
-        self._pool = ThreadPoolExecutor(config.workers or cores(), thread_name_prefix="qvl-media")
+        self.threads = Threads(config.workers or cores())
         self._fetcher = Fetcher(config, limits)
         self._fetching = asyncio.Semaphore(FETCHES)
         self._closed = False
@@ -86,21 +87,20 @@ class MediaLoader:
     async def close(self) -> None:
         self._closed = True
         await self._fetcher.close()
-        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        await self.threads.close()
         self.decoders.close()
         if self._owned:
             self._forks.close()
 
-    async def fetched(self, source: Source, decode: Callable[[bytes], T], turn: asyncio.Semaphore) -> T:
-        """The bytes of `source`, decoded in a worker; `turn` is that of its request to fetch."""
+    async def fetched(
+        self, source: Source, decode: Callable[[bytes], T], turn: asyncio.Semaphore, share: Share
+    ) -> T:
+        """The bytes of `source`, decoded in a thread; `turn` is that of its request to fetch."""
         if not is_remote(source):
-            return await self.work(lambda: decode(read(source, self._config, self._limits)))
+            return await share.work(lambda: decode(read(source, self._config, self._limits)))
         async with turn, self._fetching:
             data = await self._fetcher.fetch(str(source))
-            return await self.work(lambda: decode(data))
-
-    async def work(self, job: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+            return await share.work(lambda: decode(data))
 
 
 class _Batch:
@@ -114,6 +114,7 @@ class _Batch:
         self._group = group
         self._stop = stop
         self._turn = asyncio.Semaphore(REQUEST_FETCHES)
+        self._share = Share(loader.threads)
         self._tasks: dict[Key, asyncio.Task[Any]] = {}
         self._held = 0
 
@@ -121,11 +122,11 @@ class _Batch:
         try:
             check(content, self._limits)
             named = [
-                (_name(content, "video", place), self._video(video, content))
+                (name_of(content, "video", place), self._video(video, content))
                 for place, video in enumerate(content.videos)
                 if video != ()
             ] + [
-                (_name(content, "image", place), self._image(image))
+                (name_of(content, "image", place), self._image(image))
                 for place, image in enumerate(content.images)
             ]
             return tuple([_result(await task, name) for name, task in named])
@@ -133,24 +134,26 @@ class _Batch:
             return error.bare()
 
     def _image(self, image: Source) -> Task[Visual]:
-        settings = page, pixels = page_of(image), self._loader.pixels
-        return self._file(image, ("image", *settings), Job("image", self._limits, page=page, pixels=pixels))
+        async def load() -> Visual:
+            page, pixels = page_of(image), self._loader.pixels
+            job = Job("image", self._limits, page=page, pixels=pixels)
+            return await self._file(image, ("image", page, pixels), job)
+
+        return self._once(("image", image), load)
 
     def _video(self, video: Video, content: Content) -> Task[Visual]:
         if isinstance(video, tuple):
             return self._once(("frames", video), lambda: self._counted(self._frames(video)))
         fps, max_frames = content.fps or FILE_FPS, content.max_frames or MAX_FRAMES
+        settings = ("video", fps, max_frames)
         job = Job("video", self._limits, fps=fps, max_frames=max_frames)
-        return self._file(video, ("video", fps, max_frames), job)
+        return self._once((video, *settings), lambda: self._file(video, settings, job))
 
-    def _file(self, source: Source, settings: Key, job: Job) -> Task[Visual]:
+    async def _file(self, source: Source, settings: Key, job: Job) -> Visual:
         def decode(data: bytes) -> Visual | Future[Visual]:
             return self._loader.flights.visual(data, settings, partial(self._visual, job))
 
-        async def load() -> Visual:
-            return await self._counted(by_anyone(lambda: self._loader.fetched(source, decode, self._turn)))
-
-        return self._once((source, *settings), load)
+        return await self._counted(by_anyone(lambda: self._fetched(source, decode)))
 
     def _visual(self, job: Job, data: bytes, digest: str) -> Visual:
         kind: Kind = "image" if job.kind == "image" else "video"
@@ -177,7 +180,7 @@ class _Batch:
         places = sampled(len(video))
         tasks = [self._frame(video[place], len(places)) for place in places]
         frames = [_result(await task, f".frames[{place}]") for place, task in zip(places, tasks, strict=True)]
-        return await self._loader.work(partial(self._joined, frames))
+        return await self._share.work(partial(self._joined, frames))
 
     def _joined(self, frames: Sequence[Frame]) -> Visual:
         landing = Landing(self._loader.arena)
@@ -187,13 +190,19 @@ class _Batch:
             landing.drop()
 
     def _frame(self, frame: Source, count: int) -> Task[Frame]:
-        job = Job("frame", self._limits, count=count, page=page_of(frame))
+        async def load() -> Frame:
+            job = Job("frame", self._limits, count=count, page=page_of(frame))
 
-        def decode(data: bytes) -> Frame:
-            done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
-            return Frame(pixels, done.rounded, fingerprint(data, job.page))
+            def decode(data: bytes) -> Frame:
+                done, pixels = self._loader.decoders.decode(job, data, self._stop.is_set)
+                return Frame(pixels, done.rounded, fingerprint(data, job.page))
 
-        return self._once(("frame", frame, count), lambda: self._loader.fetched(frame, decode, self._turn))
+            return await self._fetched(frame, decode)
+
+        return self._once(("frame", frame, count), load)
+
+    async def _fetched(self, source: Source, decode: Callable[[bytes], T]) -> T:
+        return await self._loader.fetched(source, decode, self._turn, self._share)
 
     def _once(self, key: Key, load: Callable[[], Coroutine[Any, Any, T]]) -> Task[T]:
         if key not in self._tasks:
@@ -213,38 +222,3 @@ def _result(outcome: T | QvlError, name: str) -> T:
     if isinstance(outcome, QvlError):
         raise type(outcome)(outcome.message, param=name + (outcome.param or ""), code=outcome.code)
     return outcome
-
-
-def _name(content: Content, kind: Kind, place: int) -> str:
-    several = len(content.videos if kind == "video" else content.images) > 1
-    return f"{content.where}.{kind}[{place}]" if several else f"{content.where}.{kind}"
-
-
-def check(content: Content, limits: Limits) -> None:
-    """The counts of one item, before any byte of it is read."""
-    for kind, count, most in (
-        ("image", len(content.images), limits.images),
-        ("video", len(content.videos), limits.videos),
-    ):
-        if count > most:
-            raise TooLarge(
-                f"one item may have {most} {kind}s (--{kind}s); this has {count}: "
-                "split it into several items",
-                param=f"{content.where}.{kind}",
-                code=f"too_many_{kind}s",
-            )
-    for place, video in enumerate(content.videos):
-        if isinstance(video, tuple) and len(video) > limits.frames:
-            raise TooLarge(
-                f"a video may be a list of {limits.frames} frames (--frames); this has {len(video)}: "
-                f"only {MAX_FRAMES} of them are looked at, so sample it first",
-                param=_name(content, "video", place),
-                code="too_many_frames",
-            )
-    if content.max_frames is not None and not 1 <= content.max_frames <= MAX_FRAMES:
-        raise BadRequest(
-            f"max_frames must be 1 to {MAX_FRAMES}, got {content.max_frames}",
-            param=f"{content.where}.max_frames",
-        )
-    if content.fps is not None and not 0 < content.fps < math.inf:
-        raise BadRequest(f"fps must be above 0, got {content.fps}", param=f"{content.where}.fps")

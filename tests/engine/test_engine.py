@@ -33,6 +33,9 @@ def test_a_model_answers_to_each_of_its_names_and_says_the_first(name: str | Non
         assert engine._model("embedder", name).called(name) == "m"
         with pytest.raises(NotFound, match="there is 'm', 'alias'"):
             engine._model("embedder", "other")
+        with pytest.raises(NotFound) as caught:
+            engine._model("embedder", "x" * 100_000)
+        assert len(caught.value.message) < 200
         assert [card.id for card in engine.models()] == ["m", "alias"]
         asked = EmbedRequest(input=(Content(),), model=f"{name}:query")
         found = engine._embedder(asked)[1] if name else asked

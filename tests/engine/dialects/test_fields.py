@@ -66,6 +66,12 @@ def test_half_a_character(text: str) -> None:
     assert caught.value.code == "invalid_json"
 
 
+def test_a_byte_order_mark_is_told() -> None:
+    with pytest.raises(BadRequest, match="begins with a byte order mark") as caught:
+        decode(openai.EmbeddingsBody, b'\xef\xbb\xbf{"input":"a"}')
+    assert caught.value.code == "invalid_json"
+
+
 @pytest.mark.parametrize(
     "body", [b'{"input":"a', b'{"input":"\\ud83d', b'{"input":"\\ud83d\\ude00', b'{"input":"a"']
 )

@@ -139,6 +139,42 @@ class TestInput:
             ((), (), (f"see {image}",)),
         ]
 
+    @pytest.mark.parametrize("start", ["data:{}/x", "DATA:{}/x", " \n data:{}/X;name=a"])
+    @pytest.mark.parametrize("coding", [";base64,aGk=", ";Base64,aGk=", ";name=a.png;base64,aGk="])
+    @pytest.mark.parametrize("kind", ["image", "Image", "video", "VIDEO"])
+    def test_a_medium_in_any_case(self, start: str, coding: str, kind: str) -> None:
+        source = start.format(kind) + coding
+        found = one(source)
+        assert (found.images if kind.lower() == "image" else found.videos) == (source.lstrip(),)
+        assert not found.texts
+
+    def test_a_pdf_is_an_image(self) -> None:
+        assert one("data:Application/PDF;base64,aGk=#page=2").images
+
+    @pytest.mark.parametrize(
+        "kind", ["", "audio/wav", "application/octet-stream", "text/plain;charset=utf-8"]
+    )
+    def test_base64_of_anything_else_is_no_text(self, kind: str) -> None:
+        with pytest.raises(
+            BadRequest, match=r'image, a video or a PDF .*if it is a text, send \{"text"'
+        ) as caught:
+            parse(input=["a", f"data:{kind};base64,aGk="])
+        assert (caught.value.param, caught.value.code) == ("input[1]", "not_a_medium")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "data:video/mp4 files are big, right?",
+            "data:image/png, or data:image/png;base64,aGk=",
+            "data: what is ;base64,",
+            "data:,;base64,",
+            "data:image/svg+xml,<svg/>",
+            "metadata:image/png;base64,aGk=",
+        ],
+    )
+    def test_what_only_speaks_of_them_is_a_text(self, text: str) -> None:
+        assert one(text).texts == (text,)
+
     def test_token_ids(self) -> None:
         assert parse(input=[1, 2]).input == (Tokens(ids=(1, 2), where="input"),)
         assert parse(input=[[1], [2, 3]]).input == (

@@ -108,6 +108,8 @@ def test_body_limit_of_an_announced_and_of_a_streamed_body(engine: FakeEngine) -
         large = b'{"input": "' + b"a" * 1000 + b'"}'
         plain = {"content-type": "application/json"}
         assert code(web.post(url + E, content=large, headers=plain)) == (413, "body_too_large")
+        told = web.post(url + E, content=large, headers=plain).json()["detail"]
+        assert "by URL: one may have 50331648 bytes (--media-bytes)" in told
         stream = (large[i : i + 100] for i in range(0, len(large), 100))
         assert code(web.post(url + E, content=stream, headers=plain)) == (413, "body_too_large")
         assert web.post(url + E, json=GOOD).status_code == 200

@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import zlib
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_media_bytes(form, one, refusal, picture, encoded, tmp_path, is_refused)
         "bytes": data,
         "base64": text,
         "data": f"data:image/png;base64,{text}",
-        "percent": "data:;base64," + "".join(f"%{ord(char):02x}" for char in text),
+        "percent": "data:;base64," + quote(text, safe=""),
         "file": f"file://{tmp_path}/a.png",
     }[form]
     config = MediaConfig(file_roots=(str(tmp_path),))

@@ -9,9 +9,14 @@ import numpy as np
 import pypdfium2
 import pytest
 from PIL.PngImagePlugin import PngInfo
+from pypdfium2.version import PDFIUM_INFO
 
 from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.errors import Unprocessable
+from qvl.engine.media.pdf import draw
+from qvl.engine.media.source import page_of
 from qvl.engine.protocol import Content
+from tests.engine.media.pdfs import of, of_one_page
 from tests.engine.media.test_image import official
 from tests.samples import page
 
@@ -74,16 +79,93 @@ def test_pages_are_told_apart(load):
     [
         (TWO, "2 pages, and none was named", "no_such_page"),
         (as_url(TWO, "#page=3"), "2 pages, no page 3", "no_such_page"),
-        (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or locked", "undecodable_media"),
-        (b"%PDF-1.7 and nothing else", "truncated, corrupt or locked", "undecodable_media"),
-        (as_url(TWO, "#page=0"), "none was named", "no_such_page"),
+        (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or without pages", "undecodable_media"),
+        (b"%PDF-1.7 and nothing else", "truncated, corrupt or without pages", "undecodable_media"),
     ],
-    ids=["several", "too few", "cut off", "junk", "no page 0"],
+    ids=["several", "too few", "cut off", "junk"],
 )
 def test_what_cannot_be_drawn_is_told(source, said, code, refusal):
     error = refusal(Content(images=(source,), where="input[1]"))
     assert (error.status, error.code, error.param) == (422, code, "input[1].image")
     assert said in error.message
+
+
+@pytest.mark.parametrize("catalog", ["/AcroForm<</Fields[5 0 R]>>", "/AcroForm<</Fields[5 0 R]/XFA(x)>>"])
+def test_what_a_form_was_filled_with_is_drawn(catalog, one, caplog):
+    field = "<</Type/Annot/Subtype/Widget/FT/Tx/T(a)/V(x)/Rect[0 0 100 100]/F 4/AP<</N 6 0 R>>>>"
+    look = "<</Subtype/Form/BBox[0 0 100 100]/Length 26>>stream\n0 0 1 rg 0 0 100 100 re f \nendstream"
+    data = of_one_page("", page="/Annots[5 0 R]", catalog=catalog, field=field, look=look)
+    pixels = one(Content(images=(data,))).pixels[0]
+    _, width, _ = pixels.shape
+    assert (pixels[:, : width // 2 - 8] == (0, 0, 255)).all()
+    assert (pixels[:, width // 2 + 8 :] == 255).all()
+    draw(data, 1, Limits())  # here, where its warnings would be seen
+    assert not caplog.records
+
+
+def test_the_library_has_no_scripts():
+    """A form's would run with what draws its fields."""
+    assert not {"V8", "XFA"} & set(PDFIUM_INFO.flags)
+
+
+EMPTY = of({1: "<</Type/Catalog/Pages 2 0 R>>", 2: "<</Type/Pages/Kids[]/Count 0>>"})
+LOCK = f"/Encrypt<</Filter/Standard/V 1/R 2/O({'a' * 32})/U({'a' * 32})/P -1>>/ID[(a)(b)]"
+LOCKED = ONE.replace(b"/Root", LOCK.encode() + b"/Root")
+FRAGMENTS = ["page=0", "page=-1", "page=1e3", "page=1&page=2", "page=1.5", "page=1000000", "page=", "page= 1",
+             "page=1,2", "zoom=1&page=x", "page=%31", "Page=2x", "page=1#page=1", "page=\u0661"]  # fmt: skip
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_what_is_said_of_a_page_and_is_none_is_refused(fragment, load):
+    """Of a PDF of one page it was that one."""
+    url = as_url(ONE, f"#{fragment}")
+    [image, frame] = load(Content(images=(ONE, url)), Content(videos=((ONE, url),)))
+    assert (image.status, image.code, image.param) == (422, "no_such_page", "input.image[1]")
+    assert frame.param == "input.video.frames[1]"
+    assert "write #page=N, from 1 to 999999" in image.message
+
+
+@pytest.mark.parametrize(
+    ("source", "page"),
+    [
+        (b"#page=3", 0),
+        ("x.pdf", 0),
+        ("x.pdf#", 0),
+        ("x.pdf#zoom=100", 0),
+        ("x.pdf#page=3", 3),
+        ("x.pdf#PAGE=3", 3),
+        ("x.pdf#page=0003", 3),
+        ("x.pdf#page=3&zoom=100", 3),
+        ("x.pdf#zoom=100&page=3&view=Fit", 3),
+        ("https://h/x.pdf?page=x#page=999999", 999_999),
+    ],
+)
+def test_pages_as_readers_of_pdfs_have_them(source, page):
+    assert page_of(source) == page
+
+
+def test_a_locked_file_is_told_as_one_and_no_other_after_it(refusal):
+    locked = refusal(Content(images=(LOCKED,), where="input[0]"))
+    assert "locked by a password" in locked.message and locked.code == "undecodable_media"
+    [first, second] = in_one_process(LOCKED, EMPTY)
+    assert "locked" in first and "locked" not in second and "without pages" in second
+
+
+def in_one_process(*files: bytes) -> list[str]:
+    """What is told of each."""
+    told = []
+    for data in files:
+        with pytest.raises(Unprocessable) as caught:
+            draw(data, 0, Limits())
+        told.append(caught.value.message)
+    return told
+
+
+@pytest.mark.parametrize("box", ["500 500 600 600", "200 0 300 100"])
+def test_a_page_that_is_cut_to_nothing_is_drawn_whole(box, one):
+    whole, cut = (of_one_page("1 0 0 rg 10 10 80 40 re f", page=page) for page in ("", f"/CropBox[{box}]"))
+    found, wanted = (one(Content(images=(data,))).pixels for data in (cut, whole))
+    assert np.array_equal(found, wanted)
 
 
 def test_a_page_as_large_as_a_house_is_drawn_small(one):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import tracemalloc
 
+import numpy as np
 import pytest
 
-from qvl.engine.config import MediaConfig
+from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.errors import Unprocessable
+from qvl.engine.media.source import read
 from qvl.engine.protocol import Content
 
 
@@ -27,6 +32,8 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(30)).decode()
         ("data:image/png;base64,QUJD=QUJD", "bad_base64"),
         ("data:image/png;base64,QUJDRA==QUJD", "bad_base64"),
         ("data:image/png;base64,%FF%FF", "bad_base64"),
+        ("data:image/png;base64,%", "bad_base64"),
+        ("data:image/png;base64," + PNG.replace("A", "%41"), "bad_base64"),
         ("data:image/png;base64,ÄÖÜ", "bad_base64"),
         (PNG[:-3], "bad_base64"),
         (PNG + "=", "bad_base64"),
@@ -47,6 +54,31 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(30)).decode()
 )
 def test_sources_that_are_none(source, code, refusal, is_refused):
     is_refused(refusal(of(source)), 422, code)
+
+
+@pytest.mark.parametrize("escaped", [str.upper, str.lower])
+def test_base64_as_urls_and_mails_have_it(escaped, one, picture, encoded):
+    text = base64.b64encode(encoded(picture(32, 33))).decode()
+    assert {"+", "/", "="} <= set(text)
+    wanted = one(of(f"data:image/png;base64,{text}")).pixels
+    codes = str.maketrans({"+": escaped("%2B"), "/": escaped("%2F"), "=": escaped("%3D")})
+    lines = [text[at : at + 76].translate(codes) for at in range(0, len(text), 76)]
+    for end in ("\r\n", " ", "\t\v\f", escaped("%0D%0A"), "%20"):
+        found = one(of(f"data:image/png;base64,{end.join(lines)}#page=1"))
+        assert np.array_equal(found.pixels, wanted)
+
+
+@pytest.mark.parametrize("part", ["%41", "AB ", "A\r\n", "%20%0a", "%2B"])
+def test_what_is_taken_out_of_base64_takes_no_more_memory_than_it_has(part):
+    """As an object each, 21 million of them were 5 GB and held up everybody."""
+    source = "data:image/png;base64," + part * (1 << 20)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(Unprocessable):
+            read(source, MediaConfig(), Limits())
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(source)
+    finally:
+        tracemalloc.stop()
 
 
 class TestFiles:

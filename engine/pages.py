@@ -1,0 +1,29 @@
+"""Which page of a PDF a name says: one pattern for the server and for jobs."""
+
+from __future__ import annotations
+
+import re
+
+from qvl.engine.errors import Unprocessable
+from qvl.engine.protocol import Source
+
+_PAGE = re.compile(r"(?:.*&)?page=0*([1-9][0-9]{0,5})(?:&.*)?", re.DOTALL)
+
+
+def page_of(source: Source) -> int:
+    """That a URL or a file's name has of a PDF, as readers of PDFs take it (`#page=3&zoom=100`); 0: none.
+
+    Raises Unprocessable for what it says of a page and cannot be read: the first would be the wrong one.
+    """
+    if not isinstance(source, str) or (at := source.find("#")) < 0:
+        return 0
+    fragment = source[at + 1 :].lower()
+    if not (said := fragment.count("page=")):
+        return 0
+    found = _PAGE.fullmatch(fragment)
+    if found is None or said > 1:
+        raise Unprocessable(
+            f"{source[at : at + 40]!r} names no page of a PDF: write #page=N, from 1 to 999999",
+            code="no_such_page",
+        )
+    return int(found[1])
