@@ -79,7 +79,7 @@ class Limits:
     video_seconds: float = 600.0
     """Length of one video file."""
     decode_seconds: float = 60.0
-    """Time to decode and resize one image or video."""
+    """Time to decode and resize one image or video; a page of a PDF has 10 at most."""
     fetch_seconds: float = 10.0
     """Time to fetch one URL, redirects included."""
     redirects: int = 3
