@@ -93,6 +93,10 @@ def find(config: EngineConfig) -> list[Checkpoint]:
                 raise ConfigError(f"{model} is a second {one.role}; one replica serves at most one of each")
             weights.check(one.path)
             found[one.role] = replace(one, names=names[one.role] or one.names)
+    if len(found) == 2 and (both := set.intersection(*({*one.names} for one in found.values()))):
+        raise ConfigError(
+            f"both models are called {min(both)!r}: give one another --embedder-name or --reranker-name"
+        )
     if any(one.said == BUNDLED for one in found.values()):
         _log.warning("the model is the bundled tiny pair, which knows the demo's pictures alone")
     return [found[each] for each in names if each in found]
@@ -113,8 +117,6 @@ def _check_names(config: EngineConfig) -> None:
                 raise ConfigError(
                     f"--{option}-name must have 1 to {_LONGEST_NAME} printable characters, got {name[:80]!r}"
                 )
-    if both := set(config.embedder_name) & set(config.reranker_name):
-        raise ConfigError(f"--embedder-name and --reranker-name are both {min(both)!r}; give each its own")
 
 
 def resolve(model: str) -> Path:
@@ -184,6 +186,8 @@ def _named_role(folder: Path, config: dict[str, Any]) -> Role | None:
 
 def of_role(role: Role | None, model: str) -> Checkpoint:
     """None: the role that it says it has."""
+    if role is None and model == BUNDLED:
+        raise ConfigError(f"{BUNDLED} is a pair: say --embedder {BUNDLED} or --reranker {BUNDLED}")
     folder = FOLDER / role if role and model == BUNDLED else resolve(model)
     config = _read(folder)
     if role is None:

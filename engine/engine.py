@@ -126,12 +126,16 @@ class Engine:
                 for task in tasks:
                     task.cancel()
 
-    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
-        """As `TextSide.split`, by the model that is named, or else the first; prompts are the embedder's."""
-        roles = [role for role, each in self._models.items() if request.model in each.names]
-        role = "embedder" if special is None else (*roles, *self._models)[0]
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> tuple[list[list[Token]], int]:
+        """As `TextSide.split`, by the model that is named, or else the first; prompts are the embedder's.
+        And how long a prompt of that model may be."""
+        if embedder := self._models.get("embedder"):
+            request = names.meant(request, _known(embedder))
+        roles = [role for role, each in self._models.items() if request.model in _known(each)]
+        model = self._model("embedder" if special is None else (*roles, *self._models)[0], request.model)
         with self._admission.admit(cost(request), request.priority):
-            return await asyncio.to_thread(self._model(role, request.model).text.split, request, special)
+            found = await asyncio.to_thread(model.text.split, request, special)
+        return found, model.text.tokenizer.max_length
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         return await work()

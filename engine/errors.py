@@ -148,3 +148,8 @@ class ConfigError(Exception):
 
 class CheckpointError(ConfigError):
     """A checkpoint that cannot be served; the message is one line that says why."""
+
+
+def short(text: str, most: int = 80) -> str:
+    """What somebody else has chosen, as messages hold it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -7,6 +7,8 @@ import re
 from qvl.engine.errors import Unprocessable
 from qvl.engine.protocol import Source
 
+_LONGEST = 256
+"""Characters of a fragment that are looked at."""
 _PAGE = re.compile(r"(?:.*&)?page=0*([1-9][0-9]{0,5})(?:&.*)?", re.DOTALL)
 
 
@@ -17,8 +19,8 @@ def page_of(source: Source) -> int:
     """
     if not isinstance(source, str) or (at := source.find("#")) < 0:
         return 0
-    fragment = source[at + 1 :].lower()
-    if not (said := fragment.count("page=")):
+    fragment = source[at + 1 : at + 1 + _LONGEST].lower()
+    if not (said := sum(each.startswith("page=") for each in fragment.split("&"))):
         return 0
     found = _PAGE.fullmatch(fragment)
     if found is None or said > 1:

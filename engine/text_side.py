@@ -32,7 +32,7 @@ class TextSide:
         for item in request.input:
             if isinstance(item, Content):
                 bare = "".join(item.texts)
-                text = embed_text(self.template, item, (), None) if special is None else bare
+                text = embed_text(self.template, item, (), request.instruction) if special is None else bare
                 found.append(self.tokenizer.split(text, special is not False))
         return found
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from collections.abc import Sequence
 
 from PIL import Image
 
-from qvl.engine.config import EngineConfig
+from qvl.engine.config import TOKEN_PIXELS, EngineConfig
 from qvl.engine.errors import CheckpointError, Unavailable
 from qvl.engine.family import STEP_TOKENS
 from qvl.engine.llm import LLM
@@ -21,15 +22,16 @@ from qvl.engine.prepare import Preparer, Ready
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 
 TEXT = Content(texts=("warm up",))
-SIDE = 1344
-"""Pixels; a square of them is as much as the model sees of a picture."""
-_TOKENS = (SIDE // 32) ** 2
 
 
 def full_steps(config: EngineConfig) -> tuple[Content, ...]:
     """Twice a step's tokens of pictures: the first of them are taken before all have come."""
-    count = 2 * (config.max_batched_tokens or STEP_TOKENS) // _TOKENS + 1
-    return (TEXT, *(Content(images=(_picture(i),)) for i in range(count if config.limits.images else 0)))
+    side = math.isqrt(config.media.max_pixels // TOKEN_PIXELS)  # in tokens, of a largest square
+    count = 2 * (config.max_batched_tokens or STEP_TOKENS) // side**2 + 1
+    return (
+        TEXT,
+        *(Content(images=(_picture(i, side),)) for i in range(count if config.limits.images else 0)),
+    )
 
 
 async def warm_up(models: Sequence[LLM], preparer: Preparer, items: tuple[Content, ...]) -> None:
@@ -63,8 +65,8 @@ async def _answer(model: LLM, preparer: Preparer, items: tuple[Content, ...]) ->
     await model.run([each for each in batch if isinstance(each, Ready)])
 
 
-def _picture(number: int) -> bytes:
+def _picture(number: int, side: int) -> bytes:
     """PNG; none is like another, or they would be computed once."""
     file = io.BytesIO()
-    Image.new("RGB", (SIDE, SIDE), (number, 0, 0)).save(file, "png")
+    Image.new("RGB", (32 * side, 32 * side), (number % 256, number // 256, 0)).save(file, "png")
     return file.getvalue()

@@ -95,7 +95,7 @@ class Split:
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         return await self._service.score(requests)
 
-    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> tuple[list[list[Token]], int]:
         return await self._service.tokenize(request, special)
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -100,9 +100,7 @@ async def tokenise(backend: Backend, raw: bytes) -> bytes:
     with service.metrics.stage("parse"):
         body = await _decoded(backend, tokenize.TokenizeBody, raw, "items")
         request, special = tokenize.parse(body)
-    found = await service.tokenize(request, special)
-    first, *others = service.models()
-    length = next((card for card in others if card.id == request.model), first).max_length
+    found, length = await service.tokenize(request, special)
     with service.metrics.stage("render"):
         return await asyncio.to_thread(lambda: dump(tokenize.render(body, found, length)))
 

@@ -108,7 +108,9 @@ def _entry(entry: str, name: str) -> tuple[bytes, Caller]:
     """`KEY [name=NAME] [rpm=N] [only=metrics]`. The key itself is never in a message."""
     key, *rest = entry.split()
     if key.startswith(("name=", "rpm=", "only=")):
-        raise ConfigError("an API key comes before its name= and rpm=, on one line: KEY name=NAME rpm=NUMBER")
+        raise ConfigError(
+            "an API key comes before its name=, rpm= and only=, on one line: KEY name=NAME rpm=NUMBER"
+        )
     given = _options(rest)
     name, rpm, only = given.get("name", name), given.get("rpm"), given.get("only")
     if not _NAME.fullmatch(name):

@@ -42,7 +42,7 @@ def _health(engine: Service) -> list[Route]:
     async def ready(_: Request) -> Response:
         health = await engine.health()
         if not health.ready:
-            code = health.reason if health.reason in _HEALTH_CODES else "engine_died"
+            code = health.reason if health.reason in _HEALTH_CODES else "engine_dead"
             raise Unavailable(f"not ready: {health.reason}", code=code)
         return _json({"status": "ready"})
 

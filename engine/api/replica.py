@@ -84,7 +84,9 @@ class Replica:
     def score(self, requests: tuple[RerankRequest, ...]) -> Coroutine[Any, Any, list[RerankResult]]:
         return self._run(lambda engine: engine.score(requests))
 
-    def tokenize(self, request: EmbedRequest, special: bool | None) -> Coroutine[Any, Any, list[list[Token]]]:
+    def tokenize(
+        self, request: EmbedRequest, special: bool | None
+    ) -> Coroutine[Any, Any, tuple[list[list[Token]], int]]:
         return self._run(lambda engine: engine.tokenize(request, special))
 
     async def health(self) -> Health:

@@ -28,8 +28,9 @@ class Service(Protocol):
 
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]: ...
 
-    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
-        """Of each item's text, with or without the tokenizer's own tokens; None: of its whole prompt."""
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> tuple[list[list[Token]], int]:
+        """Of each item's text, with or without the tokenizer's own tokens; None: of its whole prompt. And how
+        long the model's prompts may be."""
         ...
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:

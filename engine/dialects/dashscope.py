@@ -38,7 +38,9 @@ class Parameters(Body):
     res_level: int | None = None
 
     def check(self) -> None:
-        refuse(self.res_level is not None, "parameters.res_level", "pixel limits are part of the model")
+        refuse(
+            self.res_level is not None, "parameters.res_level", "pixel limits are the server's (--max-pixels)"
+        )
 
     def sampled(self, content: Content) -> Content:
         """With the request's rate, where it has none of its own."""

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from qvl.engine.dialects.shapes import alternatives, complete, info
-from qvl.engine.errors import BadRequest
+from qvl.engine.errors import BadRequest, short
 from qvl.engine.protocol import Priority
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -45,7 +45,7 @@ T = TypeVar("T")
 REFUSED = {
     "chat_template": "the template is part of the model; it is applied already",
     "media_io_kwargs": "set `fps` and `max_frames` on the item instead",
-    "mm_processor_kwargs": "pixel limits are part of the model; `fps` and `max_frames` go on the item",
+    "mm_processor_kwargs": "pixel limits are the server's; `fps` and `max_frames` go on the item",
 }
 """Fields of other servers that would change the answer silently if they were ignored."""
 
@@ -194,10 +194,6 @@ def _hint(name: str, known: Iterable[str], label: str) -> str:
 
 def _near(name: str, known: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(name[:_SHOWN], known, n=1)
-
-
-def short(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def one_of(fields: dict[str, Any]) -> str:

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from qvl.engine.dialects.fields import Body, short
-from qvl.engine.errors import BadRequest
+from qvl.engine.dialects.fields import Body
+from qvl.engine.errors import BadRequest, short
 from qvl.engine.magic import sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Source, Video
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from qvl.engine.dialects import items
-from qvl.engine.dialects.fields import convert, near, refuse, short
+from qvl.engine.dialects.fields import convert, near, refuse
 from qvl.engine.dialects.items import Document
-from qvl.engine.errors import BadRequest
+from qvl.engine.errors import BadRequest, short
 from qvl.engine.protocol import Content
 
 MOST_MISSPELT = 4

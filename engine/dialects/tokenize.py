@@ -16,8 +16,8 @@ from qvl.engine.dialects.fields import Body, one_of, refuse
 from qvl.engine.errors import TooLarge
 from qvl.engine.protocol import Content, EmbedRequest, Token
 
-MOST_CHARACTERS = 1 << 20
-"""Of one request: its answer takes some twenty times as much."""
+MOST_BYTES = 1 << 18
+"""Of the texts of one request: a token of each byte, at worst, takes some 500 while it is answered."""
 
 Texts: TypeAlias = str | Annotated[list[str], msgspec.Meta(min_length=1)]
 
@@ -68,12 +68,13 @@ def parse(body: TokenizeBody) -> tuple[EmbedRequest, bool | None]:
         refuse(given[0].images or given[0].videos, "messages", "what media become depends on their pixels")
     else:
         given = tuple(Content(texts=(text,), where=name) for text in _texts(body))
-    characters = sum(len(text) for each in given for text in (*each.texts, each.instruction or ""))
-    if characters > MOST_CHARACTERS:
+    texts = (text for each in given for text in (*each.texts, each.instruction or ""))
+    size = sum(len(text.encode()) for text in texts)
+    if size > MOST_BYTES:
         raise TooLarge(
-            f"{characters:,} characters to tokenise; at most {MOST_CHARACTERS:,}: send several requests",
+            f"{size:,} bytes of text to tokenise; at most {MOST_BYTES:,}: send several requests",
             param=name,
-            code="too_many_characters",
+            code="too_much_text",
         )
     return EmbedRequest(input=given, model=body.model), None if name == "messages" else special
 

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 import orjson
 
-from qvl.engine.errors import BadRequest, DeadlineExceeded, QvlError, RequestError, Unauthorized
+from qvl.engine.errors import BadRequest, DeadlineExceeded, QvlError, RequestError, Unauthorized, short
 from qvl.engine.jobs import pipeline
 from qvl.engine.jobs.answers import Answers
-from qvl.engine.jobs.lines import Line, read, short
-from qvl.engine.jobs.tasks import Parsed, Row, parse, unknown_field
+from qvl.engine.jobs.lines import Line, read
+from qvl.engine.jobs.tasks import MOST_OF_AN_ID, Parsed, Row, parse, unknown_field
 from qvl.engine.jobs.work import Mark
 
 _PATH = re.compile(r"/([\w-][\w.-]*(/[\w-][\w.-]*)*)?", re.ASCII)
@@ -48,7 +48,7 @@ class Batch:
         """Raises BadRequest for an id that came before."""
         if line.own is None:
             return
-        if (number := hash(line.own)) in self.seen:
+        if (number := hash(str(line.own))) in self.seen:
             raise BadRequest(
                 f"the custom_id {short(str(line.own))!r} came before; give each request its own",
                 param="custom_id",
@@ -87,7 +87,11 @@ def told(line: Line, error: QvlError) -> dict[str, Any]:
         "request_id": f"batch_req_{line.index}",
         "body": {"error": record["error"]},
     }
-    return {**record, "custom_id": short(own) if isinstance(own, str) else own, "response": response}
+    return {
+        **record,
+        "custom_id": short(own, MOST_OF_AN_ID) if isinstance(own, str) else own,
+        "response": response,
+    }
 
 
 def request_of(value: Any) -> tuple[str, Any]:

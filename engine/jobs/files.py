@@ -23,9 +23,9 @@ import orjson
 
 from qvl.engine.client.items import data_url
 from qvl.engine.config import EngineConfig, Limits
-from qvl.engine.errors import BadRequest
+from qvl.engine.errors import BadRequest, short
 from qvl.engine.jobs import pdf
-from qvl.engine.jobs.lines import Line, short
+from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.magic import PDF, sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES

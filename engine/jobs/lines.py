@@ -50,11 +50,6 @@ def is_blank(data: bytes, begin: int) -> bool:
     return data.isspace() or (not begin and not data.removeprefix(BOM_UTF8).strip())
 
 
-def short(text: str, most: int = 80) -> str:
-    """What somebody else has chosen, as messages hold it."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def fingerprint(path: Path) -> Fingerprint:
     """What the file holds, and how much of it, in one pass."""
     digest = hashlib.sha256()

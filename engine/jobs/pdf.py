@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from qvl.engine.config import Limits
-from qvl.engine.errors import BadRequest, QvlError
-from qvl.engine.jobs.lines import short
+from qvl.engine.errors import BadRequest, QvlError, short
 from qvl.engine.jobs.pages import SECONDS
 from qvl.engine.machine import foreign_environment
 from qvl.engine.pages import page_of as page_named

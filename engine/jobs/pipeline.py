@@ -20,8 +20,9 @@ from qvl.engine.errors import (
     TooLarge,
     Unprocessable,
     UnsupportedMedia,
+    short,
 )
-from qvl.engine.jobs.lines import BATCH_BYTES, Line, batches, short, size_of
+from qvl.engine.jobs.lines import BATCH_BYTES, Line, batches, size_of
 from qvl.engine.jobs.progress import wrong
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import MOST_OF_AN_ID, Parsed, Task, own_id, parse

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 import msgspec
 import orjson
 
-from qvl.engine.errors import BadRequest, QvlError
+from qvl.engine.errors import BadRequest, QvlError, short
 from qvl.engine.jobs.answers import Answers
-from qvl.engine.jobs.lines import Line, short
+from qvl.engine.jobs.lines import Line
 from qvl.engine.protocol import EmbedResult, RerankResult
 
 Row: TypeAlias = tuple[bytes, ...]

@@ -59,9 +59,6 @@ class Embedded:
                 if writable:
                     self._guard = _exclusive(folder)
                     self._view.made = tables.made(self._db)
-                    # Of versions that walked a graph.
-                    for old in (*folder.glob("graph-*.usearch"), folder / "graph-new", folder / "graph.lock"):
-                        old.unlink(missing_ok=True)
             except BaseException:
                 self.close()
                 raise

@@ -21,9 +21,9 @@ import numpy.typing as npt
 import orjson
 
 from qvl.engine.dialects import search as dialect
-from qvl.engine.dialects.fields import near, short
+from qvl.engine.dialects.fields import near
 from qvl.engine.dialects.items import Item
-from qvl.engine.errors import BadRequest, QvlError
+from qvl.engine.errors import BadRequest, QvlError, short
 from qvl.engine.jobs.answers import Answers
 from qvl.engine.jobs.corpus import files_of
 from qvl.engine.jobs.files import FILE_BYTES, content, inline, kind_of, left_out, url_of, with_media
@@ -88,11 +88,16 @@ class Indexing:
         ]
 
     def _settle(self, firsts: list[tuple[Entry, Any]], outcomes: Mapping[str, Made | QvlError]) -> None:
+        """Once more for a line that was not begun beside others and was asked again alone."""
         for entry, _ in firsts:
-            if isinstance(outcome := outcomes.get(entry.id), QvlError):
-                self.unsettled[entry.id].set_result(outcome)
-            else:
-                self.unsettled.pop(entry.id).set_result(None)
+            told = self.unsettled.pop(entry.id)
+            if told.done():
+                told = asyncio.get_running_loop().create_future()
+            outcome = outcomes.get(entry.id)
+            wrong = outcome if isinstance(outcome, QvlError) else None
+            if wrong:
+                self.unsettled[entry.id] = told
+            told.set_result(wrong)
 
     async def _outcome(self, entry: Entry, outcomes: dict[str, Made | QvlError]) -> Made | QvlError:
         """A line that was not embedded is in the index, or as bad as the one that it repeats."""

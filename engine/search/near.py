@@ -41,8 +41,8 @@ class Near:
         end = self._count + len(rows)
         if end > len(self._rows):
             # In place, so that there are never two of them; no view of the old ones is left.
-            self._rows.resize(end + BLOCK, refcheck=False)
             self._codes.resize((end + BLOCK, codes.shape[1]), refcheck=False)
+            self._rows.resize(end + BLOCK, refcheck=False)
         self._rows[self._count : end], self._codes[self._count : end] = rows, codes
         self._count = end
 

@@ -107,9 +107,12 @@ def test_a_name_that_nobody_could_say_is_refused(name: str, pair: Any) -> None:
             checkpoint.find(EngineConfig(models=(str(pair.embedder),), **names))
 
 
-def test_one_name_is_of_one_model(pair: Any) -> None:
-    config = EngineConfig(models=(str(pair.embedder),), embedder_name=("a", "b"), reranker_name=("b",))
-    with pytest.raises(ConfigError, match="--embedder-name and --reranker-name are both 'b'"):
+@pytest.mark.parametrize("names", [("b",), ()], ids=["both told", "one is its folder's"])
+def test_one_name_is_of_one_model(pair: Any, names: tuple[str, ...]) -> None:
+    taken = names[0] if names else pair.reranker.name
+    models = (str(pair.embedder), str(pair.reranker))
+    config = EngineConfig(models=models, embedder_name=("a", taken), reranker_name=names)
+    with pytest.raises(ConfigError, match=f"both models are called '{taken}'"):
         checkpoint.find(config)
 
 

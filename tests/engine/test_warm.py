@@ -58,7 +58,7 @@ def test_each_model_fills_steps_and_one_that_hangs_is_told(pair: Pair) -> None:
             items = warm.full_steps(config)
             seen = await warmed(models, engine, items)
             assert len(seen) == 2 * len(items)
-            pictures = [tokens for tokens in seen if tokens > (warm.SIDE // 32) ** 2]
+            pictures = [tokens for tokens in seen if tokens > 42**2]
             assert len(pictures) == len(seen) - 2
             assert sum(pictures) > 2 * len(models) * config.max_batched_tokens
             [hanging] = models[0]._engine.engine_core.resources.engine_manager.processes

@@ -90,8 +90,12 @@ def test_tokens_are_those_of_the_tokenizer(server: Server, pair: Pair, special: 
 
 
 def test_a_conversation_has_as_many_tokens_as_its_embedding_costs(server: Server) -> None:
-    answer = post(server, "/tokenize", messages=TALK)
+    answer, query = (
+        post(server, "/tokenize", messages=TALK, model=server.embedder + end) for end in ("", ":query")
+    )
     embedded = post(server, "/v1/embeddings", messages=TALK)
+    asked = post(server, "/v1/embeddings", messages=TALK, input_type="query")
+    assert query["count"] == asked["usage"]["prompt_tokens"] != answer["count"]
     assert answer["count"] == embedded["usage"]["prompt_tokens"]
     np.testing.assert_allclose(
         embed(server, [answer["tokens"]])[0], embedded["data"][0]["embedding"], atol=1e-6

@@ -88,7 +88,7 @@ SHAPES = (
         UNSUPPORTED,
         "chat_template",
     ),
-    Bad("too much to tokenise", K, {"inputs": ["a" * 999_999] * 2}, 413, "too_many_characters", "inputs"),
+    Bad("too much to tokenise", K, {"inputs": ["é" * 70_000] * 2}, 413, "too_much_text", "inputs"),
     Bad("too many texts to tokenise", K, {"inputs": ["a"] * 2049}, 413, "too_many_items", "inputs"),
     Bad("no query in an envelope", DR, {"input": {"documents": ["b"]}}, 400, MISSING, "input.query"),
     Bad("parameters in the body", DR, {"input": PAIR, "top_n": 1}, 400, UNKNOWN, "top_n"),

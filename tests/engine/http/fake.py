@@ -79,12 +79,13 @@ class FakeEngine:
     async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
         return [await self.rerank(request) for request in requests]
 
-    async def tokenize(self, request: EmbedRequest, special: bool | None) -> list[list[Token]]:
+    async def tokenize(self, request: EmbedRequest, special: bool | None) -> tuple[list[list[Token]], int]:
         """A token a word, and one that the tokenizer adds."""
         self._check(request.model, EMBEDDER)
         self.requests.append(request)
         await self._steer(request.input, "fail")
-        return [tokens("".join(item.texts), special) for item in request.input if isinstance(item, Content)]
+        items = [item for item in request.input if isinstance(item, Content)]
+        return [tokens("".join(item.texts), special) for item in items], 8192
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         return await work()

@@ -63,7 +63,7 @@ def test_health(client: Client, engine: FakeEngine) -> None:
     engine.ready = Health(ready=False, reason="the engine of x has died")
     for path in READY_PATHS:
         answer = client.get(path)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_died")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
     assert client.get("/health/live").status_code == 200
 
 

@@ -78,6 +78,7 @@ def test_pages_are_told_apart(load):
     ("source", "said", "code"),
     [
         (TWO, "2 pages, and none was named", "no_such_page"),
+        (as_url(TWO, "#homepage=1"), "2 pages, and none was named", "no_such_page"),
         (as_url(TWO, "#page=3"), "2 pages, no page 3", "no_such_page"),
         (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or without pages", "undecodable_media"),
         (b"%PDF-1.7 and nothing else", "truncated, corrupt or without pages", "undecodable_media"),

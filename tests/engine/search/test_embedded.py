@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,19 +79,6 @@ def test_a_filter_looks_at_no_rows_of_other_values(folder: Open, rule: Any) -> N
     statement, parameters = facets._clause(condition)
     plan = folder(writable=True)._db.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
     assert any("PRIMARY KEY (key=? AND kind=? AND value" in step for *_, step in plan), plan
-
-
-def test_graphs_of_earlier_versions_go_with_the_next_write(folder: Open, tmp_path: Path) -> None:
-    writer, rows = filled(folder, 30)
-    writer.close()
-    kept = tmp_path / "index" / "graph-of.jsonl.0a1b2c.errors.jsonl"  # what was wrong with that source
-    old = [tmp_path / "index" / name for name in ("graph-97365e21f4b6-544c1575.usearch", "graph.lock")]
-    for path in (kept, *old):
-        path.write_bytes(b"anything")
-    assert found(folder(), rows[7], 1) == [7]
-    assert all(path.exists() for path in old)
-    folder(writable=True)
-    assert [path.exists() for path in (kept, *old)] == [True, False, False]
 
 
 def test_a_full_disk_is_named_and_what_was_there_stays(folder: Open) -> None:

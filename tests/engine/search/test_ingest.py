@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import orjson
 import pytest
 
 from qvl.engine.cli import main
+from qvl.engine.errors import MEDIA_NOT_BEGUN, Unprocessable
+from qvl.engine.jobs import pipeline
 from qvl.engine.jobs.corpus import survey
+from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
+from qvl.engine.protocol import EmbedResult, Usage
 from qvl.engine.search import ingest
 from qvl.engine.search.qdrant import Qdrant
 from qvl.engine.search.settings import Place
@@ -31,6 +38,27 @@ def test_a_line_that_repeats_a_bad_one_is_bad(
     write(source, [bad, good, "fine", good, bad])
     assert "2 put, 1 were there before; 2 in all" in qvl(*command)
     assert [each["line"] for each in told_of(tmp_path / "index")] == [1, 5]
+
+
+class Late:
+    """A server that does not begin the second of two."""
+
+    async def embed(self, items: list[Any], *_: object) -> EmbedResult:
+        late = {1: Unprocessable("not begun", code=MEDIA_NOT_BEGUN)} if len(items) > 1 else {}
+        return EmbedResult("m", np.ones((len(items), 2), np.float32), Usage(), errors=late)
+
+
+class Nothing:
+    def known(self, ids: list[str]) -> dict[str, str]:
+        return {}
+
+
+def test_what_was_not_begun_is_asked_alone_and_taken() -> None:
+    task = ingest.Indexing(cast(Any, Late()), cast(Any, Nothing()), None, None)
+    lines = [Line(i, b'"%d"' % i, 0) for i in range(2)]
+    made = asyncio.run(pipeline.answer(task, lines))
+    assert [cast(ingest.Made, each).vector is not None for each in made] == [True, True]
+    assert not task.unsettled
 
 
 def test_a_folder_has_the_items_that_embed_finds_there(
