@@ -45,7 +45,8 @@ class Late:
 
     async def embed(self, items: list[Any], *_: object) -> EmbedResult:
         late = {1: Unprocessable("not begun", code=MEDIA_NOT_BEGUN)} if len(items) > 1 else {}
-        return EmbedResult("m", np.ones((len(items), 2), np.float32), Usage(), errors=late)
+        vectors = np.ones((len(items), 2), np.float32)
+        return EmbedResult(model="m", vectors=vectors, usage=Usage(), errors=late)
 
 
 class Nothing:
