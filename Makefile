@@ -12,7 +12,7 @@ demo: setup  ## start the real engine on this CPU with a tiny model, embed, rank
 	@.venv/bin/qvl demo
 
 test: setup  ## every test, the real engine included
-	@.ci/test $(or $(SUITES),engine rooms others benchmarks)
+	@.ci/test $(or $(SUITES),engine rooms systems others benchmarks)
 
 test-oldest:  ## parity of one kind of checkpoint, and the engine's settings, on the oldest vLLM that is supported
 	@.ci/setup oldest
