@@ -90,13 +90,18 @@ def test_tokens_are_those_of_the_tokenizer(server: Server, pair: Pair, special: 
 
 
 def test_a_conversation_has_as_many_tokens_as_its_embedding_costs(server: Server) -> None:
-    answer, query = (
-        post(server, "/tokenize", messages=TALK, model=server.embedder + end) for end in ("", ":query")
-    )
+    answer = post(server, "/tokenize", messages=TALK)
     embedded = post(server, "/v1/embeddings", messages=TALK)
-    asked = post(server, "/v1/embeddings", messages=TALK, input_type="query")
-    assert query["count"] == asked["usage"]["prompt_tokens"] != answer["count"]
     assert answer["count"] == embedded["usage"]["prompt_tokens"]
     np.testing.assert_allclose(
         embed(server, [answer["tokens"]])[0], embedded["data"][0]["embedding"], atol=1e-6
     )
+
+
+def test_a_conversation_of_a_query_has_its_instruction(server: Server) -> None:
+    plain, query = (
+        post(server, "/tokenize", messages=TALK[1:], model=server.embedder + end)["count"]
+        for end in ("", ":query")
+    )
+    asked = post(server, "/v1/embeddings", messages=TALK[1:], input_type="query")
+    assert query == asked["usage"]["prompt_tokens"] != plain

@@ -83,7 +83,7 @@ def test_pages_are_told_apart(load):
         (as_url(ONE[:-600], "#page=1"), "truncated, corrupt or without pages", "undecodable_media"),
         (b"%PDF-1.7 and nothing else", "truncated, corrupt or without pages", "undecodable_media"),
     ],
-    ids=["several", "too few", "cut off", "junk"],
+    ids=["several", "none named", "too few", "cut off", "junk"],
 )
 def test_what_cannot_be_drawn_is_told(source, said, code, refusal):
     error = refusal(Content(images=(source,), where="input[1]"))
