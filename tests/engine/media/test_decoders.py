@@ -211,6 +211,7 @@ def test_a_dead_parent_takes_them_with_it(own, hangs: bool) -> None:  # type: ig
     (found,) = [each for each in fork_servers() if each.pid == own.pid]
     family = [found, *found.children()]
     assert len(family) == 2
+    worker.ask(Job("image", Limits()), b"", lambda: False, heap)  # it lives: nothing is half set up
     if hangs:
         family[1].suspend()
     own._control.close()
