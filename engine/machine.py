@@ -85,3 +85,9 @@ def can_compile() -> bool:
 def foreign_environment() -> dict[str, str]:
     """For a process of ours that needs no settings: without our variables, which may hold API keys."""
     return {name: value for name, value in os.environ.items() if not name.startswith("QVL_")}
+
+
+def data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process, as it is now."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))

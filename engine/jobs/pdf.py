@@ -1,7 +1,7 @@
 """PDFs among an input's files: each page is an item, named `report.pdf#page=3` and sent alone.
 
 The server draws it (`media/pdf.py`). Here pages are counted, and cut out in a millisecond each, by the same
-library in a process of its own (`pages.py`).
+library in a process of its own (`cutter.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, QvlError, short
-from qvl.engine.jobs.pages import SECONDS
+from qvl.engine.jobs.cutter import SECONDS
 from qvl.engine.machine import foreign_environment
 from qvl.engine.pages import page_of as page_named
 
@@ -91,7 +91,7 @@ def _blank(found: re.Match[bytes]) -> bytes:
 
 
 class _Cutter:
-    """The process of `pages.py`: started when it is first asked, and again when a file has ended it."""
+    """The process of `cutter.py`: started when it is first asked, and again when a file has ended it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -134,7 +134,7 @@ class _Cutter:
 
 def _started() -> subprocess.Popen[bytes]:
     # -P: whatever lies in the working folder is not ours to import.
-    command = [sys.executable, "-P", "-m", "qvl.engine.jobs.pages", str(Limits().media_bytes)]
+    command = [sys.executable, "-P", "-m", "qvl.engine.jobs.cutter", str(Limits().media_bytes)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=foreign_environment())
 
 

@@ -19,11 +19,12 @@ from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
 from qvl.engine.media.landing import Landing
 from qvl.engine.media.single_flight import Key, SingleFlight, by_anyone
-from qvl.engine.media.source import is_remote, page_of, read
+from qvl.engine.media.source import is_remote, read
 from qvl.engine.media.threads import Share, Threads
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
 from qvl.engine.media.wire import Job
+from qvl.engine.pages import page_of
 from qvl.engine.protocol import Content, Source, Video
 
 T = TypeVar("T")

@@ -13,7 +13,6 @@ import pybase64
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import ConfigError, TooLarge, Unprocessable
-from qvl.engine.pages import page_of as page_of
 from qvl.engine.protocol import Source
 
 ACCEPTED = "an http(s):// URL, a data: URL with base64, bare base64, or a file:// URL below an allowed folder"

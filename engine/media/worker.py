@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from qvl.engine.errors import QvlError
+from qvl.engine.machine import data_bytes
 from qvl.engine.media.frames import load_frame, one_core
 from qvl.engine.media.image import load_image
 from qvl.engine.media.video import load_video
@@ -95,7 +96,7 @@ def _become_decoder(handle: int, memory: int, parent: int) -> None:
         os._exit(0)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_VICTIM)
-    most = _data_bytes() + memory
+    most = data_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     one_core()
     try:
@@ -107,12 +108,6 @@ def _become_decoder(handle: int, memory: int, parent: int) -> None:
         traceback.print_exc()
     finally:
         os._exit(1)
-
-
-def _data_bytes() -> int:
-    """What RLIMIT_DATA counts, as it is now."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
 
 
 if __name__ == "__main__":

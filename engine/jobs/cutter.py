@@ -1,4 +1,4 @@
-"""The process that counts and cuts PDFs: `python -m qvl.engine.jobs.pages MOST`. `pdf.py` asks it.
+"""The process that counts and cuts PDFs: `python -m qvl.engine.jobs.cutter MOST`. `pdf.py` asks it.
 
 PDFium is a large C library, and the files are anybody's: one that crashes it, hangs it or fills its memory
 takes this process with it and nothing else. No more is imported here than that needs.
@@ -14,8 +14,9 @@ import json
 import resource
 import signal
 import sys
-from pathlib import Path
 from typing import Any
+
+from qvl.engine.machine import data_bytes
 
 MEMORY = 1 << 30
 """Bytes that a file may take."""
@@ -66,7 +67,7 @@ def main(most: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = _data_bytes() + MEMORY
+    limit = data_bytes() + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     for line in sys.stdin.buffer:
         path, page = json.loads(line)
@@ -75,12 +76,6 @@ def main(most: int) -> None:
         signal.alarm(0)
         sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + data)
         sys.stdout.buffer.flush()
-
-
-def _data_bytes() -> int:
-    """What RLIMIT_DATA counts, as it is now."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
 
 
 if __name__ == "__main__":
