@@ -1,9 +1,11 @@
-"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in six places.
+"""`qvl-haproxy`: HAProxy, with what Ray Serve wrote as its configuration changed in seven places.
 
     statistics and metrics    listen where they are told to, not on every interface
     errors of HAProxy's own   are JSON in our shape, 502 and 503 with Retry-After; Ray makes them a text 500
     pages of other origins    may read those errors too, where they were named (--cors-origin); what their
                               browser asks beforehand is answered here, or it would give up without a replica
+    a replica that is slow    to say that it is well stays in use: in Ray's a check has as long as is between
+                              two of them, and two busy seconds are a 503 from a pool of one
     a client that leaves      is noticed: with splicing, HAProxy misses it once a body came after its head
     a route of another shape  goes to its pool by its path, not through the gateway
     a name in a header        leads to one replica, which has what requests of that name share at hand
@@ -49,6 +51,8 @@ _CROWD = "mul(2),add(4)"
 """How far above the average a replica's requests may be before a name no longer leads to it."""
 
 _RETRY_SECONDS = 5
+_CHECK_SECONDS = 3
+"""Ray has it equal to the time between checks, which is short so that a replica that drains is soon known."""
 _ERRORS = {
     400: ("invalid_request_error", "invalid_request", "the request is not valid HTTP"),
     408: ("invalid_request_error", "invalid_request", "the request did not come in time"),
@@ -64,6 +68,7 @@ def adapt(text: str, host: str, origins: Sequence[str] = ()) -> str:
     text = _replaced(r"^(listen stats\n\s+bind )\*?:", rf"\g<1>{host}:", text)
     text = _replaced(r"^\s+errorfile 50[234] .*\n(\s+errorfile .*\n)*", _errors(), text)
     text = _replaced(r"^\s+option splice-request\n", "", text)
+    text = _replaced(r"^(defaults\n)", rf"\g<1>    timeout check {_CHECK_SECONDS}s\n", text)
     text = re.sub(r"^backend \S+\n(?:[ \t].*\n|\n)+", _homes, text, flags=re.MULTILINE)
     routes = _routes() if f"path_beg {RERANKERS}/" in text else ""
     return _replaced(r"^(frontend http_frontend\n\s+bind .*\n)", rf"\g<1>{_cors(origins)}{routes}", text)

