@@ -16,6 +16,7 @@ from qvl.engine import quantization
 from qvl.engine.adapters import Adapter
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import BUNDLED, EngineConfig
+from qvl.engine.cpu_cache import cache_bytes
 from qvl.engine.errors import CheckpointError
 from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
@@ -44,15 +45,12 @@ _ENVIRONMENT = {
 _log = logging.getLogger("qvl.engine")
 _NEWER = {"mm_device_do_normalize"}
 """Settings that the oldest vLLM lacks, and does not need."""
-_CPU_SEQUENCES = 8
-"""Longest sequences that a CPU engine's KV cache holds at once."""
 _DUMMY = {"width": 64, "height": 64}
 """Of the pictures that vLLM makes for itself on a CPU."""
 _STOP_SECONDS = 3.0
 """For an engine process to end by itself."""
 _LOOK_SECONDS = 0.01
 """Between two looks whether vLLM knows that it is to end."""
-_ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def on_cpu() -> bool:
@@ -130,7 +128,7 @@ def engine_args(
         "scheduling_policy": "priority",
         "seed": 0,
     }
-    settings |= _cpu_settings(checkpoint, dtype) if on_cpu() else {"async_scheduling": True}
+    settings |= _cpu_settings(checkpoint, dtype, shared=shared) if on_cpu() else {"async_scheduling": True}
     settings |= quantization.settings(config, checkpoint) | _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
@@ -214,16 +212,9 @@ def _media(config: EngineConfig) -> dict[str, Any]:
     return {"image": {"count": images, **_DUMMY}, "video": {"count": videos, "num_frames": 2, **_DUMMY}}
 
 
-def cpu_cache_bytes(checkpoint: Checkpoint, dtype: str) -> int:
-    """Of the KV cache of a model on a CPU."""
-    itemsize = _ITEMSIZE[checkpoint.dtype if dtype == "auto" else dtype]
-    longest = checkpoint.kv_bytes_per_token(itemsize) * checkpoint.max_length
-    return max(64 << 20, _CPU_SEQUENCES * longest)
-
-
-def _cpu_settings(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
+def _cpu_settings(checkpoint: Checkpoint, dtype: str, *, shared: bool) -> dict[str, Any]:
     return {
-        "kv_cache_memory_bytes": cpu_cache_bytes(checkpoint, dtype),
+        "kv_cache_memory_bytes": cache_bytes(checkpoint, dtype, models=1 + shared),
         "block_size": 32,
         "skip_mm_profiling": True,
     }

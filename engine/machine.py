@@ -15,6 +15,9 @@ _DEVICES = Path("/dev")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Of a container: microseconds of CPU in a period, or `max`, and the period."""
 
+_MEMORY = Path("/sys/fs/cgroup/memory.max")
+"""Of a container: bytes, or `max`."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -73,7 +76,11 @@ def cores() -> int:
 
 
 def host_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that this process may use: the machine's, or what its container (cgroup v2) leaves it."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        found = min(found, int(_MEMORY.read_text()))
+    return found
 
 
 def can_compile() -> bool:

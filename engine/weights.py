@@ -38,6 +38,11 @@ def check(folder: Path) -> None:
             ) from None
 
 
+def size(folder: Path) -> int:
+    """Bytes of the safetensors files."""
+    return sum(file.stat().st_size for file in _files(folder))
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """Those that vLLM reads: of the index, if there is one."""
     if not (folder / INDEX).is_file():

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from benchmarks.asks import Ask, Item, Role
 from benchmarks.load import Shot
 from qvl.engine.checkpoint import Checkpoint
-from qvl.engine.compat import cpu_cache_bytes
+from qvl.engine.cpu_cache import cache_bytes
 
 Answer: TypeAlias = npt.NDArray[np.float32]
 """(items, dimensions) of vectors, or (documents,) of scores."""
@@ -42,7 +42,7 @@ class Site:
     @property
     def kv_bytes(self) -> int:
         """Of a CPU engine's KV cache: `qvl serve`'s, for all contestants."""
-        return cpu_cache_bytes(self.checkpoint, self.dtype)
+        return cache_bytes(self.checkpoint, self.dtype)
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -51,3 +51,14 @@ def test_a_container_has_the_cores_of_its_quota(
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
     assert machine.cores() == cores
+
+
+@pytest.mark.parametrize(("limit", "share"), [("max", 1), ("1048576", 0), ("", 1), (None, 1)])
+def test_a_container_has_the_memory_of_its_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, share: int
+) -> None:
+    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "memory.max")
+    whole = machine.host_memory()
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    assert machine.host_memory() == (whole if share else 1 << 20)
