@@ -41,8 +41,7 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         try:
-            if _deploy(config, start, stop):
-                environment.check(config)
+            if _deploy(config, start, stop) and environment.check(config, stop):
                 _announce(config)
                 stop.wait()
         finally:

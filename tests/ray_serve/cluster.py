@@ -22,14 +22,15 @@ import httpx
 import psutil
 import pytest
 
-from qvl.engine.port import free_port
 from qvl.ray_serve.config import PREFIXES, Pool
 from tests import web
+from tests.ray_serve.front import free_port
+from tests.replicas import gone
 
 KEY = "secret"
 KEYED = {"authorization": f"Bearer {KEY}"}
 START_SECONDS = 300
-STOP_SECONDS = 60
+STOP_SECONDS = 150
 
 
 class Cluster:
@@ -82,7 +83,7 @@ class Cluster:
         """
         deadline = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(httpx.TransportError):
+            with contextlib.suppress(httpx.HTTPError, psutil.Error):
                 if done():
                     return
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -94,8 +95,7 @@ class Cluster:
         family = self.family()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(STOP_SECONDS) == 0
-        _, alive = psutil.wait_procs(family, timeout=15)
-        assert not alive
+        assert gone(family)
 
     def family(self) -> list[psutil.Process]:
         return self.main.children(recursive=True) if self.main.is_running() else []
@@ -110,7 +110,7 @@ class Cluster:
 
     def up(self, pool: str) -> int:
         """Replicas of a pool to which HAProxy sends requests."""
-        text = web.get(f"http://127.0.0.1:{self.stats}/stats;csv", timeout=10).text
+        text = web.get(f"http://127.0.0.1:{self.stats}/stats;csv", timeout=60).text
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
         return sum(f"-qvl-{pool}-" in row["svname"] and row["status"].startswith("UP") for row in rows)
 
@@ -121,7 +121,7 @@ class Cluster:
             ports = [each.laddr.port for each in replica.net_connections() if each.status == "LISTEN"]
             [port] = [each for each in ports if 30000 <= each < 31000]
             url = f"http://127.0.0.1:{port}{PREFIXES[pool].rstrip('/')}/metrics"
-            page = web.get(url, headers=KEYED, timeout=10).raise_for_status()
+            page = web.get(url, headers=KEYED, timeout=60).raise_for_status()
             value = re.search(rf"^{re.escape(name)} (\S+)$", page.text, re.MULTILINE)
             found.append(float(value[1]) if value else 0.0)
         return found

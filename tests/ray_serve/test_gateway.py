@@ -18,13 +18,13 @@ from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
 from qvl.engine.api.information import MODELS_PATHS, READY_PATHS
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
-from qvl.engine.port import free_port
 from qvl.engine.protocol import Health
 from qvl.ray_serve.config import PREFIXES
 from qvl.ray_serve.gateway import Gateway, pool
 from qvl.ray_serve.ingress import Mounted
 from tests import web
 from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
+from tests.ray_serve.front import free_port
 
 Pool = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -21,11 +21,11 @@ from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.dialects import rerank
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unavailable
-from qvl.engine.port import free_port
 from qvl.engine.protocol import Content, RerankRequest
 from qvl.ray_serve.ingress import Mounted
 from qvl.ray_serve.split import Split, _body, divide
 from tests.engine.http.fake import FakeEngine
+from tests.ray_serve.front import free_port
 
 KEY = {"authorization": "Bearer k"}
 CONFIG = ServerConfig(engine=EngineConfig(embedder="a", reranker="b"), api_key=("k rpm=1",))
