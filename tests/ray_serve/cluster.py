@@ -54,17 +54,26 @@ class Cluster:
         ]
 
     def __enter__(self) -> Self:
+        try:
+            if not self._begins():
+                self.__exit__(None, None, None)
+                Path(self.folder).mkdir(mode=0o700)
+                assert self._begins(), self._log.read_text()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _begins(self) -> bool:
+        """False where Ray's own node was late: it has 30 s, whatever else the machine has to do."""
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(
                 self._command, stdout=out, stderr=subprocess.STDOUT, env=self.environment
             )
         self.main = psutil.Process(self.process.pid)
-        try:
-            self.wait(lambda: self.READY in self._log.read_bytes(), START_SECONDS)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
+        ends = self.READY, b"The current node timed out during startup"
+        self.wait(lambda: any(end in self._log.read_bytes() for end in ends), START_SECONDS)
+        return self.READY in self._log.read_bytes()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -79,7 +88,7 @@ class Cluster:
     def wait(self, done: Callable[[], bool], seconds: float) -> None:
         """Until it is so; fails with the log when it is not in time, or the cluster has ended.
 
-        Where nobody answers yet, it is not so yet.
+        Where nobody answers yet, or one that is asked has just ended, it is not so yet.
         """
         deadline = time.monotonic() + seconds
         while True:

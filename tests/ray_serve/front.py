@@ -1,14 +1,19 @@
-"""HAProxy itself, run by a test with a small configuration of the shape that Ray writes."""
+"""HAProxy itself, run by a test with a small configuration of the shape that Ray writes; an app on a port."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
 
 from qvl.ray_serve.haproxy import adapt
 
@@ -52,6 +57,23 @@ def front(path: Path, backend: str, origins: Sequence[str] = (), stats: int | No
             yield port
         finally:
             running.kill()
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[int]:
+    """The port where uvicorn has it, in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=asyncio.run, args=(server.serve(sockets=[listener]),))
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def connected(port: int) -> socket.socket:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import quote
 
 import httpx
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
@@ -24,7 +21,7 @@ from qvl.ray_serve.gateway import Gateway, pool
 from qvl.ray_serve.ingress import Mounted
 from tests import web
 from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
-from tests.ray_serve.front import free_port
+from tests.ray_serve.front import free_port, serving
 
 Pool = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -64,15 +61,9 @@ class Pools:
 
 @pytest.fixture(scope="module")
 def pools() -> Iterator[tuple[Pools, str]]:
-    port, app = free_port(), Pools()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_config=None))
-    thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield app, f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    app = Pools()
+    with serving(app) as port:
+        yield app, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
