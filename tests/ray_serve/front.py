@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 import subprocess
 import threading
@@ -11,12 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from qvl.ray_serve.haproxy import adapt
 
+_PORTS = iter(SystemRandom().sample(range(20000, 30000), 10000))
 ACL = "    acl is_x path_beg /v1/rerank/\n"
 
 
@@ -32,15 +33,14 @@ def written(acl: str = ACL, port: int = 8080, backend: str = "http-request retur
 
 
 def free_port() -> int:
-    """One that is still free when it is bound, up to a minute later.
+    """Another one at each call, and still free when it is bound, up to a minute later.
 
     The kernel gives those of its own range to connections meanwhile, Ray's replicas have 30000 and up, and
     its workers those below 20000.
     """
     while True:
-        port = 20000 + secrets.randbelow(10000)
         with suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port := next(_PORTS)))
             return port
 
 
