@@ -68,7 +68,7 @@ def pools() -> Iterator[tuple[Pools, str]]:
 
 @pytest.fixture(scope="module")
 def client(pools: tuple[Pools, str]) -> Iterator[TestClient]:
-    with TestClient(Gateway(pools[1], 10)) as client:
+    with TestClient(Gateway(pools[1], 60)) as client:
         client.headers.update(KEY)
         yield client
 
@@ -145,7 +145,7 @@ def test_a_question_with_a_body(client: TestClient) -> None:
 def test_pages_of_named_origins_may_read_every_answer(pools: tuple[Pools, str]) -> None:
     origin = "https://app.example"
     asks = {"origin": origin, "access-control-request-method": "GET"}
-    with TestClient(with_cors(Gateway(pools[1], 10), (origin,))) as client:
+    with TestClient(with_cors(Gateway(pools[1], 60), (origin,))) as client:
         answers = [
             client.get(path, headers={**KEY, "origin": origin})
             for path in ("/v1/models", "/health/ready", "/health/live", "/openapi.json")

@@ -118,6 +118,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Named)
         self.checks = 0
 
+    def handle_error(self, *_: object) -> None:
+        """HAProxy has ended while it asked."""
+
 
 @pytest.fixture
 def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
