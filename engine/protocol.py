@@ -241,6 +241,8 @@ class ModelCard:
     dimensions: int
     max_length: int
     dtype: str
+    also: tuple[str, ...] = ()
+    """What else a request may call it, as the command line does; in no list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,8 +99,13 @@ class FakeEngine:
 
     def models(self) -> list[ModelCard]:
         return [
-            ModelCard(id=EMBEDDER, role="embedder", dimensions=WIDTH, max_length=8192, dtype="float32"),
-            ModelCard(id=RERANKER, role="reranker", dimensions=WIDTH, max_length=10240, dtype="float32"),
+            ModelCard(
+                id=name, role=role, dimensions=WIDTH, max_length=most, dtype="float32", also=("pair", said)
+            )
+            for name, role, most, said in (
+                (EMBEDDER, "embedder", 8192, "org/tiny-embedder"),
+                (RERANKER, "reranker", 10240, "org/tiny-reranker"),
+            )
         ]
 
     async def stop(self) -> None:
