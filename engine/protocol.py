@@ -21,7 +21,6 @@ Video: TypeAlias = Source | tuple[Source, ...]
 """A video file, or its frames as images (sampled evenly to 64, taken as 2 frames per second)."""
 
 OnError: TypeAlias = Literal["fail", "skip"]
-
 Priority: TypeAlias = Literal["interactive", "batch"]
 """`batch` is refused first when much is in progress, and the model takes it after `interactive`."""
 
@@ -234,7 +233,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """One served model, as `/v1/models` lists it."""
+    """One served model, as `/v1/models` lists it; `also` is what else requests may call it."""
 
     id: str
     role: Literal["embedder", "reranker"]
@@ -242,7 +241,6 @@ class ModelCard:
     max_length: int
     dtype: str
     also: tuple[str, ...] = ()
-    """What else a request may call it, as the command line does; in no list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
