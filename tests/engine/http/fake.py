@@ -11,6 +11,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -98,14 +99,10 @@ class FakeEngine:
         return self.ready
 
     def models(self) -> list[ModelCard]:
+        card = partial(ModelCard, dimensions=WIDTH, dtype="float32")
         return [
-            ModelCard(
-                id=name, role=role, dimensions=WIDTH, max_length=most, dtype="float32", also=("pair", said)
-            )
-            for name, role, most, said in (
-                (EMBEDDER, "embedder", 8192, "org/tiny-embedder"),
-                (RERANKER, "reranker", 10240, "org/tiny-reranker"),
-            )
+            card(id=EMBEDDER, role="embedder", max_length=8192, also=("pair", f"org/{EMBEDDER}")),
+            card(id=RERANKER, role="reranker", max_length=10240, also=("pair", f"org/{RERANKER}")),
         ]
 
     async def stop(self) -> None:
