@@ -224,8 +224,8 @@ class ServerConfig:
     """Origin whose pages may call from a browser and read the answers, as https://app.example, or * for any
     (none: no CORS header is ever sent)."""
     drain_seconds: float = 6.0
-    """How long requests in flight may take to finish after SIGTERM; the server is gone 2 s later (a service
-    manager or Kubernetes must wait that long before it kills)."""
+    """How long requests in flight may take to finish after SIGTERM; the server is gone 2 s later, with
+    --replicas 4 s (a service manager or Kubernetes must wait that long before it kills)."""
     request_seconds: float = 120.0
     """Deadline of one request; over it: 504."""
     index: str | None = None

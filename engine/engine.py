@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -185,7 +186,7 @@ class Engine:
                 task.cancel()
 
     def models(self) -> list[ModelCard]:
-        return [card for model in self._models.values() for card in model.cards]
+        return [replace(card, also=_known(model)) for model in self._models.values() for card in model.cards]
 
     async def stop(self) -> None:
         """Ends the engine processes; requests in flight fail with 503. Harmless twice."""

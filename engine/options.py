@@ -20,7 +20,7 @@ from cyclopts import App, Argument, ArgumentCollection, Group, Parameter, env_va
 from cyclopts.argument import update_argument_collection
 from cyclopts.config import Env
 
-from qvl.engine.config import EngineConfig, Limits, MediaConfig
+from qvl.engine.config import EngineConfig, Limits, MediaConfig, option
 from qvl.engine.errors import ConfigError
 
 _ENGINE = {
@@ -109,9 +109,12 @@ def _options(app: App) -> set[str]:
         if not name.startswith("-"):
             found |= _options(app[name])
             if app[name].default_command:
-                for argument in app[name].assemble_argument_collection():
-                    found.update(each for each in argument.names if not each.startswith(_OPPOSITES))
+                found |= {each for each in _own(app[name]) if not each.startswith(_OPPOSITES)}
     return found
+
+
+def _own(command: App) -> set[str]:
+    return {name for argument in command.assemble_argument_collection() for name in argument.names}
 
 
 def _setting(option: str) -> str:
@@ -140,6 +143,13 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    if commands[-1:] != (
+        "serve",
+    ):  # one file for all of them: what is said of the server alone is not theirs
+        others = _own(app.app_stack.stack[-1][0]["serve"]) - {
+            name for each in arguments for name in each.names
+        }
+        given = {key: value for key, value in given.items() if option(key) not in others}
     # Not by cyclopts' own `Toml`, which passes over keys that are also commands: `models`, `rerank`.
     update_argument_collection(
         given, path, arguments, app.app_stack.stack[-1], root_keys=(), allow_unknown=False

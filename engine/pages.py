@@ -1,4 +1,4 @@
-"""Which page of a PDF a name says: one pattern for the server and for jobs."""
+"""Which page of a PDF a name says: one pattern for the server, for jobs and for clients."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from qvl.engine.errors import Unprocessable
 from qvl.engine.protocol import Source
 
+NAMED = re.compile(r"(.+\.pdf)(#(?:[^/]*&)?page=[^/]*)", re.IGNORECASE | re.DOTALL)
+"""The path of a PDF, and the end that names a page of it."""
 _LONGEST = 256
 """Characters of a fragment that are looked at."""
 _PAGE = re.compile(r"(?:.*&)?page=0*([1-9][0-9]{0,5})(?:&.*)?", re.DOTALL)

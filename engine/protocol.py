@@ -21,7 +21,6 @@ Video: TypeAlias = Source | tuple[Source, ...]
 """A video file, or its frames as images (sampled evenly to 64, taken as 2 frames per second)."""
 
 OnError: TypeAlias = Literal["fail", "skip"]
-
 Priority: TypeAlias = Literal["interactive", "batch"]
 """`batch` is refused first when much is in progress, and the model takes it after `interactive`."""
 
@@ -234,13 +233,14 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """One served model, as `/v1/models` lists it."""
+    """One served model, as `/v1/models` lists it; `also` is what else requests may call it."""
 
     id: str
     role: Literal["embedder", "reranker"]
     dimensions: int
     max_length: int
     dtype: str
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

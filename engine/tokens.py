@@ -116,16 +116,16 @@ class PromptTokenizer:
     ) -> Prompt:
         """Widen, cut, locate. Raises Unprocessable, naming `where`."""
         wide = self._widen(ids, visuals, where) if visuals else ids
-        limit = min(self.max_length, max_tokens or self.max_length)
-        if len(wide) > limit:
+        length, limit = len(wide), min(self.max_length, max_tokens or self.max_length)
+        if length > limit:
             if not truncate:
-                raise _too_long(len(wide), limit, where)
+                raise _too_long(length, limit, where)
             if limit < self.max_length:
                 self._check_reaches(wide, limit, where)
             wide = self._cut(wide, limit)
         spans = self._locate(wide, visuals)
         if spans is None or len(wide) > limit:
-            raise _too_long(len(wide), limit, where, media=bool(visuals))
+            raise _too_long(length, limit, where, media=bool(visuals))
         return Prompt(wide, spans)
 
     def check_ids(

@@ -69,10 +69,12 @@ def _models(engine: Service, limits: Limits) -> list[Route]:
 
     async def model(request: Request) -> Response:
         asked, cards = request.path_params["id"], engine.models()
-        plain = names.without_suffix(asked, [card.id for card in cards])
-        for card in cards:
-            if card.id == asked or (card.id == plain and card.role == "embedder"):
-                return _json({**described(card), "id": asked})
+        known = {name: card for card in reversed(cards) for name in card.also}  # the first of them wins
+        known |= {card.id: card for card in cards}
+        plain = names.without_suffix(asked, known)
+        card = known.get(plain or asked)
+        if card is not None and (plain is None or card.role == "embedder"):
+            return _json({**described(card), "id": asked})
         raise NotFound(
             f"no model {asked[:80]!r} here; /v1/models lists those there are",
             param="model",

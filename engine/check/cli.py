@@ -15,8 +15,8 @@ def check(
     """See whether models are answered here as their authors' code answers them.
 
     A few drawn inputs of every kind go through Hugging Face's model in float32, on the GPU if there is room,
-    then through the engine with the same options as `qvl serve` gets; token ids, vectors and scores are
-    compared. Exit code 1: one differs by more than the engine's dtype explains.
+    then through the engine, with the options of `qvl serve --help` under Models, Limits and Media; token ids,
+    vectors and scores are compared. Exit code 1: one differs by more than the engine's dtype explains.
 
     Parameters
     ----------

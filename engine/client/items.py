@@ -3,7 +3,7 @@
 An item is a text, a picture, a file, or a dict of them:
 
     "a text"
-    Path("cat.jpg")                                    image or video, told from the content
+    Path("cat.jpg"), Path("report.pdf#page=2")         image, page or video, told from the content
     PIL.Image.open("cat.jpg")                          sent as PNG, so no pixel changes
     {"text": "...", "image": [img, b"...", "https://…"], "video": [frame, frame, ...], "instruction": "..."}
 
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from qvl.engine.errors import BadRequest, UnsupportedMedia
 from qvl.engine.magic import PDF, sniff
+from qvl.engine.pages import NAMED
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Content
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def native(item: Item, where: str = "input") -> Json:
     if _is_image(item):
         return {"image": png_url(item, where)}
     if isinstance(item, bytes | Path):
-        data = item if isinstance(item, bytes) else item.read_bytes()
+        data, page = _read(item)
         mime = sniff(data)
         if mime is None:
             raise UnsupportedMedia(f"{where} is not an image or video of a known format", param=where)
-        return {"image" if mime == PDF else mime.partition("/")[0]: data_url(data, mime)}
+        return {"image" if mime == PDF else mime.partition("/")[0]: data_url(data, mime) + page}
     raise BadRequest(
         f"{where} is of type {type(item).__name__}, not a text, picture, file or dict", param=where
     )
@@ -77,9 +78,9 @@ def written(content: Content) -> dict[str, Any]:
 
 def _media(value: Any, where: str) -> Any:
     if isinstance(value, bytes | Path):
-        data = value if isinstance(value, bytes) else value.read_bytes()
+        data, page = _read(value)
         # The server refuses what it cannot read, with its own list of formats; a mime it ignores is enough.
-        return data_url(data, sniff(data) or "application/octet-stream")
+        return data_url(data, sniff(data) or "application/octet-stream") + page
     if _is_image(value):
         return png_url(value, where)
     if isinstance(value, Mapping):
@@ -94,6 +95,15 @@ def _media(value: Any, where: str) -> Any:
     raise BadRequest(
         f"{where} is of type {type(value).__name__}, not a picture, bytes, path or URL", param=where
     )
+
+
+def _read(given: bytes | Path) -> tuple[bytes, str]:
+    """The bytes, and the end of a PDF's name that says a page of them: that of its URL, too."""
+    if isinstance(given, bytes):
+        return given, ""
+    if (found := NAMED.fullmatch(str(given))) and not given.exists():
+        return Path(found[1]).read_bytes(), found[2]
+    return given.read_bytes(), ""
 
 
 def data_url(data: bytes, mime: str) -> str:

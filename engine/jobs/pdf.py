@@ -22,6 +22,7 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, QvlError, short
 from qvl.engine.jobs.cutter import SECONDS
 from qvl.engine.machine import foreign_environment
+from qvl.engine.pages import NAMED
 from qvl.engine.pages import page_of as page_named
 
 SUFFIX = ".pdf"
@@ -29,7 +30,6 @@ MOST_PAGES = 10_000
 """Of one file whose pages are items: a small file can claim any number."""
 MOST_ENDED = 3
 """Processes that one file may cost, each of them up to 10 s: it may have thousands of pages."""
-_NAMED = re.compile(r"(.+\.pdf)(#(?:[^/]*&)?page=[^/]*)", re.IGNORECASE | re.DOTALL)
 _WHEN = re.compile(rb"\(D:[0-9]{14}[^()]{0,8}\)")
 _ID = re.compile(rb"<[0-9A-F]{32}><[0-9A-F]{32}>")
 _HEAD, _TRAILER = 512, 256
@@ -37,13 +37,13 @@ _HEAD, _TRAILER = 512, 256
 
 
 def names_page(name: str) -> bool:
-    return _NAMED.fullmatch(name) is not None
+    return NAMED.fullmatch(name) is not None
 
 
 def parted(path: Path) -> tuple[Path, int]:
     """The file, and the page that `path` names of it, from 1 (0: none), as the server reads it. Raises
     BadRequest."""
-    found = _NAMED.fullmatch(str(path))
+    found = NAMED.fullmatch(str(path))
     if found is None or path.exists():
         return path, 0
     try:

@@ -18,15 +18,15 @@ class JobConfig:
     key: str | None = None
     """API key for --url."""
     on_error: Literal["skip", "fail"] = "skip"
-    """skip: a bad line is left out and written to OUT.errors.jsonl (search add: `IN.*.errors.jsonl` in the
-    index's folder; --ray: `OUT/_part-*.errors.jsonl`); the exit code is 1 if every line was bad. fail: the
-    first one stops the job. To try bad lines again, run `search add` again; after another job, give the
-    lines that the errors file names (`line`, from 1) as a new IN."""
+    """skip: a bad line is left out and written beside OUT, to `out.parquet.errors.jsonl` for one of that name
+    (search add: `IN.*.errors.jsonl` in the index's folder; --ray: `OUT/_part-*.errors.jsonl`); the exit code
+    is 1 if every line was bad. fail: the first one stops the job. To try bad lines again, run `search add`
+    again; after another job, give the lines that the errors file names (`line`, from 1) as a new IN."""
     overwrite: bool = False
     """Discard OUT (search: the index) and any unfinished run, and start from scratch; without it an
     interrupted job goes on."""
     batch: int = 64
-    """Lines of one request (rerank: always 1)."""
+    """Lines of one request (rerank, batch: always 1)."""
     in_flight: int = 8
     """Requests under way at once."""
 

@@ -40,6 +40,22 @@ def test_a_file_may_set_an_option_that_is_called_like_a_command(served: Served, 
     assert served("--config", str(file)).engine.models == ("/models/a", "/models/b")
 
 
+def test_other_commands_read_the_servers_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And pass over what is said of the server alone; a key of no command is a mistake there too."""
+    file, missing = tmp_path / "qvl.toml", str(tmp_path / "missing")
+    text = f'models = ["{missing}"]\nhost = "h"\ndrain_seconds = 125\napi-key-file = "k"\nmax_replicas = 3\n'
+    commands = {
+        ("check",): f"{missing}: no such folder",
+        ("embed", missing, "-o", f"{missing}.npz"): f"{missing}: No such file",
+        ("search", "ask", "x", "--index", missing): "there is no index",
+    }
+    for command, told in commands.items():
+        file.write_text(text)
+        assert told in mistake(capsys, *command, "--config", str(file))
+        file.write_text(text + "drain_second = 1\n")
+        assert 'Unknown option: "[drain_second]"' in mistake(capsys, *command, "--config", str(file))
+
+
 def test_several_values_in_a_variable_are_lines(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QVL_API_KEY", "KEY name=N rpm=600")
     monkeypatch.setenv("QVL_FILE_ROOTS", "/data/my pictures\n /more \n\n")

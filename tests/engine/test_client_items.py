@@ -75,6 +75,24 @@ def test_bytes_and_paths_travel_as_they_are(kind: str, tmp_path: Path) -> None:
         assert decoded(item["image"]) == data
 
 
+def test_a_page_behind_the_name_of_a_pdf_stands_behind_its_url(tmp_path: Path) -> None:
+    """It is the server that reads it, and refuses what is no page."""
+    data = b"%PDF-1.7 of two pages"
+    (tmp_path / "report.PDF").write_bytes(data)
+    for page in ("#page=2", "#zoom=9&page=12", "#page=x"):
+        path = tmp_path / f"report.PDF{page}"
+        for item in (native(path), native({"image": path})):
+            assert isinstance(item, dict)
+            url, mark, said = item["image"].partition("#")
+            assert (decoded(url), mark + said) == (data, page)
+    (tmp_path / "report.PDF#page=2").write_bytes(data + b", one of which is here")
+    item = native(tmp_path / "report.PDF#page=2")
+    assert isinstance(item, dict)
+    assert decoded(item["image"]) == data + b", one of which is here"
+    with pytest.raises(FileNotFoundError, match=r"/other\.pdf'"):
+        native(tmp_path / "other.pdf#page=2")
+
+
 @pytest.mark.parametrize(
     ("head", "mime"),
     [

@@ -152,8 +152,9 @@ def test_reranker_keeps_special_ids_and_the_last_five(folder: Path) -> None:
 def test_an_image_is_never_cut(folder: Path) -> None:
     side = build(folder)
     big = Shape("image", (1, 16, 20))
-    with pytest.raises(Unprocessable, match="at most 64") as caught:
-        side.prompt(side.encode([spelled(big)])[0], [big], where="input[3]")
+    text = side.encode([spelled(big)])[0]
+    with pytest.raises(Unprocessable, match=f"^{len(text) - 1 + 80} tokens, and at most 64 ") as caught:
+        side.prompt(text, [big], where="input[3]")
     assert (caught.value.param, caught.value.code) == ("input[3]", "input_too_long")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from tests import web
 from tests.conftest import Pair, Server
 from tests.engine.http.bad_foreign import DE, DR
 from tests.parity import cases
@@ -105,3 +106,9 @@ def test_a_conversation_of_a_query_has_its_instruction(server: Server) -> None:
     )
     asked = post(server, "/v1/embeddings", messages=TALK[1:], input_type="query")
     assert query == asked["usage"]["prompt_tokens"] != plain
+
+
+def test_a_model_is_found_by_what_the_command_line_called_it(server: Server, pair: Pair) -> None:
+    listed = web.get(f"{server.url}/v1/models").json()["data"]
+    for path, card in zip((pair.embedder, pair.reranker), listed, strict=True):
+        assert web.get(f"{server.url}/v1/models/{path}").json() == {**card, "id": str(path)}

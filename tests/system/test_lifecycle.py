@@ -1,6 +1,7 @@
-"""The real server told to stop: nothing hangs and nothing stays behind.
+"""The real server told to stop, or killed: nothing hangs and nothing stays behind.
 
-It is killed in `test_replicas`; its engine is killed in `test_memory`, and hangs in `test_cancel`.
+A replica and its supervisor are killed in `test_replicas`; an engine is killed in `test_memory`, and hangs in
+`test_cancel`.
 """
 
 from __future__ import annotations
@@ -33,3 +34,12 @@ def test_sigterm_answers_what_it_took_and_leaves_nothing(pair: Pair, tmp_path: P
         assert set(statuses) <= {200, 503, REFUSED}, statuses
         assert gone(family)
         assert not re.search(r"unexpectedly|died|leaked", log.read_text())
+
+
+def test_a_killed_server_leaves_no_engine(pair: Pair, tmp_path: Path) -> None:
+    with start_server(pair, tmp_path / "log") as server:
+        family = children(server)
+        assert len(engines(server)) == 2
+        server.process.kill()
+        server.process.wait()
+        assert gone(family)

@@ -11,6 +11,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -98,9 +99,10 @@ class FakeEngine:
         return self.ready
 
     def models(self) -> list[ModelCard]:
+        card = partial(ModelCard, dimensions=WIDTH, dtype="float32")
         return [
-            ModelCard(id=EMBEDDER, role="embedder", dimensions=WIDTH, max_length=8192, dtype="float32"),
-            ModelCard(id=RERANKER, role="reranker", dimensions=WIDTH, max_length=10240, dtype="float32"),
+            card(id=EMBEDDER, role="embedder", max_length=8192, also=("pair", f"org/{EMBEDDER}")),
+            card(id=RERANKER, role="reranker", max_length=10240, also=("pair", f"org/{RERANKER}")),
         ]
 
     async def stop(self) -> None:

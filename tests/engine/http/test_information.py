@@ -39,6 +39,16 @@ def test_one_model(client: Client) -> None:
     assert "another" not in metrics
 
 
+def test_one_model_by_what_the_command_line_called_it(client: Client) -> None:
+    """As the hub does, or one name of both, of which the first is meant."""
+    first, second = client.get("/v1/models").json()["data"]
+    called = {"org/tiny-embedder": first, "org/tiny-reranker": second, "pair": first}
+    for name, card in called.items():
+        assert client.get(f"/v1/models/{name}").json() == {**card, "id": name}
+        answer = client.get(f"/v1/models/{name}:query")
+        assert answer.status_code == (200 if card is first else 404)
+
+
 def test_the_words_of_vllm_and_tei(client: Client) -> None:
     assert client.get("/version").json() == {"version": version("qvl")}
     info = client.get("/info").json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from qvl.engine.admission import CALLER
 from qvl.engine.api.auth import OPEN_PATHS, Caller, Keys
 from qvl.engine.api.openapi import ROUTES
 from qvl.engine.errors import ConfigError, Overloaded
+from qvl.engine.logs import JsonLines
 from tests.engine.http.conftest import Client
 from tests.engine.http.fake import FakeEngine
 
@@ -89,6 +91,24 @@ def test_the_engine_knows_whose_request_it_has(make: Callable[..., Client], engi
     for key in ("k1", "k2", "k1"):
         assert client.post(E, json=GOOD, headers=bearer(key)).status_code == 200
     assert seen == ["one", "key-2", "one"]
+
+
+def test_a_key_is_in_no_line_of_the_log(
+    make: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor in an answer: of a defect, of a refusal, of one by its rate, of another's key."""
+    caplog.set_level(logging.DEBUG)
+    client = make(api_key=("hidden-1 name=search rpm=3", "hidden-2 only=metrics"))
+    asked = [("hidden-1", "a"), ("hidden-1", "!boom"), ("hidden-1", "!bad"), ("hidden-1", "a")]
+    answers = [
+        client.post(E, json={"input": text}, headers={header: f"{scheme}{key}"})
+        for header, scheme in (("authorization", "Bearer "), ("x-api-key", ""), ("api-key", ""))
+        for key, text in (*asked, ("hidden-2", "a"), ("hidden-of-another", "a"))
+    ]
+    assert {answer.status_code for answer in answers} == {200, 401, 403, 422, 429, 500}
+    lines = [JsonLines(replica=0).format(each) for each in caplog.records]
+    assert sum('"key":"search"' in line for line in lines) >= 3
+    assert "hidden" not in "".join([caplog.text, *lines, *(answer.text for answer in answers)])
 
 
 def test_a_rate_comes_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
