@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from qvl.engine.config import Limits
 from qvl.engine.port import free_port
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 # longer than its tests, so only the parity suite does.
 os.environ |= {"QVL_ANSWER_CACHE": "0", "QVL_ENFORCE_EAGER": "1"}
 
+# How long an example takes says how busy the machine is.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
+
 START_SECONDS = 240
-STOP_SECONDS = 10
+STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def family(*parents: psutil.Process) -> list[psutil.Process]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Within some seconds; one that only waits to be reaped has gone."""
+    """Soon; one that only waits to be reaped has gone."""
 
     def lives(process: psutil.Process) -> bool:
         try:
@@ -64,7 +64,7 @@ def gone(processes: list[psutil.Process]) -> bool:
         except psutil.NoSuchProcess:
             return False
 
-    until(lambda: not any(map(lives, processes)), seconds=10)
+    until(lambda: not any(map(lives, processes)), seconds=60)
     return True
 
 

@@ -8,9 +8,11 @@ from functools import partial
 import httpx
 
 _TLS = ssl.create_default_context()
+_SECONDS = 60
+"""Of a busy machine; where none are said, httpx takes 5."""
 
-get = partial(httpx.get, verify=_TLS)
-post = partial(httpx.post, verify=_TLS)
+get = partial(httpx.get, verify=_TLS, timeout=_SECONDS)
+post = partial(httpx.post, verify=_TLS, timeout=_SECONDS)
 
 
 def probe(url: str) -> int | None:

@@ -146,10 +146,12 @@ def test_a_run_ends_where_the_reference_does_not_answer(sites: dict[Role, Site],
         profile=CPU, models={}, workloads=(), contestants=(), modes=(), concurrencies=(), out=tmp_path
     )  # fmt: skip
     broken = replace(sites["embedder"], dtype="float7")
-    scene = Scene(options, Console(file=io.StringIO()), broken, [], tmp_path, "")
+    said = io.StringIO()
+    scene = Scene(options, Console(file=said), broken, [], tmp_path, "")
     with pytest.raises(SystemExit, match="nothing can be checked"):
         unserved.reference(scene)
     assert scene.missing == ["reference"]
+    assert "float7" in said.getvalue()
 
 
 def test_api_servers_and_replicas_are_swept() -> None:

@@ -15,6 +15,7 @@ from benchmarks import load, meter
 from benchmarks.load import Clients, Shot
 from benchmarks.processes import DidNotStart, Server, run, serving
 from benchmarks.rows import ROOT
+from tests.replicas import until
 
 HTTP = """
 import http.server, subprocess, sys
@@ -36,7 +37,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("server") / "log"
-    with serving("echo", _command, {}, health="/", log=log, seconds=30) as running:
+    with serving("echo", _command, {}, health="/", log=log, seconds=120) as running:
         yield running
 
 
@@ -45,7 +46,7 @@ def _command(port: int) -> list[str]:
 
 
 def test_a_server_and_its_children_are_gone_afterwards(tmp_path: Path) -> None:
-    with serving("echo", _command, {}, health="/", log=tmp_path / "log", seconds=30) as running:
+    with serving("echo", _command, {}, health="/", log=tmp_path / "log", seconds=120) as running:
         found = meter.tree(running.pid)
         assert running.alive
         assert len(found) == 2
@@ -56,7 +57,7 @@ def test_a_server_and_its_children_are_gone_afterwards(tmp_path: Path) -> None:
 def test_also_when_the_block_fails(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        serving("echo", _command, {}, health="/", log=tmp_path / "log", seconds=30) as running,
+        serving("echo", _command, {}, health="/", log=tmp_path / "log", seconds=120) as running,
     ):
         raise KeyboardInterrupt
     assert not running.alive
@@ -68,7 +69,7 @@ def test_also_when_the_harness_is_killed(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from benchmarks.processes import started\n"
         f"command = [sys.executable, '-c', {HTTP!r}]\n"
         f"with started('echo', lambda port: [*command, str(port)], {{}}, health='/', "
-        f"log=Path({str(tmp_path / 'log')!r}), seconds=30) as begun:\n"
+        f"log=Path({str(tmp_path / 'log')!r}), seconds=120) as begun:\n"
         "    print(begun.ready().pid, flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code]
@@ -76,7 +77,7 @@ def test_also_when_the_harness_is_killed(tmp_path: Path) -> None:
         assert harness.stdout
         server, child = meter.tree(int(harness.stdout.readline()))
         harness.kill()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -87,7 +88,7 @@ def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such model')"]
     with (
         pytest.raises(DidNotStart, match="exit code 1") as caught,
-        serving("broken", lambda _: command, {}, health="/", log=tmp_path / "log", seconds=30),
+        serving("broken", lambda _: command, {}, health="/", log=tmp_path / "log", seconds=120),
     ):
         pass
     assert caught.value.tail == "no such model"
@@ -114,11 +115,11 @@ def test_a_gpu_is_busy_between_two_moments(
     """Warm-up, and the clients' own way down, are not the server's."""
     say = "echo \"$(date '+%Y/%m/%d %H:%M:%S.%3N'), $share\""
     loop = f"for share in 10 90 50 '[N/A]'; do {say}; sleep 0.1; done"
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{loop}\nexec sleep 60\n")
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{loop}\ntouch {tmp_path}/said\nexec sleep 60\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with meter.measured(server.pid, gpu=True) as usage:
-        time.sleep(1)
+        until((tmp_path / "said").exists)
     [first, second, third] = [moment for moment, _ in usage.gpu]
     assert usage.gpu_busy(second, third) == pytest.approx(0.7)
     assert usage.gpu_busy(first, time.monotonic()) == pytest.approx(0.5)

@@ -38,7 +38,7 @@ LONGEST = {"tied": 1000, "untied, end token": 250 if INTERPRETED else 5000}
 model: of those one is enough."""
 WHOLE = "text over any length"
 """It is compared by both: the first reads it whole, the second in pieces."""
-PATIENCE = 300
+PATIENCE = 600
 """Seconds for an engine's start, the slowest thing asked of it: one that hangs fails its test."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qvl.engine import EmbedRequest, RerankRequest
@@ -31,7 +31,7 @@ NAMES = [
 ]
 POOL = st.lists(st.sampled_from(range(len(NAMES))), min_size=1, max_size=9)
 QUERY = Content(texts=("a yellow ball over the sea, seen from the beach in the evening light",))
-few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=12)
 
 
 class Alone:

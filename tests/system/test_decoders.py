@@ -12,8 +12,8 @@ from tests import web
 from tests.conftest import Server
 from tests.engine.media.test_decoders import is_ours
 from tests.parity import cases
+from tests.replicas import gone, until
 from tests.system.test_http_parity import url
-from tests.system.test_lifecycle import gone
 
 pytestmark = pytest.mark.engine
 
@@ -40,6 +40,7 @@ def test_killed_decoders_cost_no_answer(server: Server) -> None:
         for place in range(ROUNDS):
             seeds = range(1000 + place * IMAGES, 1000 + (place + 1) * IMAGES)
             asked = {seed: clients.submit(embed, server, seed) for seed in seeds}
+            until(lambda: bool(decoders(server)))
             for each in decoders(server)[:1]:
                 each.kill()
                 killed.append(each)

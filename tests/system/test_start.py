@@ -42,7 +42,7 @@ def test_one_that_does_not_load_leaves_nothing_of_the_other(
     with vllm_warnings(), pytest.raises(CheckpointError, match="damaged: the engine did not start"):
         asyncio.run(Engine.start(config))
     assert stopped == [pair.reranker.name]
-    until(lambda: set(active_children()) <= before, seconds=10)
+    until(lambda: set(active_children()) <= before)
 
 
 def test_the_sockets_of_a_running_server_have_no_names_any_more(server: Server) -> None:
