@@ -39,7 +39,8 @@ OTHERS = {
         "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding",
     ),
     RERANKERS: (
-        *("/v2/rerank", "/rerank", "/score", "/v1/score", "/v1/ranking"),
+        *("/v2/rerank", "/rerank", "/score", "/v1/score", "/v1/ranking", "/v1/retrieval/nvidia/reranking"),
+        *("/v1/reranks", "/compatible-api/v1/reranks"),
         "/api/v1/services/rerank/text-rerank/text-rerank",
     ),
 }

@@ -25,6 +25,7 @@ READY_PATHS = ("/health/ready", "/health", "/ping")
 MODELS_PATHS = ("/v1/models", "/models")
 """OpenAI's, and Infinity's, whose clients have no version in their URL."""
 _HEALTH_CODES = ("starting", "draining", "stopped")
+_XINFERENCE = {"embedder": {"model_type": "embedding"}, "reranker": {"model_type": "rerank"}}
 _TEI_KINDS: dict[str, Any] = {
     "embedder": {"embedding": {"pooling": "last_token"}},
     "reranker": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
@@ -62,6 +63,10 @@ def _models(engine: Service, limits: Limits) -> list[Route]:
             "dimensions": card.dimensions,
             "max_length": card.max_length,
             "dtype": card.dtype,
+            **_XINFERENCE[card.role],
+            "model_name": card.id,
+            "max_tokens": card.max_length,
+            "max_model_len": card.max_length,
         }
 
     async def models(_: Request) -> Response:

@@ -31,7 +31,7 @@ OPERATIONS = (
         example={"input": ["a red bicycle", {"image": "https://example.com/bicycle.jpg"}]},
     ),
     Operation(
-        paths=("/v1/rerank",),
+        paths=("/v1/rerank", "/v1/reranks", "/compatible-api/v1/reranks"),
         summary="Order documents by relevance to a query (Jina's, vLLM's, Voyage's or Cohere v1's shape)",
         body=rerank.RerankBody,
         response=(rerank.RerankResponse, voyage.RerankResponse),
@@ -111,7 +111,7 @@ OPERATIONS = (
         example={"inputs": [{"content": [{"type": "text", "text": "a red bicycle"}]}]},
     ),
     Operation(
-        paths=("/v1/ranking",),
+        paths=("/v1/ranking", "/v1/retrieval/nvidia/reranking"),
         summary="Order passages by relevance to a query (NVIDIA's shape)",
         body=nvidia.RankingBody,
         response=nvidia.RankingResponse,

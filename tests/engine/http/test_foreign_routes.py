@@ -97,6 +97,22 @@ def test_nvidia(client: Client, engine: FakeEngine) -> None:
     assert not engine.requests[0].truncate
 
 
+@pytest.mark.parametrize("most", ["top_n", "top_k"])
+def test_the_route_of_nvidias_host(client: Client, most: str) -> None:
+    """Weaviate's `modules/reranker-nvidia/clients/ranker.go`; RAGFlow says `top_n`, LiteLLM `top_k`."""
+    passages = [{"text": text} for text in DOCUMENTS]
+    body = {"query": {"text": "red bicycle"}, "passages": passages, most: 1}
+    answer = ask(client, "/v1/retrieval/nvidia/reranking", model=RERANKER, **body)
+    assert [each["index"] for each in answer["rankings"]] == [1]
+
+
+@pytest.mark.parametrize("path", ["/v1/reranks", "/compatible-api/v1/reranks"])
+def test_dashscopes_flat_rerank(client: Client, path: str) -> None:
+    """LiteLLM's `llms/dashscope/rerank/transformation.py` and WeKnora's `aliyun_reranker.go`."""
+    answer = ask(client, path, model=RERANKER, query="red bicycle", documents=DOCUMENTS, top_n=1)
+    assert [(each["index"], each["relevance_score"] > 0.5) for each in answer["results"]] == [(1, True)]
+
+
 def test_azure(client: Client, engine: FakeEngine) -> None:
     """`azure/ai/inference/_patch.py`: ImageEmbeddingsClient, whose answer is OpenAI's."""
     items = [{"image": "data:image/png;base64,AA==", "text": "a"}, {"image": "data:image/png;base64,AA=="}]

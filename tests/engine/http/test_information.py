@@ -49,6 +49,14 @@ def test_one_model_by_what_the_command_line_called_it(client: Client) -> None:
         assert answer.status_code == (200 if card is first else 404)
 
 
+def test_what_clients_read_of_a_model(client: Client) -> None:
+    """Xinference's `restful_client.py`, Dify's `xinference_helper.py`, MTEB's OpenAI models."""
+    for name, kind in ((EMBEDDER, "embedding"), (RERANKER, "rerank")):
+        found = client.get(f"/v1/models/{name}").json()
+        assert (found["model_type"], found["model_name"]) == (kind, name)
+        assert found["max_tokens"] == found["max_model_len"] == found["max_length"]
+
+
 def test_the_words_of_vllm_and_tei(client: Client) -> None:
     assert client.get("/version").json() == {"version": version("qvl")}
     info = client.get("/info").json()
