@@ -62,6 +62,7 @@ def _models(engine: Service, limits: Limits) -> list[Route]:
             "dimensions": card.dimensions,
             "max_length": card.max_length,
             "dtype": card.dtype,
+            **({"revision": card.revision} if card.revision else {}),
         }
 
     async def models(_: Request) -> Response:
