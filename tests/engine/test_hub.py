@@ -26,7 +26,8 @@ import sys
 from qvl.engine import checkpoint
 from qvl.engine.config import EngineConfig
 (found,) = checkpoint.find(EngineConfig(embedder=sys.argv[1]))
-print(found.name, found.said, found.revision or found.path.name, (found.path / "model.safetensors").stat().st_size)
+size = (found.path / "model.safetensors").stat().st_size
+print(found.name, found.said, found.revision or found.path.name, size)
 """
 """Of a process of its own: the hub's address is read where its library is imported."""
 

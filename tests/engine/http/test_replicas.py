@@ -64,6 +64,8 @@ def test_connections_are_spread_evenly_and_counted_together(start: Start) -> Non
         of_all = f'qvl_requests_total{{route="{E}",status="200"}} 12.0'
         for client in clients[1::2]:
             until(lambda: of_all in client.get("/metrics").text)  # noqa: B023 - it is over within the turn
+        items = [metric(server, f'qvl_replica_items_total{{replica="{each}"}}') for each in range(2)]
+        assert min(items) >= 4 and sum(items) == 12
         [built] = re.findall(r"^qvl_build_info{(.*)} (\S+)$", clients[1].get("/metrics").text, re.MULTILINE)
         assert f'version="{version("qvl")}"' in built[0] and built[1] == "1.0"
     finally:
