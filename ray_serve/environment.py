@@ -6,11 +6,14 @@ each body straight to a replica's port. Ray reads these variables when it is imp
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import shutil
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +26,9 @@ from qvl.ray_serve import haproxy
 from qvl.ray_serve.config import DeployConfig
 
 _REQUIRED = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
-_PROBE_SECONDS = 5.0
+_PROBE_SECONDS, _POLL_SECONDS = 5.0, 0.5
+_CHECK_SECONDS = 60.0
+"""For HAProxy to hear of the replicas, on a machine that is busy."""
 _LONGEST_FOLDER = 26
 """HAProxy takes socket paths of 97 characters, and Ray adds 71: a hash and a name."""
 
@@ -92,17 +97,36 @@ def require(found: Mapping[str, str]) -> None:
         )
 
 
-def check(config: DeployConfig) -> None:
-    """On a node with a proxy: HAProxy itself must answer, with this deployment behind it."""
+def check(config: DeployConfig, stop: threading.Event) -> bool:
+    """On a node with a proxy: wait until HAProxy itself has a replica of each application in use.
+
+    False when told to stop before. Raises ConfigError when it has not in time.
+    """
     page = here(config.cluster.stats_host, config.cluster.stats_port) + "/stats;csv"
+    deadline = time.monotonic() + _CHECK_SECONDS
+    while missing := _missing(page, config):
+        if time.monotonic() > deadline:
+            raise ConfigError(f"HAProxy is not in front of the replicas ({page}: {missing}); see RUNBOOK.md")
+        if stop.wait(_POLL_SECONDS):
+            return False
+    return True
+
+
+def _missing(page: str, config: DeployConfig) -> str:
+    """What HAProxy's statistics do not show yet; nothing: it passes requests to all that were deployed.
+
+    Ray says that applications run once their replicas do, which may be before its proxy has heard of them.
+    """
     try:
         found = httpx.get(page, timeout=_PROBE_SECONDS, trust_env=False)
     except httpx.HTTPError as error:
-        raise ConfigError(
-            f"HAProxy is not in front of the replicas ({page}: {error}); see RUNBOOK.md"
-        ) from None
+        return f"{type(error).__name__} {error}"
     if found.status_code != 200 or "http_frontend" not in found.text:
-        raise ConfigError(f"HAProxy is not in front of the replicas: {page} answers {found.status_code}")
+        return f"it answers {found.status_code}"
+    rows = csv.DictReader(found.text.removeprefix("# ").splitlines())
+    up = " ".join(row["svname"] for row in rows if row["status"].startswith("UP"))
+    parts = ("both",) if config.cluster.layout == "together" else ("embedder", "reranker", "gateway")
+    return ", ".join(f"no replica of qvl-{part} is up" for part in parts if f"-qvl-{part}-" not in up)
 
 
 def here(host: str, port: int) -> str:

@@ -29,5 +29,6 @@ def join(address: str | None, **options: Any) -> None:
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
         ray.init(address=address or "local", logging_level="WARNING", **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise ConfigError(f"cannot join the Ray cluster {address}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - an address is a ValueError, a node that is late just this
+        what = f"join the Ray cluster {address}" if address else "start Ray"
+        raise ConfigError(f"cannot {what}: {error}") from None

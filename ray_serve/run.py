@@ -46,8 +46,7 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
             signal.signal(number, lambda *_: stop.set())
         lost = ""
         try:
-            if _deploy(config, start, stop):
-                environment.check(config)
+            if _deploy(config, start, stop) and environment.check(config, stop):
                 _announce(config)
                 lost = watched(NAMES, stop)
         finally:

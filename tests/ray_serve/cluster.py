@@ -22,14 +22,15 @@ import httpx
 import psutil
 import pytest
 
-from qvl.engine.port import free_port
 from qvl.ray_serve.config import PREFIXES, Pool
 from tests import web
+from tests.ray_serve.front import free_port
+from tests.replicas import gone
 
 KEY = "secret"
 KEYED = {"authorization": f"Bearer {KEY}"}
 START_SECONDS = 300
-STOP_SECONDS = 60
+STOP_SECONDS = 150
 
 
 class Cluster:
@@ -53,17 +54,26 @@ class Cluster:
         ]
 
     def __enter__(self) -> Self:
+        try:
+            if not self._begins():
+                self.__exit__(None, None, None)
+                Path(self.folder).mkdir(mode=0o700)
+                assert self._begins(), self._log.read_text()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _begins(self) -> bool:
+        """False where Ray's own node was late: it has 30 s, whatever else the machine has to do."""
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(
                 self._command, stdout=out, stderr=subprocess.STDOUT, env=self.environment
             )
         self.main = psutil.Process(self.process.pid)
-        try:
-            self.wait(lambda: self.READY in self._log.read_bytes(), START_SECONDS)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
+        ends = self.READY, b"The current node timed out during startup"
+        self.wait(lambda: any(end in self._log.read_bytes() for end in ends), START_SECONDS)
+        return self.READY in self._log.read_bytes()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,11 +88,11 @@ class Cluster:
     def wait(self, done: Callable[[], bool], seconds: float) -> None:
         """Until it is so; fails with the log when it is not in time, or the cluster has ended.
 
-        Where nobody answers yet, it is not so yet.
+        Where nobody answers yet, or one that is asked has just ended, it is not so yet.
         """
         deadline = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(httpx.TransportError):
+            with contextlib.suppress(httpx.HTTPError, psutil.Error):
                 if done():
                     return
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -94,8 +104,7 @@ class Cluster:
         family = self.family()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(STOP_SECONDS) == 0
-        _, alive = psutil.wait_procs(family, timeout=15)
-        assert not alive
+        assert gone(family)
 
     def family(self) -> list[psutil.Process]:
         return self.main.children(recursive=True) if self.main.is_running() else []
@@ -110,7 +119,7 @@ class Cluster:
 
     def up(self, pool: str) -> int:
         """Replicas of a pool to which HAProxy sends requests."""
-        text = web.get(f"http://127.0.0.1:{self.stats}/stats;csv", timeout=10).text
+        text = web.get(f"http://127.0.0.1:{self.stats}/stats;csv", timeout=60).text
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
         return sum(f"-qvl-{pool}-" in row["svname"] and row["status"].startswith("UP") for row in rows)
 
@@ -121,7 +130,7 @@ class Cluster:
             ports = [each.laddr.port for each in replica.net_connections() if each.status == "LISTEN"]
             [port] = [each for each in ports if 30000 <= each < 31000]
             url = f"http://127.0.0.1:{port}{PREFIXES[pool].rstrip('/')}/metrics"
-            page = web.get(url, headers=KEYED, timeout=10).raise_for_status()
+            page = web.get(url, headers=KEYED, timeout=60).raise_for_status()
             value = re.search(rf"^{re.escape(name)} (\S+)$", page.text, re.MULTILINE)
             found.append(float(value[1]) if value else 0.0)
         return found

@@ -25,6 +25,7 @@ from tests import web
 from tests.conftest import Pair
 from tests.engine.conftest import Fake, fake, qvl
 from tests.ray_serve.cluster import title
+from tests.replicas import gone
 
 __all__ = ["fake", "qvl"]
 
@@ -48,11 +49,10 @@ def command(source: Path, out: Path, url: str, *more: str) -> list[str]:
     return [sys.executable, "-m", "qvl.engine.cli", "embed", str(source), "-o", str(out), *options]
 
 
-def until(done: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
+def until(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 300
     while not done():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
 
 
@@ -60,7 +60,7 @@ def parts(out: Path) -> list[Path]:
     return sorted(out.glob("part-*.parquet"))
 
 
-def workers(process: subprocess.Popen[str]) -> Iterator[psutil.Process]:
+def workers(process: subprocess.Popen[bytes]) -> Iterator[psutil.Process]:
     for each in psutil.Process(process.pid).children(recursive=True):
         if "ray::Worker.block" in title(each):
             yield each
@@ -73,19 +73,22 @@ def asked(server: Fake) -> Counter[str]:
 def test_workers_and_the_command_are_killed_and_every_row_comes_once(
     fake: Callable[..., Fake], qvl: Callable[..., str], source: Path, tmp_path: Path
 ) -> None:
-    server, out = fake(delay=0.2), tmp_path / "out"
-    process = subprocess.Popen(command(source, out, server.url), stderr=subprocess.PIPE, text=True)
-    until(lambda: len(parts(out)) >= 2 and any(workers(process)), process)
-    next(workers(process)).kill()
-    until(lambda: len(parts(out)) >= 5, process)
+    server, out, log, victims = fake(delay=0.2), tmp_path / "out", tmp_path / "log", []
+
+    def working() -> bool:
+        victims[:] = workers(process)
+        return len(parts(out)) >= 2 and bool(victims)
+
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command(source, out, server.url), stderr=stderr)
+    until(working, process, log)
+    victims[0].kill()
+    until(lambda: len(parts(out)) >= 5 and "a worker was lost; block" in log.read_text(), process, log)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "a worker was lost; block" in said
-    assert said.endswith("stopped; the same command goes on from here\n")
-    _, alive = psutil.wait_procs(family, timeout=15)
-    assert not alive
+    assert process.wait(300) == 143
+    assert log.read_text().endswith("stopped; the same command goes on from here\n")
+    assert gone(family)
     kept = {path: path.stat().st_mtime_ns for path in parts(out)}
     assert not (out / "_manifest.json").exists()
 

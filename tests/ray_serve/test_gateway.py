@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import quote
 
 import httpx
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,13 +15,13 @@ from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
 from qvl.engine.api.information import MODELS_PATHS, READY_PATHS
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
-from qvl.engine.port import free_port
 from qvl.engine.protocol import Health
 from qvl.ray_serve.config import PREFIXES
 from qvl.ray_serve.gateway import Gateway, pool
 from qvl.ray_serve.ingress import Mounted
 from tests import web
 from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
+from tests.ray_serve.front import free_port, serving
 
 Pool = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -64,20 +61,14 @@ class Pools:
 
 @pytest.fixture(scope="module")
 def pools() -> Iterator[tuple[Pools, str]]:
-    port, app = free_port(), Pools()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_config=None))
-    thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield app, f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    app = Pools()
+    with serving(app) as port:
+        yield app, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
 def client(pools: tuple[Pools, str]) -> Iterator[TestClient]:
-    with TestClient(Gateway(pools[1], 10)) as client:
+    with TestClient(Gateway(pools[1], 60)) as client:
         client.headers.update(KEY)
         yield client
 
@@ -154,7 +145,7 @@ def test_a_question_with_a_body(client: TestClient) -> None:
 def test_pages_of_named_origins_may_read_every_answer(pools: tuple[Pools, str]) -> None:
     origin = "https://app.example"
     asks = {"origin": origin, "access-control-request-method": "GET"}
-    with TestClient(with_cors(Gateway(pools[1], 10), (origin,))) as client:
+    with TestClient(with_cors(Gateway(pools[1], 60), (origin,))) as client:
         answers = [
             client.get(path, headers={**KEY, "origin": origin})
             for path in ("/v1/models", "/health/ready", "/health/live", "/openapi.json")

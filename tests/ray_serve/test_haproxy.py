@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 
 import pytest
 
@@ -22,6 +22,7 @@ from qvl.engine.client import wire
 from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, ROOT, adapt
 from tests import web
 from tests.ray_serve.front import connected, front, written
+from tests.replicas import until
 
 
 def template() -> str:
@@ -71,14 +72,14 @@ def test_routes_are_changed_for_separate_pools_only() -> None:
 def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
     """Whose body comes after its head, as most clients send it; Ray's own configuration fails here."""
     with socket.create_server(("127.0.0.1", 0)) as replica:
-        replica.settimeout(10)
+        replica.settimeout(60)
         with front(tmp_path / "haproxy.cfg", f"server a 127.0.0.1:{replica.getsockname()[1]}") as port:
             client = connected(port)
             client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n")
             time.sleep(0.1)
             client.sendall(b"body")
             with replica.accept()[0] as taken:
-                taken.settimeout(10)
+                taken.settimeout(60)
                 while not taken.recv(4096).endswith(b"body"):
                     pass
                 client.close()
@@ -86,12 +87,20 @@ def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
                     assert taken.recv(4096) == b""
 
 
+CROWD = 30
+
+
 class Named(BaseHTTPRequestHandler):
-    """Answers with its own port; `/slow` in its time."""
+    """Answers with its own port; `/slow` in its time, `/crowd` once a crowd has asked for it, wherever."""
+
+    crowd = Barrier(CROWD)
 
     def do_GET(self) -> None:
         if self.path == "/slow":
+            self.server.checks += 1
             time.sleep(0.5)
+        if self.path == "/crowd":
+            self.crowd.wait(60)
         body = str(self.server.server_address[1]).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -102,11 +111,22 @@ class Named(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Named)
+        self.checks = 0
+
+    def handle_error(self, *_: object) -> None:
+        """HAProxy has ended while it asked."""
+
+
 @pytest.fixture
 def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """`answering(name, path="/")`: which of three replicas answers."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Named)) for _ in range(3)]
+        servers = [stack.enter_context(Server()) for _ in range(3)]
         for each in servers:
             Thread(target=each.serve_forever, args=(0.01,), daemon=True).start()
             stack.callback(each.shutdown)
@@ -123,13 +143,13 @@ def answering(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 def test_a_replica_that_is_slow_to_say_that_it_is_well_stays_in_use(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Named) as server:
+    with Server() as server:
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         check = "option httpchk GET /slow\n    default-server inter 100ms fall 2\n"
         backend = f"{check}    server a 127.0.0.1:{server.server_address[1]} check"
         with front(tmp_path / "haproxy.cfg", backend) as port:
             connected(port).close()
-            time.sleep(1)  # two checks
+            until(lambda: server.checks > 2)  # two of them are over: in Ray's configuration it is out
             assert web.get(f"http://127.0.0.1:{port}/", timeout=60).status_code == 200
         server.shutdown()
 
@@ -143,8 +163,8 @@ def test_a_name_leads_to_one_replica(answering: Callable[..., str]) -> None:
 
 
 def test_a_name_that_everybody_has_is_everywhere(answering: Callable[..., str]) -> None:
-    with ThreadPoolExecutor(30) as clients:
-        answers = Counter(clients.map(lambda _: answering("hot", "/slow"), range(30)))
+    with ThreadPoolExecutor(CROWD) as clients:
+        answers = Counter(clients.map(lambda _: answering("hot", "/crowd"), range(CROWD)))
     assert len(answers) == 3
     assert answers[answering("hot")] == max(answers.values())
 

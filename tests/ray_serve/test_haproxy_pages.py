@@ -10,10 +10,9 @@ from starlette.testclient import TestClient
 
 from qvl.engine.api import create_app
 from qvl.engine.config import EngineConfig, ServerConfig
-from qvl.engine.port import free_port
 from tests import web
 from tests.engine.http.fake import FakeEngine
-from tests.ray_serve.front import connected, front
+from tests.ray_serve.front import connected, free_port, front
 
 
 @pytest.mark.parametrize("origins", [("https://a.example", "https://b.example"), ("*",), ()])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from starlette.testclient import TestClient
@@ -16,6 +19,7 @@ from qvl.ray_serve import environment
 from qvl.ray_serve.config import load
 from qvl.ray_serve.ingress import Mounted, inner
 from tests.engine.http.fake import FakeEngine
+from tests.ray_serve.front import free_port, front
 
 CONFIG = load({"embedder": "a", "port": 1234, "request_seconds": 30.5})
 
@@ -58,9 +62,30 @@ def test_haproxy_is_asked_for_and_required() -> None:
     ("host", "shown"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],
 )
-def test_nothing_that_answers_is_not_haproxy(host: str, shown: str) -> None:
+def test_nothing_that_answers_is_not_haproxy(host: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, stop = load({"embedder": "a", "stats_host": host, "stats_port": 1}), Event()
+    monkeypatch.setattr(environment, "_CHECK_SECONDS", 0)
     with pytest.raises(ConfigError, match=rf"HAProxy is not in front .*http://{re.escape(shown)}:1/"):
-        environment.check(load({"embedder": "a", "stats_host": host, "stats_port": 1}))
+        environment.check(config, stop)
+    stop.set()
+    monkeypatch.setattr(environment, "_CHECK_SECONDS", 60)
+    assert not environment.check(config, stop)
+
+
+def test_haproxy_is_waited_for_until_it_has_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = free_port()
+    separate = {"embedder": "a", "reranker": "b", "layout": "separate", "stats_port": stats}
+    with socket.create_server(("127.0.0.1", 0)) as replica:
+        server = f"server SERVE_REPLICA::qvl-qvl-%s-x 127.0.0.1:{replica.getsockname()[1]} check"
+        servers = "\n    ".join((server % "both", server % "embedder", server % "reranker" + " disabled"))
+        with ThreadPoolExecutor() as pool:
+            ready = pool.submit(environment.check, load({"embedder": "a", "stats_port": stats}), Event())
+            with front(tmp_path / "haproxy.cfg", servers, stats=stats):
+                assert ready.result()
+                monkeypatch.setattr(environment, "_CHECK_SECONDS", 0)
+                lacking = "no replica of qvl-reranker is up, no replica of qvl-gateway is up"
+                with pytest.raises(ConfigError, match=rf"in front .*:{stats}/stats;csv: {lacking}\)"):
+                    environment.check(load(separate), Event())
 
 
 def test_the_admin_socket_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:

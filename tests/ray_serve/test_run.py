@@ -11,10 +11,10 @@ import pytest
 
 from qvl.engine import cli
 from qvl.engine.config import EngineConfig, ServerConfig
-from qvl.engine.port import free_port
 from qvl.ray_serve import run
 from qvl.ray_serve.config import ClusterConfig, DeployConfig, Layout, Replicas
 from tests.conftest import Pair
+from tests.ray_serve.front import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +31,14 @@ def told(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 
 def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "/no/such: no such folder" in told(capsys, "--embedder", "/no/such", "--port", "18099")
+    assert "/no/such: no such folder" in told(capsys, "--embedder", "/no/such", "--port", str(free_port()))
 
 
 def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port}" in told(capsys, "--embedder", "a", "--port", str(port))
-        options = ("--embedder", "a", "--port", "18099", "--stats-port", str(port))
+        options = ("--embedder", "a", "--port", str(free_port()), "--stats-port", str(port))
         assert f"port {port}" in told(capsys, *options)
 
 
@@ -50,7 +50,7 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         (("--reranker", "b", "--layout", "separate", "--index", "i"), "index goes with layout together"),
         (("--min-replicas", "0"), "at least 1"),
         (("--replica-gpus", "1.5"), "--replica-gpus"),
-        (("--api-key-file", "/no/such", "--port", "18099"), "cannot read --api-key-file"),
+        (("--api-key-file", "/no/such", "--port", str(free_port())), "cannot read --api-key-file"),
     ],
 )
 def test_settings_that_cannot_work(
@@ -64,7 +64,7 @@ def test_more_gpus_than_there_are(pair: Pair) -> None:
     options = ["--embedder", str(pair.embedder), "--port", str(free_port()), "--replica-gpus", "64"]
     options += ["--tensor-parallel", "64"]
     command = [sys.executable, "-m", "qvl.engine.cli", "serve", "--ray", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2, done.stderr
     assert "the replicas take 64 GPUs and there are" in done.stderr
 
@@ -104,4 +104,4 @@ def test_ray_is_not_installed(capsys: pytest.CaptureFixture[str], tmp_path: obje
     from tests.tiny import write_pair
 
     embedder, _ = write_pair(tmp_path)
-    assert "pip install 'qvl[ray]'" in told(capsys, "--embedder", str(embedder), "--port", "18099")
+    assert "pip install 'qvl[ray]'" in told(capsys, "--embedder", str(embedder), "--port", str(free_port()))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from qvl.engine.admission import cost
@@ -21,11 +19,12 @@ from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.dialects import rerank
 from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unavailable
-from qvl.engine.port import free_port
 from qvl.engine.protocol import Content, RerankRequest
 from qvl.ray_serve.ingress import Mounted
 from qvl.ray_serve.split import Split, _body, divide
 from tests.engine.http.fake import FakeEngine
+from tests.ray_serve.front import free_port, serving
+from tests.replicas import until
 
 KEY = {"authorization": "Bearer k"}
 CONFIG = ServerConfig(engine=EngineConfig(embedder="a", reranker="b"), api_key=("k rpm=1",))
@@ -98,15 +97,9 @@ class Front:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Front, int]]:
-    port, front = free_port(), Front()
-    server = uvicorn.Server(uvicorn.Config(front, port=port, lifespan="off", log_config=None))
-    thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield front, port
-    server.should_exit = True
-    thread.join()
+    front = Front()
+    with serving(front) as port:
+        yield front, port
 
 
 class Whole:
@@ -116,13 +109,21 @@ class Whole:
         self.engine = FakeEngine()
         self._port = port
 
-    async def post(self, path: str, body: object, seconds: float = 10) -> httpx.Response:
+    async def post(
+        self, path: str, body: object, leaves: Callable[[], bool] = lambda: False
+    ) -> httpx.Response:
+        """The answer to a client that goes away when `leaves`."""
         split = Split(self.engine, f"http://127.0.0.1:{self._port}", 70, 4, SEAL, MediaConfig())
         app = Mounted(create_app(split, CONFIG), "/v1/rerank")
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://r", headers=KEY) as client:
+            answer = asyncio.create_task(client.post(path, json=body))
             try:
-                return await asyncio.wait_for(client.post(path, json=body), seconds)
+                async with asyncio.timeout(60):
+                    while not (leaves() or (await asyncio.wait({answer}, timeout=0.01))[0]):
+                        pass
+                answer.cancel()
+                return await answer
             finally:
                 await split.close()
 
@@ -213,14 +214,18 @@ def test_refused_here_it_is_refused_at_once(served: tuple[Front, int]) -> None:
 def test_a_client_that_leaves_stops_every_part(served: tuple[Front, int], documents: list[str]) -> None:
     front, port = served
     whole, before = Whole(port), front.cancelled
+    engines = whole.engine, *front.engines
 
+    def slow() -> int:
+        asked = [each for engine in engines for request in engine.requests for each in request.documents]
+        return sum(each.texts == ("!slow",) for each in asked)
+
+    begun = slow() + 1
     # In memory a client leaves by cancelling, which the edge takes for the server's end, and answers.
-    answer = asyncio.run(whole.post("/v1/rerank", {**BODY, "documents": documents}, seconds=0.5))
+    body = {**BODY, "documents": documents}
+    answer = asyncio.run(whole.post("/v1/rerank", body, leaves=lambda: slow() == begun))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
-    deadline = time.monotonic() + 5
-    while whole.engine.cancelled + front.cancelled - before < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: whole.engine.cancelled + front.cancelled - before == 1)
 
 
 def test_a_bad_part_stops_the_others(served: tuple[Front, int]) -> None:
