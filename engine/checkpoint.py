@@ -49,6 +49,11 @@ class Checkpoint:
         return self.names[0]
 
     @property
+    def revision(self) -> str | None:
+        """Its commit, where it lies in the hub's cache: a name may mean another one tomorrow."""
+        return self.path.name if self.path.parent.name == "snapshots" else None
+
+    @property
     def text(self) -> dict[str, Any]:
         text: dict[str, Any] = self.config["text_config"]
         return text

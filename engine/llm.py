@@ -83,7 +83,8 @@ class LLM:
         adapters: Sequence[Adapter] = (),
     ) -> LLM:
         """Blocks for the start-up (tens of seconds). Raises CheckpointError when vLLM cannot load it."""
-        logging.getLogger("qvl.engine").info("loading %s (%s)", checkpoint.name, checkpoint.role)
+        commit = f", commit {checkpoint.revision}" if checkpoint.revision else ""
+        logging.getLogger("qvl.engine").info("loading %s (%s%s)", checkpoint.name, checkpoint.role, commit)
         from vllm.v1.engine.async_llm import AsyncLLM
 
         text = load_text_side(checkpoint)
@@ -136,6 +137,7 @@ class LLM:
                 dimensions=self.checkpoint.dimensions,
                 max_length=self.text.tokenizer.max_length,
                 dtype=self._dtype,
+                revision=self.checkpoint.revision,
             )
             for name in self.names
         ]
@@ -208,13 +210,11 @@ class LLM:
         """What has befallen the engine process, unless it was stopped."""
         if self._stopped:
             return None
+        engine = f"the engine process of {self.checkpoint.name}"
         if self._engine.errored or self._core.failure:
-            return f"the engine process of {self.checkpoint.name} has died"
+            return f"{engine} has died"
         if self._silent_seconds >= self._stall_seconds:
-            return (
-                f"the engine process of {self.checkpoint.name} hangs: no sign of life for "
-                f"{self._stall_seconds:g} s (--stall-seconds)"
-            )
+            return f"{engine} hangs: no sign of life for {self._stall_seconds:g} s (--stall-seconds)"
         return None
 
     async def died(self) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sysconfig
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,13 +26,15 @@ class Gpu:
     memory: int
     fp8: bool
     """Whether its matrix units compute in FP8; others only store it."""
+    driver: str = ""
 
 
 def gpus() -> list[Gpu]:
     """The NVIDIA GPUs of this machine; none where there is no driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    query = "--query-gpu=name,memory.total,compute_cap,driver_version"
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (FileNotFoundError, subprocess.SubprocessError):
         return []
     return parse_gpus(done.stdout)
@@ -40,12 +43,12 @@ def gpus() -> list[Gpu]:
 def parse_gpus(listing: str) -> list[Gpu]:
     found = []
     for line in listing.splitlines():
-        fields = [field.strip() for field in line.rsplit(",", 2)]
+        fields = [field.strip() for field in line.rsplit(",", 3)]
         try:
-            name, memory, capability = fields[0], int(fields[1]) << 20, float(fields[2])
+            name, memory, capability, driver = fields[0], int(fields[1]) << 20, float(fields[2]), fields[3]
         except (IndexError, ValueError):
             continue  # a card that is lost or does not report memory cannot be used either
-        found.append(Gpu(name, memory, fp8=capability >= 8.9))
+        found.append(Gpu(name, memory, fp8=capability >= 8.9, driver=driver))
     return found
 
 
@@ -60,10 +63,21 @@ def count() -> int:
 
 def for_gpus() -> bool:
     """Whether the vLLM here is the build for GPUs."""
-    try:
-        return "cpu" not in version("vllm")
-    except PackageNotFoundError:
-        return False
+    return versions()["vllm"] != "-" and "cpu" not in versions()["vllm"]
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of qvl and what its answers rest on; `-`: it is not installed."""
+    return {name: _version(name) for name in ("qvl", "vllm", "torch", "transformers")}
+
+
+def _version(name: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    with suppress(PackageNotFoundError):  # a build by another name
+        return f"{version(f'{name}-cpu')}+cpu"
+    return "-"
 
 
 def cores() -> int:

@@ -27,6 +27,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from qvl.engine import machine
 from qvl.engine.protocol import Usage
 from qvl.engine.tracing import Tracer
 
@@ -36,6 +37,8 @@ Bounded: TypeAlias = Literal["tokens", "bodies"]
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
+_LABELS = {"qvl": "version"}
+"""Of qvl_build_info; the others are called as their packages."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS)
 
@@ -43,8 +46,9 @@ _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS)
 class Metrics:
     """Recorded by the stages themselves; read at `/metrics`."""
 
-    def __init__(self, shared: Path | None = None, number: int = 0) -> None:
-        """`shared` is the folder of all replicas, of which this is `number`; None: there is one."""
+    def __init__(self, shared: Path | None = None, number: int = 0, replicas: int | None = None) -> None:
+        """`shared` is the folder of all replicas, of which this is `number`; None: there is one. `replicas`:
+        how many there should be at this port; None: others count them."""
         self.tracer: Tracer | None = None
         own = CollectorRegistry(auto_describe=True)
         self.registry = own if shared is None else CollectorRegistry()
@@ -54,6 +58,15 @@ class Metrics:
             values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
             MultiProcessCollector(self.registry, str(shared))  # type: ignore[no-untyped-call]  # prometheus_client declares none
         gauge = partial(Gauge, registry=own, multiprocess_mode="livesum")
+        # Of any that lives: what is asked for does not become less with each that has died.
+        same = partial(Gauge, registry=own, multiprocess_mode="livemax")
+        built = machine.versions()
+        about = same(
+            "qvl_build_info", "1; its labels are the versions.", [_LABELS.get(each, each) for each in built]
+        )
+        about.labels(*built.values()).set(1)
+        if replicas is not None:
+            same("qvl_replicas", "Replicas that were asked for (replicas).").set(replicas)
         self._ready = gauge("qvl_ready_replicas", "Replicas that take requests.")
         self._requests = Counter(
             "qvl_requests", "Requests answered, by route and HTTP status.", ("route", "status"), registry=own
@@ -100,6 +113,10 @@ class Metrics:
         self._items = Counter(
             "qvl_items", "Items embedded, or pairs scored, by model role.", ("role",), registry=own
         )
+        by_replica = Counter(
+            "qvl_replica_items", "The same, by the number of the replica.", ("replica",), registry=own
+        )
+        self._own_items = by_replica.labels(str(number)).inc
         self._tokens = Counter(
             "qvl_tokens", "Tokens the models read, by role and kind.", ("role", "kind"), registry=own
         )
@@ -136,6 +153,7 @@ class Metrics:
     def usage(self, role: str, items: int, usage: Usage, key: str) -> None:
         count_items, count_tokens, count_of_key = self._read(role, key)
         count_items(items)
+        self._own_items(items)
         count_tokens(usage.text_tokens)
         count_of_key(usage.total_tokens)
         if not usage.visual_tokens:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 
 from qvl.engine import machine
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.shares import divided
+from qvl.engine.shares import decoding, divided
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _log = logging.getLogger("qvl.server")
@@ -43,7 +43,7 @@ def seats(config: ServerConfig, gpus: Sequence[str], cores: int | None = None) -
         raise ConfigError(f"--tensor-parallel is {wide}, but the GPUs here are {len(gpus)}")
     places = places or [()]
     taken = [places[i % len(places)] for i in range(config.replicas)]
-    engine = _with_workers(config.engine, max(1, (cores or machine.cores()) // config.replicas))
+    engine = decoding(config.engine, config.replicas, cores or machine.cores())
     return [Seat(place, divided(engine, 1 / taken.count(place) if place else 1)) for place in taken]
 
 
@@ -64,7 +64,3 @@ def gpus_here() -> list[str]:
 def tell_of_idle(config: ServerConfig, gpus: Sequence[str]) -> None:
     if said := idle(config, gpus):
         _log.warning("%s", said)
-
-
-def _with_workers(engine: EngineConfig, workers: int) -> EngineConfig:
-    return replace(engine, media=replace(engine.media, workers=engine.media.workers or workers))

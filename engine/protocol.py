@@ -1,7 +1,6 @@
 """The nouns that travel between the rooms: what a request asks, what comes back.
 
-Dialects map foreign JSON to `EmbedRequest` / `RerankRequest`, and the results back. Nothing here
-knows HTTP, vLLM or torch.
+Dialects map foreign JSON to requests, and results back. Nothing here knows HTTP, vLLM or torch.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ class Content:
     images: tuple[Source, ...] = ()
     texts: tuple[str, ...] = ()
     instruction: str | None = None
-    """Overrides the request's instruction: an item's, or a query's. A document's has no effect, as in the
-    reference."""
+    """Overrides the request's instruction: an item's, or a query's; a document's has no effect."""
     fps: float | None = None
     """Frames per second sampled from video files (None: 1)."""
     max_frames: int | None = None
@@ -241,6 +239,8 @@ class ModelCard:
     max_length: int
     dtype: str
     also: tuple[str, ...] = ()
+    revision: str | None = None
+    """The commit of the hub's that its files are from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

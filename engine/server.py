@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TypeAlias
 import uvicorn
 import uvloop
 
-from qvl.engine import tls
+from qvl.engine import about, tls
 from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
@@ -61,7 +61,7 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     threading.Thread(target=lambda: tell_of_idle(config, gpus_here()), daemon=True).start()
     with bind(config.host, config.port) as listener:
         try:
-            return serve_at(Port(listener, tls.scheme(config)), config, Metrics(), start)
+            return serve_at(Port(listener, tls.scheme(config)), config, Metrics(replicas=1), start)
         except Unavailable as error:
             _log.error("%s; exiting", error)
             return DIED
@@ -153,6 +153,7 @@ class _Server:
         self._stop_by = min(self._stop_by, time.monotonic() + self._config.drain_seconds + _END_SECONDS)
 
     async def _live(self, start: Starter) -> int:
+        about.tell(self._config)
         engine = await self._load(start)
         death = asyncio.create_task(engine.died())
         try:

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory each model takes."""
+"""What those take each that share a machine: models a GPU's memory, replicas the cores to decode on."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def divided(config: EngineConfig, part: float) -> EngineConfig:
         return config
     embedder, reranker = (share(config, role, beside=config.two) * part for role in ("embedder", "reranker"))
     return replace(config, embedder_memory=embedder, reranker_memory=reranker)
+
+
+def decoding(config: EngineConfig, replicas: int, cores: int) -> EngineConfig:
+    """For one of so many replicas on a machine: its part of the cores, unless --workers says how many."""
+    workers = config.media.workers or max(1, cores // replicas)
+    return replace(config, media=replace(config.media, workers=workers))

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,9 +24,24 @@ def gpus_of(asked: float | None, tensor_parallel: int, cards: float) -> float:
     return tensor_parallel if cards or machine.for_gpus() else 0
 
 
-def each_card(gpus: float) -> int:
-    """Engines of less than one GPU that a card carries."""
-    return int(1 / gpus + _ROUNDING)
+def carried(part: float, there: float) -> int:
+    """Engines that take `part` each of so many cores or GPUs: none of less than one GPU straddles two."""
+    return int(there // part) if part >= 1 else int(there) * int(1 / part + _ROUNDING)
+
+
+def beside(most: int) -> int:
+    """Of `most` actors like this one, how many its node has room for, itself among them."""
+    import ray
+
+    context = ray.get_runtime_context()
+    node = next(each for each in ray.nodes() if each["NodeID"] == context.get_node_id())
+    return room_for(most, context.get_assigned_resources(), node["Resources"])
+
+
+def room_for(most: int, own: Mapping[str, float], node: Mapping[str, float]) -> int:
+    """`own`: what each takes of the resources of a node, as Ray names them."""
+    rooms = [carried(own[name], node.get(name, 0)) for name in ("CPU", "GPU") if own.get(name)]
+    return max(1, min([most, *rooms]))
 
 
 def cards_for(parts: Sequence[float]) -> int:

@@ -145,6 +145,12 @@ class DeployConfig:
         engine = divided(engine, replicas.replica_gpus or 1)
         return replace(self.server, engine=engine), self._counted(replicas)
 
+    def most(self, pool: Pool) -> int:
+        """Replicas that there may be of this pool and of the one beside it."""
+        own = self.cluster.replicas
+        pools = (own,) if pool == "both" else (own, self.rerankers or own)
+        return sum(self._counted(each).max_replicas for each in pools)
+
     def _counted(self, given: Replicas) -> Replicas:
         least = given.min_replicas or self.server.replicas
         most = given.max_replicas or least

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import secrets
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import ray
@@ -19,15 +20,18 @@ from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
+from qvl.engine import about
 from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
+from qvl.engine.machine import cores
 from qvl.engine.metrics import Metrics
 from qvl.engine.port import DIED
 from qvl.engine.server import Starter, leave
+from qvl.engine.shares import decoding
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
-from qvl.ray_serve.card import alone_on_the_card, gpus_of
+from qvl.ray_serve.card import alone_on_the_card, beside, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool, Replicas
 from qvl.ray_serve.gateway import Gateway
 from qvl.ray_serve.ingress import Mounted
@@ -59,7 +63,9 @@ class EngineReplica:
         """`seal`: of the parts that these replicas send each other (Split)."""
         environment.require(os.environ)
         log_with_serve(config.server)
-        self._server, self._replicas = config.of(pool)
+        server, self._replicas = config.of(pool)
+        self._server = replace(server, engine=decoding(server.engine, beside(config.most(pool)), cores()))
+        about.tell(self._server)
         self._prefix = PREFIXES[pool]
         self._start, self._seal = start, seal
 

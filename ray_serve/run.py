@@ -13,13 +13,14 @@ from typing import Any
 from qvl.engine import checkpoint
 from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
-from qvl.engine.port import STOPPED, bind, url
-from qvl.engine.server import Starter
+from qvl.engine.port import DIED, STOPPED, bind, url
+from qvl.engine.server import Starter, leave
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import cards_for, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool
 from qvl.ray_serve.join import CONTROLLER, NAMESPACE, address_of, join
+from qvl.ray_serve.watch import watched
 
 NAME = "qvl"
 NAMES = {NAME, *(f"{NAME}-{part}" for part in ("embedder", "reranker", "gateway"))}
@@ -30,7 +31,10 @@ _SHUTDOWN_SECONDS = 45.0
 
 
 def serve(config: DeployConfig, start: Starter = start_engine) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. ConfigError when it cannot start."""
+    """Serve until SIGTERM or SIGINT; the exit code. ConfigError when it cannot start.
+
+    When Ray itself is lost it does not return: the process ends, with `DIED`.
+    """
     address = address_of(config.cluster.ray_address)
     _check(config, here=address is None and start is start_engine)
     with environment.private_folder(config):
@@ -40,12 +44,17 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        lost = ""
         try:
             if _deploy(config, start, stop) and environment.check(config, stop):
                 _announce(config)
-                stop.wait()
+                lost = watched(NAMES, stop)
         finally:
-            _take_down(ours=address is None)
+            if not lost:
+                _take_down(ours=address is None)
+    if lost:
+        sys.stderr.write(f"qvl: {lost}; exiting\n")
+        leave(DIED)  # what there is of a cluster of its own ends with this process
     return STOPPED
 
 

@@ -23,8 +23,9 @@ from qvl.engine.jobs.progress import Report, say
 from qvl.engine.jobs.settings import JobConfig, JobError
 from qvl.engine.jobs.tasks import Embedding
 from qvl.engine.jobs.work import Busy, Mark, Work
-from qvl.engine.shares import divided
-from qvl.ray_serve.card import alone_on_the_card, cards_for, each_card, gpus_of
+from qvl.engine.machine import cores
+from qvl.engine.shares import decoding, divided
+from qvl.ray_serve.card import alone_on_the_card, beside, cards_for, carried, gpus_of
 from qvl.ray_serve.config import BulkConfig
 from qvl.ray_serve.join import address_of, join
 
@@ -50,12 +51,14 @@ class Order:
 class Worker:
     """An actor: its engine answers one block after the other."""
 
-    def __init__(self, order: Order, gpus: float) -> None:
-        self._order, self._gpus = order, gpus
+    def __init__(self, order: Order, gpus: float, count: int) -> None:
+        """One of `count`."""
+        self._order, self._gpus, self._count = order, gpus, count
 
     async def start(self) -> None:
         """Not in the constructor: what is raised there reaches nobody as it is."""
         engine = self._order.engine and divided(self._order.engine, self._gpus or 1)
+        engine = engine and decoding(engine, beside(self._count), cores())
         self._context = answering(self._order.job, engine)
         async with alone_on_the_card(self._gpus):
             self._answers = await self._context.__aenter__()
@@ -137,12 +140,12 @@ class Crew:
         import ray
 
         self._order = order
-        self._gpus, count = room(order, bulk, ray.cluster_resources().get("GPU", 0))
+        self._gpus, self._count = room(order, bulk, ray.cluster_resources().get("GPU", 0))
         self._remote = ray.remote(num_cpus=bulk.worker_cpus, num_gpus=self._gpus)(Worker)
         self._waiting, self._lost = deque(blocks), Counter[int]()
         self._unready = 0
         self._running: dict[Any, tuple[Any, Block | None]] = {}
-        for _ in range(min(count, len(blocks))):
+        for _ in range(min(self._count, len(blocks))):
             self._begin()
 
     def answers(self) -> Iterator[tuple[Block, dict[str, int]]]:
@@ -170,7 +173,7 @@ class Crew:
                 yield block, summary
 
     def _begin(self) -> None:
-        worker = self._remote.remote(self._order, self._gpus)
+        worker = self._remote.remote(self._order, self._gpus, self._count)
         self._running[worker.start.remote()] = worker, None
 
     def _lose(self, block: Block | None, error: Any) -> None:
@@ -214,8 +217,7 @@ def room(order: Order, bulk: BulkConfig, cards: float) -> tuple[float, int]:
         if address_of(bulk.ray_address) is None:
             raise ConfigError(f"{short}: give --worker-gpus")
         say(f"{short}; waiting for more")
-    carried = int(cards // gpus) if gpus >= 1 else int(cards) * each_card(gpus)
-    return gpus, bulk.ray_workers or max(1, carried)
+    return gpus, bulk.ray_workers or max(1, carried(gpus, cards))
 
 
 def _told(error: Any) -> Exception:

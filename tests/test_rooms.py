@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "qvl.engine.check.reference": set(),
     "qvl.engine.model": {"qvl.engine.model", "qvl.kernels"},
     "qvl.ray_serve": {
+        "qvl.engine.about",
         "qvl.engine.admission",
         "qvl.engine.api",
         "qvl.engine.checkpoint",

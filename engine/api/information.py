@@ -67,6 +67,7 @@ def _models(engine: Service, limits: Limits) -> list[Route]:
             "model_name": card.id,
             "max_tokens": card.max_length,
             "max_model_len": card.max_length,
+            **({"revision": card.revision} if card.revision else {}),
         }
 
     async def models(_: Request) -> Response:

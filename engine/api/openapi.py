@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -55,6 +55,8 @@ class Model(TypedDict):
     dimensions: int
     max_length: int
     dtype: str
+    revision: NotRequired[str]
+    """The commit of the hub's that its files are from."""
 
 
 class ModelList(TypedDict):

@@ -92,6 +92,7 @@ class _Model(msgspec.Struct):
     dimensions: int = 0
     max_length: int = 0
     dtype: str = ""
+    revision: str | None = None
 
 
 class _Models(msgspec.Struct):

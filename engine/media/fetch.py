@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import zlib
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import httpcore
 import httpx
 
 from qvl.engine.config import Limits, MediaConfig
-from qvl.engine.errors import Unprocessable
+from qvl.engine.errors import ConfigError, Unprocessable
 from qvl.engine.media.address import AllowedHosts
 from qvl.engine.media.connect import CheckedBackend, CheckedTransport, Resolve, resolve
 from qvl.engine.media.source import too_big
@@ -49,7 +50,7 @@ class Fetcher:
     @cached_property
     def _client(self) -> httpx.AsyncClient:
         """Made on first use: reading the certificates takes a moment."""
-        tls = self._tls or httpx.create_ssl_context(trust_env=False)
+        tls = self._tls or trusted()
         backend = CheckedBackend(AllowedHosts(self._config.allow_hosts), self._lookup)
         return httpx.AsyncClient(
             transport=CheckedTransport(backend, tls, CONNECTIONS),
@@ -61,6 +62,7 @@ class Fetcher:
             # One caller's cookies must not reach another's request.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=self._limits.fetch_seconds,
+            # A proxy would look names up itself, and what was checked here would not be what is dialled.
             trust_env=False,
         )
 
@@ -117,6 +119,16 @@ class Fetcher:
     async def close(self) -> None:
         if "_client" in self.__dict__:
             await self._client.aclose()
+
+
+def trusted() -> ssl.SSLContext:
+    """Who may sign for hosts: those of SSL_CERT_FILE, or else of SSL_CERT_DIR, or else the usual ones. Raises
+    ConfigError."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        file = os.environ.get("SSL_CERT_FILE")
+        raise ConfigError(f"SSL_CERT_FILE is {file}, which holds no certificates: {error}") from None
 
 
 async def _plain(response: httpx.Response, most: int) -> AsyncIterator[bytes]:

@@ -96,6 +96,8 @@ def _become_decoder(handle: int, memory: int, parent: int) -> None:
         os._exit(0)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_VICTIM)
+    # Files that crash it would fill the disk with what it had in memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = data_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     one_core()

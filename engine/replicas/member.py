@@ -125,7 +125,8 @@ def main(handle: int) -> int:
     log_to_stderr(orders.config, orders.number)
     start = orders.start or start_engine
     try:
-        return serve_at(HandedOver(channel), orders.config, Metrics(orders.metrics, orders.number), start)
+        metrics = Metrics(orders.metrics, orders.number, orders.config.replicas)
+        return serve_at(HandedOver(channel), orders.config, metrics, start)
     except ConfigError as error:
         channel.tell(Failed(str(error)))
         return USAGE_ERROR

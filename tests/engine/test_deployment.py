@@ -89,6 +89,12 @@ def test_there_is_room_for_pixels_and_what_is_kept(served: Served, pod: Any, con
         assert any(Path(each["value"]).is_relative_to(folder) for folder in folders), each
 
 
+def test_it_decodes_with_the_cores_that_it_asks_for(served: Served, container: Any) -> None:
+    """Without a limit it would see all of the node's."""
+    assert "cpu" not in container["resources"]["limits"]
+    assert served(*command(container)).engine.media.workers == int(container["resources"]["requests"]["cpu"])
+
+
 def test_the_service_leads_to_its_pods_and_the_pods_are_its_own(found: dict[str, Any], pod: Any) -> None:
     spec = found["Deployment"]["spec"]
     labels = spec["template"]["metadata"]["labels"]

@@ -26,7 +26,8 @@ import sys
 from qvl.engine import checkpoint
 from qvl.engine.config import EngineConfig
 (found,) = checkpoint.find(EngineConfig(embedder=sys.argv[1]))
-print(found.name, found.said, found.path.name, (found.path / "model.safetensors").stat().st_size)
+size = (found.path / "model.safetensors").stat().st_size
+print(found.name, found.said, found.revision or found.path.name, size)
 """
 """Of a process of its own: the hub's address is read where its library is imported."""
 
@@ -116,7 +117,7 @@ def test_a_revision_pins_the_weights(run, tmp_path: Path) -> None:
     ],
 )
 def test_what_the_hub_does_not_have_is_told(model: str, told: str, run) -> None:
-    done = run("-m", "qvl.engine.cli", "serve", model)
+    done = run("-m", "qvl.engine.cli", "serve", model, "--log-level", "warning")
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1

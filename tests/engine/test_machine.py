@@ -12,10 +12,13 @@ from qvl.engine.machine import Gpu, parse_gpus
 
 
 def test_gpus_are_read_from_nvidia_smi() -> None:
-    listing = "NVIDIA H200, 143771, 9.0\nNVIDIA A100-SXM4-80GB, 81920, 8.0\n[Unknown Error], [N/A], [N/A]\n\n"
+    listing = (
+        "NVIDIA H200, 143771, 9.0, 580.95.05\nNVIDIA A100-SXM4-80GB, 81920, 8.0, 580.95.05\n"
+        "[Unknown Error], [N/A], [N/A], 580.95.05\n\n"
+    )
     assert parse_gpus(listing) == [
-        Gpu("NVIDIA H200", 143_771 << 20, fp8=True),
-        Gpu("NVIDIA A100-SXM4-80GB", 81_920 << 20, fp8=False),
+        Gpu("NVIDIA H200", 143_771 << 20, fp8=True, driver="580.95.05"),
+        Gpu("NVIDIA A100-SXM4-80GB", 81_920 << 20, fp8=False, driver="580.95.05"),
     ]
 
 

@@ -45,6 +45,24 @@ def test_no_share_straddles_two_cards(parts: list[float], cards: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("most", "own", "node", "found"),
+    [
+        (12, {"CPU": 1, "GPU": 1}, {"CPU": 96, "GPU": 8}, 8),
+        (12, {"CPU": 1, "GPU": 0.5}, {"CPU": 96, "GPU": 1}, 2),
+        (3, {"CPU": 1, "GPU": 1}, {"CPU": 96, "GPU": 8}, 3),
+        (8, {"CPU": 1, "GPU": 2}, {"CPU": 96, "GPU": 8}, 4),
+        (8, {"CPU": 16, "GPU": 1}, {"CPU": 32, "GPU": 8}, 2),
+        (8, {"CPU": 0.1}, {"CPU": 0.5}, 1),
+        (8, {}, {"CPU": 4}, 8),
+    ],
+)
+def test_replicas_of_a_node_are_as_many_as_it_has_room_for(
+    most: int, own: dict[str, float], node: dict[str, float], found: int
+) -> None:
+    assert card.room_for(most, own, node) == found
+
+
+@pytest.mark.parametrize(
     ("asked", "there", "workers"),
     [(0.5, 2, (0.5, 4)), (0.6, 2, (0.6, 2)), (None, 4, (1, 4)), (0.1, 1, (0.1, 10)), (None, 0, (0, 1))],
 )

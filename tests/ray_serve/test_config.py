@@ -110,6 +110,8 @@ def test_how_many_there_are(given: Any, embedders: tuple[int, int], rerankers: t
     for pool, wanted in (("embedder", embedders), ("reranker", rerankers)):
         found = config.of(pool)[1]
         assert (found.min_replicas, found.max_replicas) == wanted
+        assert config.most(pool) == embedders[1] + rerankers[1]
+    assert config.most("both") == embedders[1]
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,14 @@ def test_a_worker_outlives_its_longest_drain() -> None:
     assert longest < drain < worker["terminationGracePeriodSeconds"]
 
 
+def test_replicas_decode_with_the_cores_that_their_pod_asks_for() -> None:
+    config = load(SERVED["rayservice.yaml"]()["applications"][0]["args"])
+    part = config.cluster.replicas.replica_gpus
+    resources = pods()[1]["spec"]["containers"][0]["resources"]
+    assert part and "cpu" not in resources["limits"]
+    assert config.server.engine.media.workers / part == int(resources["requests"]["cpu"])
+
+
 def test_ray_reads_how_long_an_evicted_node_drains() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

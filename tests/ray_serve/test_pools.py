@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from importlib.metadata import version
 
 import pytest
 
+from qvl.engine.machine import cores
 from tests import web
 from tests.engine.http.test_bad_requests import SHAPES, check
 from tests.ray_serve.cluster import KEY, KEYED, Cluster, title
@@ -42,6 +44,14 @@ def test_every_route_reaches_its_pool(cluster: Cluster) -> None:
     models = web.get(f"{cluster.url}/v1/models", headers=KEYED, timeout=60).json()["data"]
     assert [model["role"] for model in models] == ["embedder", "reranker"]
     assert web.get(f"{cluster.url}/health/ready", timeout=60).json() == {"status": "ready"}
+
+
+def test_replicas_divide_the_cores_and_say_what_they_are(cluster: Cluster) -> None:
+    """There may be six beside each other."""
+    each = max(1, cores() // 6)
+    cluster.wait(lambda: cluster.said().count(f", workers={each}") >= 2, 60)
+    assert f"qvl {version('qvl')}, vllm " in cluster.said()
+    assert KEY not in cluster.said()
 
 
 @pytest.mark.parametrize("bad", SHAPES[::5], ids=lambda bad: bad.name)

@@ -153,7 +153,7 @@ def test_a_worker_waits_for_the_lock_of_one_that_was_lost(
     async def both() -> Any:
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            task = asyncio.create_task(Worker(asked, 0).block(block))
+            task = asyncio.create_task(Worker(asked, 0, 1).block(block))
             await asyncio.sleep(0.1)
         return await task
 

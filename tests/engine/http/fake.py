@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from qvl.engine import names
-from qvl.engine.admission import Admission
+from qvl.engine.admission import CALLER, Admission
 from qvl.engine.errors import NotFound, Overloaded, QvlError, Unprocessable
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import (
@@ -64,6 +64,7 @@ class FakeEngine:
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         rows[list(errors)] = 0
         cost = Usage(text_tokens=3 * len(rows), visual_tokens=4, images=1, image_pixels=1024)
+        self.metrics.usage("embedder", len(rows), cost, CALLER.get())
         return EmbedResult(model=EMBEDDER, vectors=rows, usage=cost, errors=errors)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:

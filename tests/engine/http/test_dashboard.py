@@ -22,7 +22,7 @@ DOCS = ROOT / "ray_serve"
 
 @pytest.fixture(scope="module")
 def exposed() -> str:
-    metrics = Metrics()
+    metrics = Metrics(replicas=2)
     metrics.request("/v1/embeddings", 200, 0.1, "-")
     metrics.error("overloaded", 429, "/v1/embeddings")
     metrics.usage("embedder", 1, Usage(text_tokens=1, visual_tokens=4, images=1), "-")
@@ -113,6 +113,13 @@ def full(share: float, then: float | None = None) -> list[dict[str, str]]:
     ]
 
 
+def two(ready: str, instance: str = "a", up: str = "1x60") -> list[dict[str, str]]:
+    """A server of two replicas, and how many of them are ready."""
+    asked = re.sub(r"(?<![x\d])\d+", "2", ready)
+    found = {"up": up, "qvl_ready_replicas": ready, "qvl_replicas": asked}
+    return [level(name, values, job="qvl", instance=instance) for name, values in found.items()]
+
+
 EMBEDDERS, RERANKERS = {"job": "qvl-embedders"}, {"job": "qvl-rerankers"}
 ALERTS = {
     "one of two pools is gone": (
@@ -125,14 +132,15 @@ ALERTS = {
         {"QvlNoReplicaReady"},
     ),
     "nothing is scraped": ([], {"QvlNoReplicaReady"}),
-    "one of two replicas comes and goes": (
-        [level("up", "1x60", job="qvl"), level("qvl_ready_replicas", "2x20 1x9 2 1x9 2 1x19", job="qvl")],
-        {"QvlReplicaMissing"},
+    "one of two replicas comes and goes": (two("2x20 1x9 2 1x9 2 1x19"), {"QvlReplicaMissing"}),
+    "a replica that is started again, once": (two("2x50 1 2x9"), set()),
+    "one of two was never there": (two("1x60"), {"QvlReplicaMissing"}),
+    "all load for some minutes": (two("2x45 0x5 2x10"), set()),
+    "one of three servers is down": (
+        [*two("2x60"), *two("2x60", "b"), *two("2x30 stale", "c", up="1x30 0x30")],
+        {"QvlInstanceDown"},
     ),
-    "a replica that is started again, once": (
-        [level("up", "1x60", job="qvl"), level("qvl_ready_replicas", "2x50 1 2x9", job="qvl")],
-        set(),
-    ),
+    "a server is started again": ([*two("2x60"), *two("2x50 stale 2x9", "b", up="1x50 0x2 1x8")], set()),
     "the server is nearly full": (full(0.9), {"QvlNearlyFull"}),
     "it has room": (full(0.5), set()),
     "one request alone is larger than the limit, for a while": (full(0.5, then=3.0), set()),

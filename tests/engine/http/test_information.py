@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def test_models(client: Client) -> None:
     ]
     assert body["data"][0]["dimensions"] == WIDTH
     assert [each["id"] for each in client.get("/models").json()["data"]] == [EMBEDDER, RERANKER]
+
+
+def test_a_model_of_the_hub_says_its_commit(
+    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder, reranker = FakeEngine().models()
+    monkeypatch.setattr(engine, "models", lambda: [replace(embedder, revision="c0" * 20), reranker])
+    body = client.get("/v1/models").json()
+    assert [each.get("revision") for each in body["data"]] == ["c0" * 20, None]
+    assert "revision" not in body["data"][1]
 
 
 def test_one_model(client: Client) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -63,6 +64,10 @@ def test_connections_are_spread_evenly_and_counted_together(start: Start) -> Non
         of_all = f'qvl_requests_total{{route="{E}",status="200"}} 12.0'
         for client in clients[1::2]:
             until(lambda: of_all in client.get("/metrics").text)  # noqa: B023 - it is over within the turn
+        items = [metric(server, f'qvl_replica_items_total{{replica="{each}"}}') for each in range(2)]
+        assert min(items) >= 4 and sum(items) == 12
+        [built] = re.findall(r"^qvl_build_info{(.*)} (\S+)$", clients[1].get("/metrics").text, re.MULTILINE)
+        assert f'version="{version("qvl")}"' in built[0] and built[1] == "1.0"
     finally:
         for client in clients:
             client.close()
@@ -109,6 +114,8 @@ def test_a_killed_replica_comes_back_while_the_other_answers(start: Start, tmp_p
     with load(lambda: server.post("a").status_code) as statuses:
         until(lambda: statuses[200] > 20)
         first.kill()
+        until(lambda: metric(server, "qvl_ready_replicas") == 1)
+        assert metric(server, "qvl_replicas") == 2
         until(lambda: len({each.pid for each in replicas(server)} - before) == 1)
         until(lambda: metric(server, "qvl_ready_replicas") == 2)
     # Only what was on it is lost: one connection of each client at most.

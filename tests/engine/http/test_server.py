@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import time
@@ -62,7 +63,7 @@ def test_ready_line_and_a_stop_at_rest(start: Start) -> None:
     assert time.monotonic() - began < 6
     out, err = server.process.communicate()
     assert out == f"qvl is ready on {server.url}: tiny-embedder (embedder), tiny-reranker (reranker)\n"
-    assert err == ""
+    assert re.fullmatch(r"\S+ \S+ INFO qvl.server qvl .*\n", err)
 
 
 def test_probes_while_loading(start: Start) -> None:

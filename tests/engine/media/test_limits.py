@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+import resource
 import struct
 import zlib
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError
+from qvl.engine.media.decoders import ForkServer
+from qvl.engine.media.wire import Job, heap
 from qvl.engine.protocol import Content
 
 
@@ -175,3 +181,19 @@ def test_images_are_not_looked_for_in_text_that_starts_like_one(refusal):
 
 def test_pillow_is_left_as_it_was():
     assert Image.MAX_IMAGE_PIXELS == 89478485
+
+
+def test_a_decoder_that_crashes_leaves_no_core_behind() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # as services have it: without end
+    try:
+        server = ForkServer(128 << 20)
+        worker = server.fork()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    worker.ask(Job("image", Limits()), b"", lambda: False, heap)  # it is set up by then
+    [decoder] = psutil.Process(server.pid).children()
+    limits = Path(f"/proc/{decoder.pid}/limits").read_text()
+    worker.kill()
+    server.close()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits

@@ -8,8 +8,9 @@ import ssl
 import httpcore
 import pytest
 
-from qvl.engine.config import MediaConfig
-from qvl.engine.errors import QvlError
+from qvl.engine.config import EngineConfig, MediaConfig
+from qvl.engine.engine import Engine
+from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.media.address import AllowedHosts
 from qvl.engine.media.connect import CheckedBackend
 
@@ -137,6 +138,29 @@ class TestTls:
         assert good == b"here"
         error = fetch(f"https://other.test:{secure.port}/", config=config, lookup=lookup, tls=trusting)
         is_refused(error, 422, "fetch_failed", "certificate")
+
+    @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+    def test_an_issuer_that_the_environment_names(
+        self, name, secure, certificate, tmp_path, monkeypatch, fetch, is_refused, names
+    ):
+        """In a folder OpenSSL finds it by the hash of its subject."""
+        (tmp_path / "f97284b4.0").symlink_to(certificate)
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        monkeypatch.setenv(name, certificate if name == "SSL_CERT_FILE" else str(tmp_path))
+        lookup = names({"qvl.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]})
+        config = MediaConfig(allow_hosts=("qvl.test", "other.test"))
+        assert fetch(f"https://qvl.test:{secure.port}/", config=config, lookup=lookup) == b"here"
+        error = fetch(f"https://other.test:{secure.port}/", config=config, lookup=lookup)
+        is_refused(error, 422, "fetch_failed", "certificate")
+
+    @pytest.mark.parametrize("text", [None, "", "no certificate"])
+    def test_a_file_of_issuers_that_is_none_is_told_at_the_start(self, text, tmp_path, monkeypatch):
+        file = tmp_path / "ca.pem"
+        if text is not None:
+            file.write_text(text)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with pytest.raises(ConfigError, match=f"SSL_CERT_FILE is {file}, which holds no certificates"):
+            asyncio.run(Engine.start(EngineConfig(embedder="/no/such")))
 
     def test_an_unknown_issuer_is_refused(self, secure, fetch, is_refused, names):
         lookup = names({"qvl.test": ["127.0.0.1"]})

@@ -1,0 +1,36 @@
+"""`qvl serve --ray` whose cluster dies under it: it ends, so that whoever supervises it starts it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qvl.engine.port import DIED
+from tests.ray_serve.cluster import Cluster, title
+
+pytestmark = pytest.mark.engine
+
+NOTICED_SECONDS = 90
+
+
+def test_a_controller_comes_back_and_a_dead_gcs_ends_the_server(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with Cluster(["tests.ray_serve.serve_fakes", "--replica-cpus=0.1", "--layout=together"], log) as cluster:
+
+        def ours(name: str) -> psutil.Process:
+            return next(each for each in cluster.family() if name in title(each))
+
+        ours("ServeController").kill()
+        cluster.wait(lambda: any("ServeController" in title(each) for each in cluster.family()), 60)
+        family = cluster.family()
+        titles = {each.pid: title(each) for each in family}
+        ours("gcs_server").kill()
+        code, said = cluster.process.wait(NOTICED_SECONDS), log.read_text()
+        assert code == DIED, said
+        # Ray's agents, which hold nothing, look for a GCS for a minute, to tell it that their node has ended.
+        _, alive = psutil.wait_procs([each for each in family if "Agent" not in titles[each.pid]], timeout=15)
+        assert not alive
+        assert said.count("qvl: for 40 s Ray has known nothing of what was deployed here") == 1, said
+        assert "The program will terminate" not in said  # Ray's own end, which comes later
