@@ -77,17 +77,18 @@ def run(loader_of: Callable[[], MediaLoader], *rounds: list[Content]) -> list[li
 
 @contextmanager
 def killing(most: int) -> Iterator[list[int]]:
-    """Kill -9 of a decoder whenever there is one, until `most` are dead."""
+    """Kill -9 of a decoder whenever there is a new one, until `most` are dead."""
     killed: list[int] = []
-    over = threading.Event()
+    known, over = decoders(), threading.Event()  # those of the test before may still be ending
 
     def work() -> None:
         while not over.is_set() and len(killed) < most:
             for each in decoders():
                 with suppress(psutil.NoSuchProcess):
-                    if each.status() != psutil.STATUS_ZOMBIE and each.pid not in killed:
+                    if each not in known and each.status() != psutil.STATUS_ZOMBIE:
                         each.kill()
                         killed.append(each.pid)
+                        known.append(each)
                         break
             time.sleep(0.005)
 
