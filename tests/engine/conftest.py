@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -106,6 +107,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
         return seen[-1]
 
     return run
+
+
+async def turns() -> None:
+    """Of the event loop: enough for all that waits for nothing else."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

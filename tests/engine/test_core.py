@@ -16,6 +16,7 @@ from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.media import Visual
 from qvl.engine.media.block import Place
 from qvl.engine.prompt import Prompt, Span
+from tests.engine.conftest import turns
 from tests.engine.fake_client import FakeClient, dead, output
 from tests.parity.conftest import vllm_warnings
 
@@ -221,10 +222,10 @@ def test_who_waits_for_the_engine_to_leave_is_told_at_the_end_too(begun: bool) -
         engine.between_steps.clear()
         core.when_left(lambda: told.append("first"))
         if begun:
-            await asyncio.sleep(0.01)
+            await turns()
         core.when_left(lambda: told.append("second"))
         core.close()
-        await asyncio.sleep(0.01)
-        assert told == ["second", "first"] if begun else ["first", "second"]
+        await turns()
+        assert told == (["second", "first"] if begun else ["first", "second"])
 
     with_core(work)

@@ -95,8 +95,8 @@ def test_a_large_image_costs_no_more_time_than_a_small_one() -> None:
         "data:image/jpeg;base64,"
         + base64.b64encode(image("progressive jpeg with a profile", 8, 8) + bytes(8 << 20)).decode()
     )
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(100):
         assert image_size(text) == (8, 8)
     # 20 us on an idle machine; a whole decode takes milliseconds.
-    assert (time.perf_counter() - start) / 100 < 0.001
+    assert (time.thread_time() - start) / 100 < 0.001

@@ -223,7 +223,7 @@ def test_an_engine_that_hangs_ends_the_job(tmp_path: Path) -> None:
 
     with Work(tmp_path / "out.jsonl", Embedding.files) as work, pytest.raises(Unavailable, match="it hangs"):
         work.begin({})
-        asyncio.run(asyncio.wait_for(go(work), 10))
+        asyncio.run(asyncio.wait_for(go(work), 60))
 
 
 @pytest.mark.engine

@@ -106,22 +106,30 @@ def test_a_file_of_unknown_origin_is_not_replaced(
 @pytest.mark.parametrize("suffix", ["jsonl", "npz"])
 def test_killed_at_any_time_every_row_comes_once(fake: Start, tmp_path: Path, suffix: str) -> None:
     texts = [f"text {i}" if i % 10 else "BAD" for i in range(400)]
-    source, out = write(tmp_path / "in.jsonl", texts), tmp_path / f"out.{suffix}"
-    server = fake(delay=0.1)
-    command = [
-        *QVL,
-        "embed",
-        str(source),
-        "-o",
-        str(out),
-        "--url",
-        server.url,
-        "--batch",
-        "5",
-        "--in-flight",
-        "2",
-    ]
-    journal = tmp_path / f"{out.name}.work" / "journal.jsonl"
+    source = write(tmp_path / "in.jsonl", texts)
+    for folder in (tmp_path / "once", tmp_path / "again"):
+        folder.mkdir()
+        server, out = fake(delay=0.1), folder / f"out.{suffix}"
+        if (killed := killed_until_done(source, out, server.url)) >= 2:
+            break  # or a machine that stood still found the job done
+    assert killed >= 2
+    wanted = [i for i in range(400) if i % 10]
+    if suffix == "npz":
+        assert np.load(out)["ids"].tolist() == [str(i) for i in wanted]
+    else:
+        assert [row["index"] for row in lines_of(out)] == wanted
+    errors = lines_of(folder / f"{out.name}.errors.jsonl")
+    assert [each["index"] for each in errors] == [i for i in range(400) if i % 10 == 0]
+    asked = sum(len(entry["body"]["input"]) for entry in server.log())
+    assert asked < 400 + 60 * (killed + 1), "a resumed job began again"
+
+
+def killed_until_done(source: Path, out: Path, url: str) -> int:
+    """How often the job was killed, each time once it had committed something."""
+    options = ["--url", url, "--batch", "5", "--in-flight", "2"]
+    command = [*QVL, "embed", str(source), "-o", str(out), *options]
+    work = out.with_name(f"{out.name}.work")
+    journal = work / "journal.jsonl"
     seen, killed = 0, 0
     while True:
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -134,35 +142,26 @@ def test_killed_at_any_time_every_row_comes_once(fake: Start, tmp_path: Path, su
         if out.exists():  # killed or not, it only had to tidy up
             break
         killed += 1
-        with (tmp_path / f"{out.name}.work" / "rows.jsonl").open("ab") as rows:
+        with (work / "rows.jsonl").open("ab") as rows:
             rows.write(b'{"torn')  # what a crash of the machine may leave
     subprocess.run(command, check=True, capture_output=True)
-    assert killed >= 2
-    wanted = [i for i in range(400) if i % 10]
-    if suffix == "npz":
-        assert np.load(out)["ids"].tolist() == [str(i) for i in wanted]
-    else:
-        assert [row["index"] for row in lines_of(out)] == wanted
-    errors = lines_of(tmp_path / f"{out.name}.errors.jsonl")
-    assert [each["index"] for each in errors] == [i for i in range(400) if i % 10 == 0]
-    asked = sum(len(entry["body"]["input"]) for entry in server.log())
-    assert asked < 400 + 60 * (killed + 1), "a resumed job began again"
+    return killed
 
 
 def test_ctrl_c_keeps_what_was_answered(qvl: Run, fake: Start, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    server = fake(delay=0.2)
-    command = ["embed", str(source), "-o", str(out), "--url", server.url, "--batch", "2", "--in-flight", "1"]
+    server = fake(delay=1)
+    command = ["embed", str(source), "-o", str(out), "--batch", "2", "--in-flight", "1", "--url"]
     # A shell lets what runs in its background ignore Ctrl-C, this test with it.
     hearing = ["env", "--default-signal=INT", *QVL]
-    process = subprocess.Popen([*hearing, *command], stderr=subprocess.PIPE, text=True)
-    while len(server.log()) < 5:
+    process = subprocess.Popen([*hearing, *command, server.url], stderr=subprocess.PIPE, text=True)
+    while len(server.log()) < 3:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said == "qvl: stopped; the same command goes on from here\n"
-    assert "answered before; going on" in qvl(*command)
+    assert said.splitlines()[-1] == "qvl: stopped; the same command goes on from here"
+    assert "answered before; going on" in qvl(*command, fake().url)
     assert len(lines_of(out)) == 50
 
 

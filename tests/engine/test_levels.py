@@ -11,6 +11,7 @@ from qvl.engine.api import create_app
 from qvl.engine.config import ServerConfig
 from qvl.engine.metrics import Metrics
 from qvl.engine.protocol import Usage
+from tests.engine.conftest import turns
 from tests.engine.test_pairs import PAIRS, serving
 
 
@@ -23,7 +24,7 @@ def test_tokens_in_progress_beside_their_limit() -> None:
     async def run() -> None:
         engine, model = serving()
         asked = asyncio.create_task(engine.score(PAIRS[:2]))
-        await asyncio.sleep(0.01)
+        await turns()
         assert value(engine.metrics, "qvl_tokens_in_progress") == 2 * cost(PAIRS[0])
         assert value(engine.metrics, "qvl_tokens_in_progress_limit") == 3 * cost(PAIRS[0])
         model.may.set()

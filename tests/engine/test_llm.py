@@ -21,6 +21,7 @@ from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import HEADER
 from qvl.engine.prepare import Ready
 from qvl.engine.prompt import Prompt, Span
+from tests.engine.conftest import turns
 from tests.engine.fake_client import FakeClient, dead, output
 from tests.parity.conftest import vllm_warnings
 
@@ -156,7 +157,7 @@ def test_pixels_of_who_leaves_stay_until_no_step_reads_them(room: int) -> None:
         await asyncio.sleep(0.05)
         assert len(client.asked) == room  # the engine may be reading the others' still
         client.between_steps.set()
-        await asyncio.wait_for(asked(client, sent + room), 10)
+        await asyncio.wait_for(asked(client, sent + room), 60)
         others.cancel()
 
     with_model(work, blocks=room)
@@ -182,9 +183,9 @@ def test_a_dead_engine_is_a_503_for_those_who_wait_for_room_too(error: Callable[
         client.outputs.put_nowait(error())
         for each in running:
             with pytest.raises(Unavailable) as failure:
-                await asyncio.wait_for(each, 5)
+                await asyncio.wait_for(each, 60)
             assert (failure.value.status, failure.value.code) == (503, "engine_dead")
-        assert await asyncio.wait_for(model.died(), 5) == "the engine process of m has died"
+        assert await asyncio.wait_for(model.died(), 60) == "the engine process of m has died"
 
     with_model(work)
 
@@ -196,7 +197,7 @@ def test_a_stopped_engine_is_a_503_for_those_who_wait_for_room_too() -> None:
         await model.stop()
         for each in running:
             with pytest.raises(Unavailable):
-                await asyncio.wait_for(each, 5)
+                await asyncio.wait_for(each, 60)
 
     with_model(work)
 
@@ -207,7 +208,7 @@ def test_what_was_answered_before_it_was_given_up_is_kept() -> None:
         running = asyncio.ensure_future(model.run(inputs))
         await asked(client, 3)
         client.outputs.put_nowait([output("1", torch.ones(1))])
-        await asyncio.sleep(0.05)
+        await turns()
         running.cancel()
         await asyncio.wait([running])
         assert client.aborted == [["0", "2"]]

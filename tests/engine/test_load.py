@@ -22,9 +22,11 @@ class Model(LLM):
     def __init__(self, go_on: Event | None = None) -> None:
         self.stops = 0
         self.opened = False
+        self.begun = Event()
         self._go_on = go_on
 
     def loaded(self) -> LLM:
+        self.begun.set()
         if self._go_on:
             self._go_on.wait(60)
         return self
@@ -107,13 +109,13 @@ def test_one_that_comes_too_late_is_stopped(monkeypatch: pytest.MonkeyPatch) -> 
         loading = asyncio.ensure_future(load([there.loaded, late.loaded], models))
         while not models:  # noqa: ASYNC110 - it is told of nothing
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(late.begun.wait, 60)
         loading.cancel()
-        await asyncio.wait([loading], timeout=5)
+        await asyncio.wait([loading], timeout=60)
         assert loading.cancelled()
         assert models == [there]  # which `Engine.start` stops
         go_on.set()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not late.stops and time.monotonic() < end:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
 

@@ -20,6 +20,7 @@ from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Outcome, Ready
 from qvl.engine.prompt import Prompt
 from qvl.engine.protocol import Content, RerankRequest
+from tests.engine.conftest import turns
 
 WORDS = Content(texts=("word " * 40,))
 PAIRS = (RerankRequest(query=WORDS, documents=(WORDS,)),) * 30
@@ -76,7 +77,7 @@ def test_they_come_in_together() -> None:
     async def run() -> None:
         engine, model = serving()
         asked = asyncio.create_task(engine.score(PAIRS))
-        await asyncio.sleep(0.01)
+        await turns()
         assert engine.held == cost(PAIRS) == len(PAIRS) * cost(PAIRS[0])
         assert model.running == len(PAIRS)
         with pytest.raises(Overloaded):
@@ -95,7 +96,7 @@ def test_one_that_fails_ends_the_others() -> None:
         bad = RerankRequest(query=Content(texts=("!bad",)), documents=(WORDS,))
         with pytest.raises(QvlError, match="cannot be read"):
             await engine.score((*PAIRS, bad))
-        await asyncio.sleep(0.01)
+        await turns()
         assert (engine.held, model.running) == (0, 0)
 
     asyncio.run(run())
@@ -108,7 +109,7 @@ def test_a_replica_holds_what_it_has_begun_until_the_end_however_it_comes() -> N
         assert replica.held == 0
         replica.serve(engine)
         left, stays = (asyncio.create_task(replica.rerank(PAIRS[0])) for _ in range(2))
-        await asyncio.sleep(0.01)
+        await turns()
         with pytest.raises(Overloaded):
             await replica.score(PAIRS[:2])
         assert replica.held == 2 * cost(PAIRS[0])

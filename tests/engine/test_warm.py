@@ -46,7 +46,6 @@ def test_each_model_fills_steps_and_one_that_hangs_is_told(pair: Pair) -> None:
         embedder=str(pair.embedder),
         reranker=str(pair.reranker),
         max_batched_tokens=2048,
-        stall_seconds=2,
         enforce_eager=True,
     )
 
@@ -62,6 +61,7 @@ def test_each_model_fills_steps_and_one_that_hangs_is_told(pair: Pair) -> None:
             assert len(pictures) == len(seen) - 2
             assert sum(pictures) > 2 * len(models) * config.max_batched_tokens
             [hanging] = models[0]._engine.engine_core.resources.engine_manager.processes
+            models[0]._stall_seconds, models[0]._poll_seconds = 2, 0.5
             os.kill(hanging.pid, signal.SIGSTOP)
             try:
                 with pytest.raises(
@@ -89,7 +89,7 @@ def test_what_is_not_the_engine_s_end_is_told_at_once() -> None:
     model: Any = SimpleNamespace(checkpoint=SimpleNamespace(role="embedder", name="m"), text=None, died=died)
     broken: Any = Broken()
     with pytest.raises(Unavailable, match="no decoding process"):
-        asyncio.run(asyncio.wait_for(warm.warm_up([model], broken, (warm.TEXT,)), 10))
+        asyncio.run(asyncio.wait_for(warm.warm_up([model], broken, (warm.TEXT,)), 60))
 
 
 def test_where_no_pictures_are_taken_none_are_asked() -> None:

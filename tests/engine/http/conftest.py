@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from qvl.engine.api import create_app
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.connection import Connection
-from qvl.engine.port import free_port
+from qvl.engine.port import bind
+from qvl.engine.server import _KEEP_ALIVE_SECONDS
 from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
 
 Client = TestClient
@@ -49,18 +50,25 @@ def client(make: Callable[..., Client]) -> Client:
 @contextmanager
 def on_a_port(engine: FakeEngine, **options: object) -> Iterator[str]:
     """The app under uvicorn, as `qvl serve` runs it."""
-    port = free_port()
-    config = uvicorn.Config(
-        create_app(engine, settings(**options)), port=port, http=Connection, lifespan="on", log_config=None
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with bind("127.0.0.1", 0) as listener:
+        config = uvicorn.Config(
+            create_app(engine, settings(**options)),
+            http=Connection,
+            lifespan="on",
+            log_config=None,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from qvl.engine.placement import VISIBLE
 from qvl.engine.replicas import supervisor
 from tests.engine.http.serve_fake import Mortal
 
-STALL_SECONDS = 6.0
+STALL_SECONDS = 8.0
 
 
 async def start(config: EngineConfig, metrics: Metrics) -> Mortal:
@@ -45,16 +45,22 @@ async def one_bad(config: EngineConfig, metrics: Metrics) -> Mortal:
     return Mortal(metrics, stopping=0)
 
 
+async def hang(config: EngineConfig, metrics: Metrics) -> Mortal:
+    """As `start`, where silence means it: elsewhere a busy machine may be the reason."""
+    return Mortal(metrics, stopping=0)
+
+
 async def linger(config: EngineConfig, metrics: Metrics) -> Mortal:
     return Mortal(metrics, stopping=3600)
 
 
-BEHAVIOURS = {each.__name__: each for each in (start, refuse, crash, one_bad, linger)}
+BEHAVIOURS = {each.__name__: each for each in (start, refuse, crash, one_bad, hang, linger)}
 
 
 def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
+    stall_seconds = STALL_SECONDS if behaviour == "hang" else 120
     config = ServerConfig(
-        engine=EngineConfig(embedder="x", stall_seconds=STALL_SECONDS),
+        engine=EngineConfig(embedder="x", stall_seconds=stall_seconds),
         port=int(port),
         replicas=int(replicas),
         drain_seconds=2,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from qvl.engine.port import free_port
 from tests import web
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 E = "/v1/embeddings"
@@ -26,12 +26,12 @@ class Running:
     url: str
 
     def post(self, text: str) -> httpx.Response:
-        return web.post(self.url + E, json={"input": text}, timeout=20)
+        return web.post(self.url + E, json={"input": text}, timeout=120)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 10) -> int:
+    def wait(self, seconds: float = 120) -> int:
         return self.process.wait(seconds)
 
 

@@ -26,7 +26,7 @@ class Mortal(FakeEngine):
         first = request.input[0]
         if isinstance(first, Content) and first.texts == ("!die",):
             self.dead.set()
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
         return await super().embed(request)
 
     async def died(self) -> str:
@@ -39,7 +39,11 @@ class Mortal(FakeEngine):
 
 def main(port: str, loading: str, stopping: str, drain: str, request: str, tls: str) -> int:
     async def start(config: EngineConfig, metrics: Metrics) -> Mortal:
-        await asyncio.sleep(float(loading))
+        if loading == "refused":
+            while b'code="starting"' not in metrics.render():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+        else:
+            await asyncio.sleep(float(loading))
         return Mortal(metrics, float(stopping))
 
     config = ServerConfig(

@@ -235,7 +235,7 @@ def test_json_logs_hold_ids_and_no_content(client: Client, caplog: pytest.LogCap
 
 def connect(url: str) -> socket.socket:
     host, _, port = url.removeprefix("http://").partition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def head(length: int, *lines: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from langchain_openai import OpenAIEmbeddings
@@ -86,10 +87,11 @@ def test_it_is_a_model_that_is_not_listed(client: Client) -> None:
 
 def test_langchain() -> None:
     """Two of its embedders: one for each side of a search."""
-    with on_a_port(FakeEngine()) as url:
+    with on_a_port(FakeEngine()) as url, httpx.Client(timeout=120) as http:  # langchain closes none
         common: dict[str, Any] = {
             "base_url": f"{url}/v1",
             "api_key": "-",
+            "http_client": http,
             "check_embedding_ctx_length": False,
         }
         queries, documents = (OpenAIEmbeddings(model=name, **common) for name in (QUERY, EMBEDDER))

@@ -48,6 +48,6 @@ def test_answers_are_as_documented(url: str, label: str, mode: GenerationMode) -
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
     def run(case: schemathesis.Case) -> None:
-        case.call_and_validate(base_url=url, checks=CHECKS)
+        case.call_and_validate(base_url=url, checks=CHECKS, timeout=120)
 
     run()

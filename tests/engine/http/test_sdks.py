@@ -46,7 +46,7 @@ def at(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
     """Handed to the SDKs that have no way to close their own."""
-    with httpx.Client() as client:
+    with httpx.Client(timeout=120) as client:
         yield client
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,12 +23,15 @@ from tests.replicas import until
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=...)`; all are killed at the end."""
+    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=...)`; all are killed at the end.
+
+    `loading`: seconds, or "refused", until it has refused somebody.
+    """
     with ExitStack() as stack:
 
         def run(
             *,
-            loading: float = 0,
+            loading: float | str = 0,
             stopping: float = 0,
             drain: float = 8,
             request: float = 120,
@@ -55,21 +57,19 @@ def in_flight(server: Running) -> Future[httpx.Response]:
 
 
 def test_ready_line_and_a_stop_at_rest(start: Start) -> None:
-    server = ready(start())
+    server = ready(start(drain=600))
     assert server.post("a").status_code == 200
     server.signal()
-    began = time.monotonic()
     assert server.wait() == 0
-    assert time.monotonic() - began < 6
     out, err = server.process.communicate()
     assert out == f"qvl is ready on {server.url}: tiny-embedder (embedder), tiny-reranker (reranker)\n"
     assert re.fullmatch(r"\S+ \S+ INFO qvl.server qvl .*\n", err)
 
 
 def test_probes_while_loading(start: Start) -> None:
-    server = start(loading=60)
+    server = start(loading=3600)
     until(lambda: web.probe(f"{server.url}/health/live") == 200)
-    assert web.probe(f"{server.url}/health/ready") == 503
+    assert web.get(f"{server.url}/health/ready").status_code == 503
     answer = server.post("a")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
     listed = web.get(f"{server.url}/v1/models")
@@ -79,7 +79,7 @@ def test_probes_while_loading(start: Start) -> None:
 
 
 def test_a_job_waits_for_the_models_and_says_so(start: Start, source: Path, qvl: Run, tmp_path: Path) -> None:
-    server, out = start(loading=5), tmp_path / "out.jsonl"
+    server, out = start(loading="refused"), tmp_path / "out.jsonl"
     until(lambda: web.probe(f"{server.url}/health/live") == 200)
     said = qvl("embed", source, "-o", out, "--url", server.url)
     assert (
@@ -88,29 +88,26 @@ def test_a_job_waits_for_the_models_and_says_so(start: Start, source: Path, qvl:
     assert len(lines_of(out)) == 50
 
 
-def test_draining_lets_requests_finish_and_takes_no_more(start: Start) -> None:
+def test_draining_ends_at_its_time(start: Start) -> None:
     server = ready(start(drain=2))
     answer = in_flight(server)
     server.signal()
+    assert answer.result().status_code == 503
+    assert server.wait() == 0
+
+
+def test_draining_takes_no_more_and_a_second_signal_cuts(start: Start) -> None:
+    server = ready(start(drain=600))
+    answer = in_flight(server)
+    server.signal(signal.SIGINT)
     until(lambda: web.probe(f"{server.url}/health/ready") == 503)
     refused = server.post("a")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     # Where others stand behind the same address, one of them gets the next connection.
     assert refused.headers["connection"] == "close"
-    assert answer.result().status_code == 503
-    assert server.wait() == 0
-
-
-def test_a_second_signal_cuts(start: Start) -> None:
-    server = ready(start())
-    answer = in_flight(server)
-    server.signal(signal.SIGINT)
-    until(lambda: web.probe(f"{server.url}/health/ready") == 503)
-    began = time.monotonic()
     server.signal(signal.SIGINT)
     assert answer.result().status_code == 503
     assert server.wait() == 0
-    assert time.monotonic() - began < 6
 
 
 def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
@@ -126,9 +123,9 @@ def test_an_upload_that_is_not_done_at_the_end_is_told_so(start: Start) -> None:
 
 
 def test_an_engine_that_does_not_stop_is_left(start: Start) -> None:
-    server = ready(start(stopping=60, drain=1))
+    server = ready(start(stopping=3600, drain=1))
     server.signal()
-    assert server.wait(10) == 0
+    assert server.wait() == 0
 
 
 def test_death_ends_requests_and_the_server(start: Start) -> None:
@@ -142,8 +139,8 @@ def test_death_ends_requests_and_the_server(start: Start) -> None:
 
 def test_a_port_in_use_is_told_before_anything_is_loaded(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = start(port=taken.getsockname()[1], loading=60)
-        assert server.wait(60) == 2
+        server = start(port=taken.getsockname()[1], loading=3600)
+        assert server.wait() == 2
     out, err = server.process.communicate()
     assert out == ""
     assert err.count("\n") == 1

@@ -81,19 +81,19 @@ def test_https(
     with Client(url) as client:
         assert len(client.models()) == 2
     with pytest.raises(httpx.TransportError):
-        web.get(f"{server.url}/health/live", timeout=10)
+        web.get(f"{server.url}/health/live", timeout=60)
     host, port = url.removeprefix("https://").split(":")
     old = ssl.create_default_context(cafile=ca)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with (
-        socket.create_connection((host, int(port)), 10) as raw,
+        socket.create_connection((host, int(port)), 60) as raw,
         old.wrap_socket(raw, server_hostname=host) as s,
     ):
         assert s.version() == "TLSv1.2"
     assert server.process.stdout
     assert server.process.stdout.readline().startswith(f"qvl is ready on {url}: ")
     server.signal()
-    _, err = server.process.communicate(timeout=20)
+    _, err = server.process.communicate(timeout=60)
     assert "Traceback" not in err
 
 

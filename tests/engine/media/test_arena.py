@@ -110,7 +110,7 @@ def test_room_in_pieces_is_put_together(arena: Arena) -> None:
             async with held(arena, image(seed)):
                 pass
         visuals = (image(2), Visual("image", np.zeros((1, 32, 64, 3), np.uint8), (), "wide"), image(4))
-        async with asyncio.timeout(10), held(arena, *visuals) as places:
+        async with asyncio.timeout(60), held(arena, *visuals) as places:
             assert read(arena, *places) == ([v.pixels.tobytes() for v in visuals], [])
 
     asyncio.run(go())
@@ -156,7 +156,7 @@ def test_nothing_makes_way_in_vain(arena: Arena) -> None:
             assert not waiting.done()
             assert arena.room(arena.size) is None
             assert all(arena.find(digest) for digest in kept)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             arena.unpin(await waiting)
 
     asyncio.run(go())
@@ -190,10 +190,10 @@ def test_large_ones_are_copied_beside_the_loop() -> None:
         await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
-        async with asyncio.timeout(10), held(made, large, large) as (place, same):
+        async with asyncio.timeout(60), held(made, large, large) as (place, same):
             assert place == same
             assert read(made, place) == ([large.pixels.tobytes()], [])
-        async with asyncio.timeout(10), held(made, Visual("image", large.pixels + 1, (), "other")):
+        async with asyncio.timeout(60), held(made, Visual("image", large.pixels + 1, (), "other")):
             pass
 
     asyncio.run(go())
@@ -207,7 +207,7 @@ def test_one_that_was_cancelled_has_its_turn_until_its_thread_ends(monkeypatch: 
 
     def slow(self: Memory, block: Block, visual: Visual) -> Block:
         begun.append(visual.digest)
-        assert may_go.wait(10)
+        assert may_go.wait(60)
         return settled(self, block, visual)
 
     monkeypatch.setattr(Memory, "settled", slow)
@@ -222,7 +222,7 @@ def test_one_that_was_cancelled_has_its_turn_until_its_thread_ends(monkeypatch: 
         await asyncio.sleep(0.1)
         assert begun == ["image-1-1"]
         may_go.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             made.unpin(await second)
         made._take_back()
         assert [block.pins for block in made._memory.blocks.values()] == [0, 0]

@@ -26,6 +26,8 @@ from qvl.engine.media import MediaLoader
 from qvl.engine.media.decoders import ForkServer, Worker
 from qvl.engine.media.wire import Job, heap
 from qvl.engine.protocol import Content
+from tests.engine.media.pdfs import endless
+from tests.replicas import until
 
 ONE = MediaConfig(workers=1)
 
@@ -75,25 +77,28 @@ def run(loader_of: Callable[[], MediaLoader], *rounds: list[Content]) -> list[li
 
 @contextmanager
 def killing(most: int) -> Iterator[list[int]]:
-    """Kill -9 of a decoder whenever there is one, until `most` are dead."""
+    """Kill -9 of a decoder whenever there is a new one, until `most` are dead."""
     killed: list[int] = []
-    over = threading.Event()
+    known, over = decoders(), threading.Event()  # those of the test before may still be ending
 
     def work() -> None:
         while not over.is_set() and len(killed) < most:
             for each in decoders():
                 with suppress(psutil.NoSuchProcess):
-                    if each.status() != psutil.STATUS_ZOMBIE and each.pid not in killed:
+                    if each not in known and each.status() != psutil.STATUS_ZOMBIE:
                         each.kill()
                         killed.append(each.pid)
+                        known.append(each)
                         break
             time.sleep(0.005)
 
     thread = threading.Thread(target=work)
     thread.start()
-    yield killed
-    over.set()
-    thread.join()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
 
 
 def good(encoded, picture, seed: int = 0) -> Content:  # type: ignore[no-untyped-def]
@@ -102,27 +107,28 @@ def good(encoded, picture, seed: int = 0) -> Content:  # type: ignore[no-untyped
 
 def test_a_killed_decoder_costs_no_answer(forks, film, encoded, picture) -> None:  # type: ignore[no-untyped-def]
     long = Content(videos=(film(count=2000, size=(320, 240), codec="mpeg4", still=True),))
-    with killing(1) as killed:
-        ((outcome, beside),) = run(
-            lambda: MediaLoader(ONE, Limits(), forks=forks), [long, good(encoded, picture)]
-        )
-    assert len(killed) == 1
-    assert not isinstance(outcome, QvlError) and not isinstance(beside, QvlError)
+    killed: list[int] = []
+    while not killed:  # a busy machine may have it decoded before
+        with killing(1) as killed:
+            ((outcome, beside),) = run(
+                lambda: MediaLoader(ONE, Limits(), forks=forks), [long, good(encoded, picture)]
+            )
+        assert not isinstance(outcome, QvlError) and not isinstance(beside, QvlError)
 
 
-def test_what_ends_two_is_refused_alone(forks, film, encoded, picture) -> None:  # type: ignore[no-untyped-def]
-    long = Content(videos=(film(count=6000, size=(320, 240), codec="mpeg4", still=True),))
+def test_what_ends_two_is_refused_alone(forks, encoded, picture) -> None:  # type: ignore[no-untyped-def]
+    long = Content(images=(endless(),))
     with killing(2) as killed:
         first, second = run(lambda: MediaLoader(ONE, Limits(), forks=forks), [long], [good(encoded, picture)])
     assert len(killed) == 2
     assert isinstance(first[0], QvlError)
-    assert (first[0].status, first[0].code, first[0].param) == (422, "decoder_crashed", "input.video")
+    assert (first[0].status, first[0].code, first[0].param) == (422, "decoder_crashed", "input.image")
     assert not isinstance(second[0], QvlError)
 
 
-def test_a_decoder_that_takes_too_long_is_replaced(forks, film, encoded, picture) -> None:  # type: ignore[no-untyped-def]
-    long = Content(videos=(film(count=6000, size=(320, 240), codec="mpeg4", still=True),))
-    limits = Limits(decode_seconds=0.2)
+def test_a_decoder_that_takes_too_long_is_replaced(forks, encoded, picture) -> None:  # type: ignore[no-untyped-def]
+    long = Content(images=(endless(),))
+    limits = Limits(decode_seconds=1)
     again = [[good(encoded, picture)]] * 5
     first, *others = run(lambda: MediaLoader(ONE, limits, forks=forks), [long], *again)
     assert isinstance(first[0], QvlError)
@@ -200,7 +206,7 @@ def test_nothing_stays_behind_and_no_key_goes_in(monkeypatch, encoded, picture) 
         await loader.close()
 
     asyncio.run(main())
-    _, alive = psutil.wait_procs(seen, timeout=5)
+    _, alive = psutil.wait_procs(seen, timeout=60)
     assert not alive
 
 
@@ -209,14 +215,14 @@ def test_a_dead_parent_takes_them_with_it(own, hangs: bool) -> None:  # type: ig
     """As after a kill -9 of the server: nothing is told to stop, their sockets close."""
     worker = own.fork()
     (found,) = [each for each in fork_servers() if each.pid == own.pid]
+    until(lambda: len(found.children()) == 1)  # one that another test has left may not be reaped yet
     family = [found, *found.children()]
-    assert len(family) == 2
     worker.ask(Job("image", Limits()), b"", lambda: False, heap)  # it lives: nothing is half set up
     if hangs:
         family[1].suspend()
     own._control.close()
     worker._sock.close()
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     os.close(worker._process)
 

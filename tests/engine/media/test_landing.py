@@ -81,7 +81,7 @@ def test_what_is_on_its_way_stays_until_it_has_come_or_will_not(arena: Arena) ->
         await asyncio.sleep(0.05)
         assert not waiting.done()
         await asyncio.to_thread(landings[0].drop)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             (block,) = await waiting
         assert read(arena, block.place) == ([image(9).pixels.tobytes()], [])
 

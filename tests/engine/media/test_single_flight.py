@@ -134,7 +134,7 @@ def while_decoding(outcome):
 
     def decode(data, digest):
         entered.set()
-        assert may_go.wait(10)
+        assert may_go.wait(60)
         if isinstance(outcome, Exception):
             raise outcome
         block = arena.room(32 * 32 * 3)
@@ -142,7 +142,7 @@ def while_decoding(outcome):
 
     with ThreadPoolExecutor(1) as threads:
         one = threads.submit(flights.visual, b"x", (), decode)
-        assert entered.wait(10)
+        assert entered.wait(60)
         two = flights.visual(b"x", (), decode)
         assert isinstance(two, Future) and not two.done()
         may_go.set()
@@ -151,19 +151,19 @@ def while_decoding(outcome):
 
 def test_nobody_waits_in_a_thread_for_another():
     one, two = while_decoding(None)
-    assert two.result(10) is one.result()
+    assert two.result(60) is one.result()
 
 
 def test_those_who_wait_get_the_error_too():
     one, two = while_decoding(Unprocessable("broken"))
     assert isinstance(one.exception(), Unprocessable)
-    assert two.exception(10) is one.exception()
+    assert two.exception(60) is one.exception()
 
 
 def test_what_was_given_up_is_decoded_by_one_of_those_who_wait():
     _, given_up = while_decoding(GivenUp("left"))
     _, decoded = while_decoding(None)
-    answers = [given_up, decoded.result(10)]
+    answers = [given_up, decoded.result(60)]
 
     async def load():
         return answers.pop(0)

@@ -16,14 +16,16 @@ from qvl.engine.protocol import Content
 from tests.engine.media.pdfs import endless
 
 
-def test_one_of_many_media_holds_up_another_no_longer_than_what_it_has_begun(forks, picture, encoded):
+def test_one_of_many_media_holds_up_another_no_longer_than_what_it_has_begun(
+    forks, picture, encoded, monkeypatch
+):
     """They took the only decoder one after the other until each had run out of time."""
-    limits = Limits(decode_seconds=3)
+    monkeypatch.setattr("qvl.engine.media.decoders.PAGE_SECONDS", 3)
     slow = [Content(images=(endless(seed),), where=f"input[{seed}]") for seed in range(6)]
     good = [Content(images=(encoded(picture(64, 64)),))]
 
     async def main():
-        loader = MediaLoader(MediaConfig(workers=1), limits, forks=forks)
+        loader = MediaLoader(MediaConfig(workers=1), Limits(), forks=forks)
         try:
             long, short = (asyncio.create_task(loader.load(each)) for each in (slow, good))
             (outcome,) = await short
@@ -55,7 +57,7 @@ def in_turn(count, work):
     async def main():
         threads = Threads(count)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 return await work(threads)
         finally:
             await threads.close()
@@ -71,7 +73,7 @@ def test_requests_take_turns():
         shares = {name: Share(threads) for name in "abc"}
 
         def job(name):
-            assert may_go.wait(10)
+            assert may_go.wait(60)
             order.append(name)
 
         jobs = [asyncio.create_task(shares[name].work(lambda name=name: job(name))) for name in "aaaabbc"]
@@ -86,7 +88,7 @@ def test_requests_take_turns():
 def test_one_alone_has_all_threads():
     async def work(threads):
         share, together = Share(threads), threading.Barrier(3)
-        await asyncio.gather(*(share.work(lambda: together.wait(10)) for _ in range(6)))
+        await asyncio.gather(*(share.work(lambda: together.wait(60)) for _ in range(6)))
 
     in_turn(3, work)
 
@@ -96,7 +98,7 @@ def test_whoever_gives_up_waiting_leaves_its_turn_to_others():
 
     async def work(threads):
         first, second = Share(threads), Share(threads)
-        running = asyncio.create_task(first.work(lambda: may_go.wait(10)))
+        running = asyncio.create_task(first.work(lambda: may_go.wait(60)))
         waiting = [asyncio.create_task(second.work(lambda: done.append(1))) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()

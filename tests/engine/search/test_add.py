@@ -123,9 +123,23 @@ def test_more_items_than_a_folder_is_for_are_told(
 
 def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path) -> None:
     items = [{"id": f"d{i}", "text": f"text {i}", "metadata": {"number": i}} for i in range(240)]
-    source, folder = write(tmp_path / "in.jsonl", items), tmp_path / "index"
-    server = fake(delay=0.15)
-    options = ["--index", str(folder), "--url", server.url, "--batch", "5", "--in-flight", "2"]
+    source = write(tmp_path / "in.jsonl", items)
+    for folder in (tmp_path / "once", tmp_path / "again"):
+        server = fake(delay=0.15)
+        if (killed := killed_until_done(source, folder, server.url)) >= 2:
+            break  # or a machine that stood still found it done
+    assert killed >= 2
+    there = held(folder)
+    assert {id: item for id, (item, _, _) in there.items()} == {
+        each["id"]: {"text": each["text"]} for each in items
+    }
+    assert all(similarity > 0.999 for *_, similarity in there.values())
+    assert asked(server) < 240 + 60 * (killed + 1), "a run began again"
+
+
+def killed_until_done(source: Path, folder: Path, url: str) -> int:
+    """How often it was killed, each time once it had put something."""
+    options = ["--index", str(folder), "--url", url, "--batch", "5", "--in-flight", "2"]
     killed, seen = 0, 0
     while True:
         process = subprocess.Popen([*QVL, "search", "add", str(source), *options], stderr=subprocess.PIPE)
@@ -139,13 +153,7 @@ def test_killed_at_any_time_everything_is_there_once(fake: Start, tmp_path: Path
             break
         killed += 1
         assert rows_of(folder) >= seen, "what was put is lost"
-    assert killed >= 2
-    there = held(folder)
-    assert {id: item for id, (item, _, _) in there.items()} == {
-        each["id"]: {"text": each["text"]} for each in items
-    }
-    assert all(similarity > 0.999 for *_, similarity in there.values())
-    assert asked(server) < 240 + 60 * (killed + 1), "a run began again"
+    return killed
 
 
 def rows_of(folder: Path) -> int:

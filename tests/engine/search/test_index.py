@@ -14,12 +14,12 @@ from hypothesis import strategies as some
 
 from qvl.engine.dialects.search import conditions
 from qvl.engine.errors import BadRequest, ConfigError, Unavailable
-from qvl.engine.port import free_port
 from qvl.engine.protocol import Condition
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Index, IndexMismatch
 from tests.engine.conftest import Run
 from tests.engine.search.conftest import WIDTH, entry, layout, unit_rows
+from tests.ports import free_port
 
 
 def test_the_most_similar_come_first_with_all_that_was_put(index: Index) -> None:

@@ -19,7 +19,7 @@ def fetch():
         """The bytes, or the error."""
 
         async def main():
-            fetcher = Fetcher(config, limits or Limits(fetch_seconds=5), **settings)
+            fetcher = Fetcher(config, limits or Limits(fetch_seconds=60), **settings)
             try:
                 return await fetcher.fetch(url)
             except QvlError as error:
