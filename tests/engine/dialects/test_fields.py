@@ -86,16 +86,13 @@ def test_a_body_that_is_cut(body: bytes) -> None:
         (b'{"year": null}', "filter.year"),
         (b'{"kind": 1, "year": {"gte": true}}', "filter.year.gte"),
         (b'{"kind": 1, "year": [1, {}]}', "filter.year[1]"),
-        (b'{"kind": 1e999}', None),
-        (b'{"kind": "\xff"}', None),
+        (b'{"kind": 1, "year": 1e999}', "filter[...]"),
     ],
 )
-def test_the_field_of_a_filter_is_named(rules: bytes, param: str | None) -> None:
-    """But of what is no JSON."""
+def test_the_field_of_a_filter_is_named(rules: bytes, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
         search.parse(decode(search.SearchBody, b'{"query": "a", "filter": %b}' % rules))
     assert caught.value.param == param
-    assert (caught.value.code == "invalid_json") is (param is None)
 
 
 def test_what_bodies_may_be_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
