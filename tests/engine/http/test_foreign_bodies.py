@@ -124,17 +124,18 @@ class TestTEI:
         answer = client.post("/embed", json={"inputs": "a", "normalize": False})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "normalize")
 
-    def test_rerank(self, client: Client) -> None:
+    @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+    def test_rerank(self, client: Client, path: str) -> None:
         """LangChain's and LlamaIndex's TEI rerankers and Haystack's `tei.py` send these, too."""
         body = {"query": "red bicycle", "texts": DOCUMENTS, "truncate": True}
-        answer = ask(client, "/rerank", **body)
+        answer = ask(client, path, **body)
         assert [list(each) for each in answer] == [["index", "score"]] * 3
         assert [each["index"] for each in answer] == [1, 2, 0]
         assert 0 < answer[2]["score"] < answer[0]["score"] < 1
-        raw = ask(client, "/rerank", **body, raw_scores=True, return_text=True)
+        raw = ask(client, path, **body, raw_scores=True, return_text=True)
         assert [each["score"] for each in raw] == [1, 0, -1]
         assert [each["text"] for each in raw] == [DOCUMENTS[each["index"]] for each in raw]
-        assert [each["index"] for each in ask(client, "/rerank", **body, top_n=1)] == [1]
+        assert [each["index"] for each in ask(client, path, **body, top_n=1)] == [1]
 
     def test_texts_or_documents(self, client: Client) -> None:
         for body in ({"query": "a"}, {"query": "a", "texts": ["b"], "documents": ["b"]}):
