@@ -68,13 +68,13 @@ class Part(Body):
         given = [name for name in KINDS if getattr(self, name) is not None]
         if len(given) == 1 and self.type in (None, given[0]):
             return given[0]
-        other = next((name for name in given if name != self.type), None)
+        param: str = self.type or "type"
+        text = f"a part of type {self.type} has a `{self.type}`, which is missing"
         if self.type is None:
-            text, param = f"tell its `type`, or give one of {', '.join(KINDS)}", "type"
+            text = f"tell its `type`, or give one of {', '.join(KINDS)}"
         elif self.type in given:
-            text, param = f"a part of type {self.type} has no `{other}`; give another part for it", other
-        else:
-            text, param = f"a part of type {self.type} has a `{self.type}`, which is missing", self.type
+            param = next(name for name in given if name != self.type)
+            text = f"a part of type {self.type} has no `{param}`; give another part for it"
         code = "unknown_field" if self.type in given else "missing_field"
         raise BadRequest(f"{where}: {text}", param=f"{where}.{param}", code=code)
 
