@@ -114,8 +114,8 @@ def test_what_bodies_may_be_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_missing_field_is_named() -> None:
-    error = refusal({"query": "a"}, rerank.RerankBody)
-    assert (error.param, error.code) == ("documents", "missing_field")
+    error = refusal({"documents": ["a"]}, rerank.RerankBody)
+    assert (error.param, error.code) == ("query", "missing_field")
 
 
 def test_long_names_are_not_repeated_in_full() -> None:
