@@ -9,7 +9,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from tokenizers import Tokenizer
 
@@ -18,15 +17,9 @@ from qvl.engine.errors import BadRequest, Unprocessable
 from qvl.engine.prompt import Prompt, Span
 from qvl.engine.protocol import Loaded, Token
 
-_START, _END = "<|im_start|>", "<|im_end|>"
+_START = "<|im_start|>"
 _USER = 3
 """Ids of `<|im_start|>user\n`, the second of its kind in a prompt, behind which the item stands."""
-_SYSTEM_CHARACTERS = 4096
-"""A longer system message is tokenised anew each time."""
-_TAIL_CHARACTERS = 64
-"""That may follow the last <|im_end|>; a template's tail has 24."""
-_KEPT = 256
-"""Heads and tails of prompts whose ids are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +41,16 @@ class PromptTokenizer:
         self._special = special
         self._reranker = reranker
         self._appended = _appended(tokenizer)
-        self._splits = _splits(tokenizer)
         self._proven = bpe.proven(tokenizer)
         self._start = tokenizer.token_to_id(_START)
-        self._kept = lru_cache(_KEPT)(self._encoded)
         self.max_length = max_length
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids with the tokenizer's own special tokens, pads not widened; releases the GIL."""
-        if not texts:
-            return []
-        cut = [self._cut_up(text) for text in texts]
-        found = self._ids([middle for _, middle, _ in cut])
-        return [[*head, *ids, *tail] for (head, _, tail), ids in zip(cut, found, strict=True)]
+        return [[*ids, *self._appended] for ids in self._ids(texts)]
 
-    def _ids(self, texts: list[str]) -> Iterator[list[int]]:
+    def _ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
         found = [self._proven(text) for text in texts] if self._proven else [None] * len(texts)
         left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
         # One text alone: the thread pool costs more than it.
@@ -73,19 +60,6 @@ class PromptTokenizer:
             else iter(self._tokenizer.encode_batch_fast(left, add_special_tokens=False) if left else ())
         )
         return (next(slower).ids if ids is None else ids for ids in found)
-
-    def _cut_up(self, text: str) -> tuple[Sequence[int], str, Sequence[int]]:
-        """The ids of the system message, which few requests change, the text that follows it, and the ids of
-        what follows that text, which is the template's."""
-        head = text.find(_END, 0, _SYSTEM_CHARACTERS) + len(_END)
-        tail = text.rfind(_END, max(head, len(text) - _TAIL_CHARACTERS))
-        if not self._splits or head < len(_END) or tail < 0:
-            return (), text, self._appended
-        return self._kept(text[:head], False), text[head:tail], self._kept(text[tail:], True)
-
-    def _encoded(self, text: str, last: bool) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=last).ids
-        return ids
 
     def clip(self, text: str, tokens: int) -> str:
         """The longest prefix of `text` that is at most `tokens` tokens, and ends with a whole character."""
@@ -221,12 +195,6 @@ class PromptTokenizer:
 
     def _pad(self, visual: Loaded) -> int:
         return self._special.image if visual.kind == "image" else self._special.video
-
-
-def _splits(tokenizer: Tokenizer) -> bool:
-    """Whether a text can be cut behind its first <|im_end|> and the parts be tokenised on their own."""
-    token = next((t for t in tokenizer.get_added_tokens_decoder().values() if t.content == _END), None)
-    return token is not None and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
 
 
 def _appended(tokenizer: Tokenizer) -> list[int]:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from qvl.engine import about
 from qvl.engine.api import create_app
 from qvl.engine.api.cors import with_cors
-from qvl.engine.api.replica import Managed, Replica
+from qvl.engine.api.replica import Managed
 from qvl.engine.machine import cores
 from qvl.engine.metrics import Metrics
 from qvl.engine.port import DIED
@@ -71,12 +71,11 @@ class EngineReplica:
 
     async def __serve_build_asgi_app__(self) -> Mounted:
         """Serve calls this before it lets requests in: the time to load the models."""
-        self._replica = Replica(Metrics())
         most, tokens = self._replicas.max_replicas, self._replicas.split_tokens
         media = self._server.engine.media
-        self._split = Split(self._replica, await front(), tokens, most, self._seal, media)
+        self._replica = Split(Metrics(), await front(), tokens, most, self._seal, media)
         # Its mistakes are told before the models are loaded.
-        app = create_app(self._split, self._server, seal=self._seal)
+        app = create_app(self._replica, self._server, seal=self._seal)
         with kept():
             async with alone_on_the_card(self._replicas.replica_gpus or 0):
                 self._engine = await self._start(self._server.engine, self._replica.metrics)
@@ -99,7 +98,7 @@ class EngineReplica:
             return
         self._watch.cancel()
         self._replica.cut("stopping")
-        await self._split.close()
+        await self._replica.close()
         await self._engine.stop()
 
     async def _exit_with(self, engine: Managed) -> NoReturn:

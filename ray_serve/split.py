@@ -11,41 +11,32 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import numpy as np
 import orjson
 
 from qvl.engine.admission import cost
-from qvl.engine.api import Service
 from qvl.engine.api.auth import KEY_HEADERS
 from qvl.engine.api.edge import PART
+from qvl.engine.api.replica import Replica
 from qvl.engine.client.items import written
 from qvl.engine.client.retry import error_of, lost, retry_after
 from qvl.engine.client.wire import Reply, scores
 from qvl.engine.config import MediaConfig
 from qvl.engine.errors import Overloaded, QvlError
 from qvl.engine.metrics import Metrics
-from qvl.engine.protocol import (
-    EmbedRequest,
-    EmbedResult,
-    Health,
-    ModelCard,
-    RerankRequest,
-    RerankResult,
-    Token,
-)
+from qvl.engine.protocol import RerankRequest, RerankResult
 
 HEADERS: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", default=())
 """Of the HTTP request at hand."""
 
-T = TypeVar("T")
 _PATH = "/v1/rerank"
 _PASSED = KEY_HEADERS | {b"x-request-id", b"traceparent", b"tracestate"}
 _JSON = (b"content-type", b"application/json")
@@ -53,18 +44,17 @@ _CONNECT_SECONDS = 5.0
 _LEAST_PAUSE_SECONDS = 1.0
 
 
-class Split:
-    """A service that divides what is too much for it. `url` is the front; at most `most` parts.
+class Split(Replica):
+    """One that divides what is too much for it. `url` is the front; at most `most` parts.
 
     A part carries `seal`, so that the replica that gets it does not count it against its key's rate. It is
     not divided again, nor is what says that it is a part and has another seal.
     """
 
     def __init__(
-        self, service: Service, url: str, tokens: int, most: int, seal: bytes, media: MediaConfig
+        self, metrics: Metrics, url: str, tokens: int, most: int, seal: bytes, media: MediaConfig
     ) -> None:
-        self.metrics: Metrics = service.metrics
-        self._service = service
+        super().__init__(metrics)
         self._tokens, self._most, self._seal, self._media = tokens, most, seal, media
         # No time of its own: the request's deadline cancels the parts, and a closed connection their work.
         self._http = httpx.AsyncClient(
@@ -74,38 +64,20 @@ class Split:
             trust_env=False,
         )
 
-    async def embed(self, request: EmbedRequest) -> EmbedResult:
-        return await self._service.embed(request)
-
     async def rerank(self, request: RerankRequest) -> RerankResult:
         headers = list(HEADERS.get())
         is_part = any(name == PART for name, _ in headers)
         here, *others = [request] if is_part else divide(request, self._tokens, self._most, self._media)
         if not others:
-            return await self._service.rerank(request)
+            return await super().rerank(request)
         passed = [(PART, self._seal), *(each for each in headers if each[0] in _PASSED)]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._service.rerank(here))]
+                tasks = [group.create_task(super().rerank(here))]
                 tasks += [group.create_task(self._elsewhere(each, passed)) for each in others]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return _merged([task.result() for task in tasks])
-
-    async def score(self, requests: tuple[RerankRequest, ...]) -> list[RerankResult]:
-        return await self._service.score(requests)
-
-    async def tokenize(self, request: EmbedRequest, special: bool | None) -> tuple[list[list[Token]], int]:
-        return await self._service.tokenize(request, special)
-
-    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
-        return await self._service.whole(work)
-
-    async def health(self) -> Health:
-        return await self._service.health()
-
-    def models(self) -> list[ModelCard]:
-        return self._service.models()
 
     async def close(self) -> None:
         await self._http.aclose()

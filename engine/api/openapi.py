@@ -1,7 +1,7 @@
 """`/openapi.json` and `/docs`: POST from the table that routes them, GET from one of its own (`_GETS`).
 
-The schemas are msgspec's own: they are what the decoder enforces, with unknown fields
-null or forbidden, bounds and tagged unions. The docs page is one file with nothing loaded from elsewhere.
+The schemas are msgspec's own: they are what the decoder enforces, with bounds, and unknown fields null or
+forbidden. The docs page is one file with nothing loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -123,7 +123,6 @@ def document(version: str, *, keyed: bool) -> dict[str, Any]:
     for schema in components.values():
         if schema.get("additionalProperties") is False:
             schema["additionalProperties"] = {"type": "null"}
-            schema["required"] = [name for name in schema["required"] if name != "type"]
     by_type = dict(zip(types, schemas, strict=True))
     failure = by_type[ErrorBody]
     paths: dict[str, Any] = {}

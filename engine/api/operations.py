@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from qvl.engine.api.answering import Answer, embed, find, rank, score, tokenise
@@ -34,7 +35,7 @@ OPERATIONS = (
         paths=("/v1/rerank", "/v1/reranks", "/compatible-api/v1/reranks"),
         summary="Order documents by relevance to a query (Jina's, vLLM's, Voyage's or Cohere v1's shape)",
         body=rerank.RerankBody,
-        response=(rerank.RerankResponse, voyage.RerankResponse),
+        response=(rerank.RerankResponse, voyage.RerankResponse, tei.RerankResponse),
         answer=rank(rerank.RerankBody, rerank.parse, rerank.render),
         example={
             "query": "a red bicycle",
@@ -64,18 +65,18 @@ OPERATIONS = (
     ),
     Operation(
         paths=("/v2/rerank",),
-        summary="Order documents by relevance to a query (Cohere v2's shape)",
-        body=cohere.RerankBody,
-        response=cohere.RerankResponse,
-        answer=rank(cohere.RerankBody, cohere.parse_rerank, cohere.render_rerank),
+        summary="The same (Cohere v2's shape)",
+        body=rerank.RerankBody,
+        response=(rerank.RerankResponse, voyage.RerankResponse, tei.RerankResponse),
+        answer=rank(rerank.RerankBody, rerank.parse, partial(rerank.render, version="2")),
         example={"query": "a red bicycle", "documents": ["a bike", "a car"], "top_n": 1},
     ),
     Operation(
         paths=("/rerank",),
-        summary="Order documents by relevance to a query (vLLM's or TEI's shape)",
-        body=vllm.RerankBody,
-        response=(vllm.RerankResponse, tei.RerankResponse),
-        answer=rank(vllm.RerankBody, vllm.parse_rerank, vllm.render_rerank),
+        summary="The same, with the documents (vLLM's or TEI's shape)",
+        body=rerank.RerankBody,
+        response=(rerank.RerankResponse, voyage.RerankResponse, tei.RerankResponse),
+        answer=rank(rerank.RerankBody, rerank.parse, partial(rerank.render, echoes=True)),
         example={"query": "a red bicycle", "documents": ["a bike", "a car"]},
     ),
     Operation(

@@ -1,6 +1,6 @@
-"""Cohere's second version: `POST /v2/embed` and `POST /v2/rerank`; and the first's `POST /v1/embed`.
+"""Cohere's `POST /v2/embed`, and the first version's `POST /v1/embed`.
 
-`/v1/rerank` is in `rerank.py`. `input_type` is an instruction, as `tasks` has it.
+Its reranks are in `rerank.py`. `input_type` is an instruction, as `tasks` has it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, ranking, records, tasks, vectors
+from qvl.engine.dialects import items, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count, Urgency, cuts, one_of, priority
 from qvl.engine.dialects.items import Item
-from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankRequest, RerankResult
+from qvl.engine.protocol import Content, EmbedRequest, EmbedResult
 
 EmbeddingType: TypeAlias = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -40,7 +40,6 @@ class BilledUnits(TypedDict):
     input_tokens: NotRequired[int]
     image_tokens: NotRequired[int]
     images: NotRequired[int]
-    search_units: NotRequired[int]
 
 
 class Meta(TypedDict):
@@ -126,45 +125,4 @@ def render_embed_v1(
         "texts": answer["texts"],
         "images": answer["images"],
         "meta": answer["meta"],
-    }
-
-
-class RerankBody(Body):
-    query: items.Query
-    documents: records.Records
-    rank_fields: records.RankFields = None
-    """The first version's, as `records` has it."""
-    model: str | None = None
-    top_n: Count | None = None
-    max_tokens_per_doc: Count | None = None
-    return_documents: bool | None = None
-    """Default false."""
-    priority: Urgency | None = None
-
-
-class RerankResponse(TypedDict):
-    id: str
-    results: list[ranking.Ranked]
-    meta: Meta
-
-
-def parse_rerank(body: RerankBody) -> RerankRequest:
-    return RerankRequest(
-        query=items.content(body.query, "query"),
-        documents=records.documents(body.documents, body.rank_fields),
-        model=body.model,
-        max_tokens_per_document=body.max_tokens_per_doc,
-        priority=priority(body.priority),
-    )
-
-
-def render_rerank(body: RerankBody, request: RerankRequest, result: RerankResult) -> RerankResponse:
-    echo = request.documents if body.return_documents else None
-    return {
-        "id": str(uuid.uuid4()),
-        "results": ranking.ranked(result, top_n=body.top_n, echo=echo),
-        "meta": {
-            "api_version": {"version": "2"},
-            "billed_units": {"search_units": ranking.search_units(request)},
-        },
     }

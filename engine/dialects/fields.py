@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import inspect
 
-from qvl.engine.dialects.shapes import alternatives, complete, info
+from qvl.engine.dialects.shapes import alternatives, info
 from qvl.engine.errors import BadRequest, short
 from qvl.engine.protocol import Priority
 
@@ -50,7 +50,6 @@ REFUSED = {
 """Fields of other servers that would change the answer silently if they were ignored."""
 
 _UNKNOWN_FIELD = "Object contains unknown field "
-_MENDED = (_UNKNOWN_FIELD, "Object missing required field `type`")
 _UNKNOWN = re.compile(_UNKNOWN_FIELD + r"`(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _INVALID = re.compile(r"Invalid (?:enum )?value '?(.*?)'?", re.DOTALL)
@@ -58,6 +57,10 @@ _AT = re.compile(r"(.*?) - at `\$(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(?:\d+|\.\.\.)\]")
 _HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])")
 """The first half of a surrogate pair without the second."""
+_OWN = frozenset({"filter", "metadata"})
+"""Members whose keys are the caller's."""
+_LOOKED_AT = 1 << 20
+"""Values of a body that may hold nulls: token ids do not, and there are fewer of all others."""
 _SHOWN = 80
 """Characters of a caller's own text that an error repeats."""
 
@@ -83,24 +86,36 @@ def decode(body: type[B], raw: bytes) -> B:
 
 
 def _second(body: type[B], raw: bytes, first: str) -> B:
-    """A null asks for nothing, be it of a field that nobody here knows, and a part tells its `type` by what
-    it holds: read again, with these mended. What is wrong with other bodies is told after one reading.
-    """
-    if not first.startswith(_MENDED) or (first.startswith(_UNKNOWN_FIELD) and b"null" not in raw):
+    """A null asks for nothing, be it of a field that nobody here knows: read again without them. What is
+    wrong with other bodies is told after one reading."""
+    if not first.startswith(_UNKNOWN_FIELD) or b"null" not in raw:
         raise _explain(body, first) from None
     try:
         value = msgspec.json.decode(raw)
+        _drop_nulls(value)
+        return msgspec.convert(value, body)
+    except msgspec.ValidationError as error:
+        raise _explain(body, str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _explain(body, first) from None
-    return _completed(body, value, "")
 
 
-def _completed(kind: type[B], value: object, where: str) -> B:
-    try:
-        complete(value, info(kind))
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise _explain(kind, str(error), where) from None
+def _drop_nulls(value: Any) -> bool:
+    """In place, whether there were any; but of Voyage's `top_k`, which says whose answer is wanted, and of
+    what has keys of the caller's own."""
+    ahead, dropped = [value], False
+    for _ in range(_LOOKED_AT):
+        if not ahead:
+            break
+        each = ahead.pop()
+        if isinstance(each, dict):
+            for name in [name for name, held in each.items() if held is None and name != "top_k"]:
+                del each[name]
+                dropped = True
+            ahead += [held for name, held in each.items() if name not in _OWN]
+        elif isinstance(each, list) and each and not isinstance(each[0], int | float):
+            ahead += each
+    return dropped
 
 
 def _malformed(raw: bytes, message: str) -> str:
@@ -120,8 +135,8 @@ def convert(kind: type[B], value: object, where: str) -> B:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        if str(error).startswith(_MENDED):
-            return _completed(kind, value, where)
+        if str(error).startswith(_UNKNOWN_FIELD) and _drop_nulls(value):
+            return convert(kind, value, where)
         raise _explain(kind, str(error), where) from None
 
 
@@ -174,8 +189,6 @@ def _at(kind: inspect.Type, path: str) -> Iterator[inspect.Type]:
         else:
             structs = [kind for kind in level if isinstance(kind, inspect.StructType)]
             items = [field.type for kind in structs for field in kind.fields if field.encode_name == step[1]]
-            if not items and any(kind.tag_field == step[1] for kind in structs):
-                items = [inspect.LiteralType(tuple(kind.tag for kind in structs))]
         level = [kind for item in items for kind in alternatives(item)]
     return iter(level)
 

@@ -17,7 +17,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -42,43 +42,43 @@ class Url(Body):
 Media: TypeAlias = str | Url
 
 
-class MediaPart(Body):
+Kind: TypeAlias = Literal["text", "image_url", "image", "image_base64", "video_url", "video", "video_base64"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Part(Body):
+    """Exactly one of `text`, `image_url`, `image`, `image_base64`, `video_url`, `video` and `video_base64`.
+
+    `type` may be left out: it is the name of that one."""
+
+    type: Kind | None = None
+    text: str | None = None
+    image_url: Media | None = None
+    image: Media | None = None
+    image_base64: str | None = None
+    video_url: Media | None = None
+    video: Media | list[Media] | None = None
+    """A file, or the frames of one video."""
+    video_base64: str | None = None
     uuid: str | None = None
     """vLLM's name for its cache; the one here goes by content."""
 
-
-class TextPart(Body, tag="text", tag_field="type"):
-    text: str
-
-
-class ImageUrlPart(MediaPart, tag="image_url", tag_field="type", kw_only=True):
-    image_url: Media
-
-
-class ImagePart(MediaPart, tag="image", tag_field="type", kw_only=True):
-    image: Media
-
-
-class ImageBase64Part(MediaPart, tag="image_base64", tag_field="type", kw_only=True):
-    image_base64: str
-
-
-class VideoUrlPart(MediaPart, tag="video_url", tag_field="type", kw_only=True):
-    video_url: Media
+    def kind(self, where: str) -> Kind:
+        """What it holds. Raises BadRequest unless that is one thing, and of its type."""
+        given = [name for name in KINDS if getattr(self, name) is not None]
+        if len(given) == 1 and self.type in (None, given[0]):
+            return given[0]
+        param: str = self.type or "type"
+        text = f"a part of type {self.type} has a `{self.type}`, which is missing"
+        if self.type is None:
+            text = f"tell its `type`, or give one of {', '.join(KINDS)}"
+        elif self.type in given:
+            param = next(name for name in given if name != self.type)
+            text = f"a part of type {self.type} has no `{param}`; give another part for it"
+        code = "unknown_field" if self.type in given else "missing_field"
+        raise BadRequest(f"{where}: {text}", param=f"{where}.{param}", code=code)
 
 
-class VideoPart(MediaPart, tag="video", tag_field="type", kw_only=True):
-    video: Media | list[Media]
-    """A file, or the frames of one video."""
-
-
-class VideoBase64Part(MediaPart, tag="video_base64", tag_field="type", kw_only=True):
-    video_base64: str
-
-
-Part: TypeAlias = (
-    TextPart | ImageUrlPart | ImagePart | ImageBase64Part | VideoUrlPart | VideoPart | VideoBase64Part
-)
 Parts: TypeAlias = Annotated[list[Part], msgspec.Meta(min_length=1)]
 
 
@@ -179,21 +179,14 @@ def fold(
     images: list[Source] = []
     texts: list[str] = []
     for i, part in enumerate(parts):
-        match part:
-            case TextPart():
-                texts.append(part.text)
-            case ImageUrlPart():
-                images.append(_source(part.image_url))
-            case ImagePart():
-                images.append(_source(part.image))
-            case ImageBase64Part():
-                images.append(part.image_base64)
-            case VideoUrlPart():
-                videos.append(_source(part.video_url))
-            case VideoBase64Part():
-                videos.append(part.video_base64)
-            case VideoPart():
-                videos.append(_video(part.video, f"{where}[{i}].video"))
+        kind = part.kind(f"{where}[{i}]")
+        value = getattr(part, kind)
+        if kind == "text":
+            texts.append(value)
+        elif kind.startswith("image"):
+            images.append(_source(value))
+        else:
+            videos.append(_video(value, f"{where}[{i}].{kind}"))
     return tuple(videos), tuple(images), tuple(texts)
 
 

@@ -15,11 +15,13 @@ from qvl.engine.dialects import items, messages, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count, Truncate, Urgency, agreed, cuts, one_of, priority, refuse
 from qvl.engine.dialects.items import Item
 from qvl.engine.dialects.usage import Usage, usage
-from qvl.engine.errors import BadRequest
+from qvl.engine.errors import BadRequest, TooLarge
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, OnError, Tokens
 
 TokenId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 TokenIds: TypeAlias = Annotated[list[TokenId], msgspec.Meta(min_length=1)]
+MOST_IDS = 1 << 18
+"""Token ids of one item: what the longest context of any Qwen3-VL holds."""
 Conversation: TypeAlias = Annotated[list[messages.Message], msgspec.Meta(min_length=1)]
 TruncateTo: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 
@@ -190,11 +192,11 @@ def entries(
     """The items of an input; of the modality `image` its strings are images."""
     if not isinstance(value, list):
         return (_entry(value or "", where, modalities[0]),)
-    ids = [entry for entry in value if isinstance(entry, int)]
-    if len(ids) == len(value):
-        return (Tokens(ids=tuple(ids), where=where),)
-    if ids:
-        raise BadRequest(f"{where}: a list of token ids holds nothing but integers", param=where)
+    if isinstance(value[0], int):
+        tokens = _tokens(value, where)
+        if not all(isinstance(each, int) for each in value):
+            raise BadRequest(f"{where}: a list of token ids holds nothing but integers", param=where)
+        return (tokens,)
     return tuple(
         _entry(each, f"{where}[{i}]", modalities[i % len(modalities)]) for i, each in enumerate(value)
     )
@@ -202,10 +204,24 @@ def entries(
 
 def _entry(value: Any, where: str, modality: Modality) -> Content | Tokens:
     if isinstance(value, list):
-        return Tokens(ids=tuple(value), where=where)
+        return _tokens(value, where)
+    if isinstance(value, int):
+        raise BadRequest(
+            f"{where}: a token id among other items; send them as a list of their own", param=where
+        )
     if modality == "image" and isinstance(value, str):
         return Content(images=(value,), where=where)
     return items.content(value, where)
+
+
+def _tokens(ids: list[Any], where: str) -> Tokens:
+    if len(ids) > MOST_IDS:
+        raise TooLarge(
+            f"{len(ids)} token ids in one item; at most {MOST_IDS}: send fewer, or the text itself",
+            param=where,
+            code="too_many_ids",
+        )
+    return Tokens(ids=tuple(ids), where=where)
 
 
 def kind(body: EmbeddingsBody) -> vectors.Kind:

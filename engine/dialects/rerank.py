@@ -1,6 +1,7 @@
-"""`POST /v1/rerank`: vLLM's, Jina's and Cohere v1's, whose answers share one object; also TEI's flags.
+"""`POST /v1/rerank`, `/v2/rerank` and `/rerank`: vLLM's, Jina's and Cohere's, whose answers share one object.
 
-Voyage's `top_k`, which its client always sends, be it null, asks for Voyage's answer.
+Voyage's `top_k`, which its client always sends, be it null, asks for Voyage's answer; `texts`, as TEI calls
+the documents, for TEI's.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, ranking, records, vllm, voyage
-from qvl.engine.dialects.fields import Count, agreed, refuse
+from qvl.engine.dialects import items, ranking, records, tei, vllm, voyage
+from qvl.engine.dialects.fields import Count, agreed, one_of, refuse
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.protocol import RerankRequest, RerankResult
 
@@ -22,12 +23,16 @@ Flag: TypeAlias = bool | Literal["true", "false"]
 
 class RerankBody(vllm.Scoring, kw_only=True):
     query: items.Query
-    documents: records.Records
+    documents: records.Records | None = None
+    texts: ranking.Documents | None = None
     top_n: vllm.OrAll | None = None
     """0: all."""
     top_k: Count | msgspec.UnsetType | None = msgspec.UNSET
     return_documents: Flag | None = None
-    """Default false."""
+    """Default false; of `/rerank` true, as in vLLM."""
+    return_text: bool | None = None
+    """Of `texts`; default false, as in TEI."""
+    truncation_direction: tei.Direction | None = None
     return_len: Flag | None = None
     """No effect: the tokens are always counted."""
     rank_fields: records.RankFields = None
@@ -37,6 +42,10 @@ class RerankBody(vllm.Scoring, kw_only=True):
     return_embeddings: bool | None = None
     max_chunks_per_doc: Count | None = None
     """No effect: a document is never cut into chunks."""
+    overlap_tokens: vllm.OrAll | None = None
+    """SiliconFlow's, of such chunks: no effect."""
+    kwargs: Literal["{}"] | None = None
+    """Xinference's client always says it."""
 
 
 class ApiVersion(TypedDict):
@@ -69,18 +78,33 @@ class RerankResponse(TypedDict):
 
 def parse(body: RerankBody) -> RerankRequest:
     _most(body)
+    tei.cut_right(body.truncation_direction)
     refuse(body.return_embeddings, "return_embeddings", "a reranker has no vectors; /v1/embeddings has them")
     refuse(body.max_query_length, "max_query_length", "a query is never cut: every document is judged by it")
-    documents = records.documents(body.documents, body.rank_fields)
+    one_of({"documents": body.documents, "texts": body.texts})
+    if body.documents is not None:
+        documents = records.documents(body.documents, body.rank_fields)
+    else:
+        documents = ranking.documents(body.texts or "", "texts")
     lengths = {"max_tokens_per_doc": body.max_tokens_per_doc or None, "max_doc_length": body.max_doc_length}
     request = body.request(items.content(body.query, "query"), documents)
     return replace(request, max_tokens_per_document=agreed(lengths))
 
 
 def render(
-    body: RerankBody, request: RerankRequest, result: RerankResult
-) -> RerankResponse | voyage.RerankResponse:
-    echo = request.documents if body.return_documents in (True, "true") else None
+    body: RerankBody,
+    request: RerankRequest,
+    result: RerankResult,
+    *,
+    echoes: bool = False,
+    version: str = "1",
+) -> RerankResponse | voyage.RerankResponse | tei.RerankResponse:
+    """`echoes`: documents come along unless the body says otherwise. `version`: of Cohere's API."""
+    if body.texts is not None:
+        shown = request.documents if body.return_text else None
+        return tei.render_rerank(result, top_n=_most(body), raw=body.raw(), echo=shown)
+    wanted = (True, "true", None) if echoes else (True, "true")
+    echo = request.documents if body.return_documents in wanted else None
     if body.top_k is not msgspec.UNSET:
         return voyage.render_rerank(result, top_k=_most(body), raw=body.raw(), echo=echo)
     best = ranking.ranked(result, top_n=_most(body), raw=body.raw(), echo=echo)
@@ -91,7 +115,7 @@ def render(
         "results": [*best, *ranking.failed(result)],
         "usage": usage(result.usage),
         "meta": {
-            "api_version": {"version": "1"},
+            "api_version": {"version": version},
             "billed_units": {"search_units": ranking.search_units(request)},
             "tokens": {"input_tokens": result.usage.total_tokens, "output_tokens": 0},
         },

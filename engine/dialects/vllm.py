@@ -1,7 +1,4 @@
-"""vLLM's `POST /rerank` and `POST /score`, in every spelling it has had; also TEI's `/rerank`.
-
-TEI calls the documents `texts`, and reads another answer (`tei.py`).
-"""
+"""vLLM's `POST /score`, in every spelling it has had; and the fields that it shares with a rerank."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, openai, ranking, records, tei
+from qvl.engine.dialects import items, openai, ranking
 from qvl.engine.dialects.fields import Truncate, agreed, cuts, one_of, priority
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -68,54 +65,6 @@ class Scoring(openai.Options):
         if (fps, most) == (item.fps, item.max_frames):
             return item
         return replace(item, fps=fps, max_frames=most)
-
-
-class RerankBody(Scoring, kw_only=True):
-    query: items.Query
-    documents: records.Records | None = None
-    rank_fields: records.RankFields = None
-    """Cohere's, as `records` has it."""
-    texts: ranking.Documents | None = None
-    top_n: OrAll | None = None
-    """0: all."""
-    return_documents: bool | None = None
-    """Default true here, as in vLLM."""
-    truncation_direction: tei.Direction | None = None
-    return_text: bool | None = None
-    """Of `texts`; default false, as in TEI."""
-
-
-class RerankResponse(TypedDict):
-    id: str
-    model: str
-    usage: Usage
-    results: list[ranking.Ranked]
-
-
-def parse_rerank(body: RerankBody) -> RerankRequest:
-    tei.cut_right(body.truncation_direction)
-    one_of({"documents": body.documents, "texts": body.texts})
-    if body.documents is not None:
-        documents = records.documents(body.documents, body.rank_fields)
-    else:
-        documents = ranking.documents(body.texts or [], "texts")
-    return body.request(items.content(body.query, "query"), documents)
-
-
-def render_rerank(
-    body: RerankBody, request: RerankRequest, result: RerankResult
-) -> RerankResponse | tei.RerankResponse:
-    if body.texts is not None:
-        shown = request.documents if body.return_text else None
-        return tei.render_rerank(result, top_n=body.top_n or None, raw=body.raw(), echo=shown)
-    echo = None if body.return_documents is False else request.documents
-    best = ranking.ranked(result, top_n=body.top_n or None, raw=body.raw(), echo=echo)
-    return {
-        "id": f"rerank-{uuid.uuid4().hex}",
-        "model": result.model,
-        "usage": usage(result.usage),
-        "results": [*best, *ranking.failed(result)],
-    }
 
 
 class ScoreBody(Scoring):

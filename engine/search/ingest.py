@@ -58,10 +58,8 @@ class Indexing:
     index: Index
     dimensions: int | None = None
     instruction: str | None = None
-    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """The digest and line of every id so far: another line with it is a repetition, or a mistake."""
-    unsettled: dict[str, asyncio.Future[QvlError | None]] = field(default_factory=dict)
-    """What is wrong with the first line of an id, of those alone that are under way or bad."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """The digest of every id so far: another line with it is a repetition, or a mistake."""
 
     most: ClassVar[int | None] = None
 
@@ -69,42 +67,19 @@ class Indexing:
         read = [self._read(line) for line in batch]
         entries = [each[0] for each in read if not isinstance(each, QvlError)]
         known = await asyncio.to_thread(self.index.known, [entry.id for entry in entries])
-        firsts = [
-            each
-            for each, line in zip(read, batch, strict=True)
-            if not isinstance(each, QvlError) and self.seen[each[0].id][1] == line.index
-        ]
-        try:
-            outcomes = await self._embedded(
-                [each for each in firsts if known.get(each[0].id) != each[0].digest]
-            )
-        except QvlError as error:
-            if len(batch) == 1:  # else each is asked alone
-                self._settle(firsts, {entry.id: error for entry, _ in firsts})
-            raise
-        self._settle(firsts, outcomes)
+        # A line may repeat another; one of an earlier batch that is not put yet is embedded again.
+        fresh = {
+            each[0].id: each
+            for each in read
+            if not isinstance(each, QvlError) and known.get(each[0].id) != each[0].digest
+        }
+        outcomes = await self._embedded(list(fresh.values()))
         return [
-            each if isinstance(each, QvlError) else await self._outcome(each[0], outcomes) for each in read
+            each
+            if isinstance(each, QvlError)
+            else outcomes.get(each[0].id) or Made(entry=each[0], vector=None)
+            for each in read
         ]
-
-    def _settle(self, firsts: list[tuple[Entry, Any]], outcomes: Mapping[str, Made | QvlError]) -> None:
-        """Once more for a line that was not begun beside others and was asked again alone."""
-        for entry, _ in firsts:
-            told = self.unsettled.pop(entry.id)
-            if told.done():
-                told = asyncio.get_running_loop().create_future()
-            outcome = outcomes.get(entry.id)
-            wrong = outcome if isinstance(outcome, QvlError) else None
-            if wrong:
-                self.unsettled[entry.id] = told
-            told.set_result(wrong)
-
-    async def _outcome(self, entry: Entry, outcomes: dict[str, Made | QvlError]) -> Made | QvlError:
-        """A line that was not embedded is in the index, or as bad as the one that it repeats."""
-        if entry.id in outcomes:
-            return outcomes.pop(entry.id)
-        first = self.unsettled.get(entry.id)
-        return (first and await first) or Made(entry=entry, vector=None)
 
     async def _embedded(self, fresh: list[tuple[Entry, Any]]) -> dict[str, Made | QvlError]:
         if not fresh:
@@ -123,10 +98,7 @@ class Indexing:
             said = orjson.dumps([item, fields, self.instruction], option=orjson.OPT_SORT_KEYS)
             digest = hashlib.sha256(said).hexdigest()
             id = digest[:32] if line.own is None else str(line.own)
-            if id not in self.seen:
-                self.seen[id] = digest, line.index
-                self.unsettled[id] = asyncio.get_running_loop().create_future()
-            if self.seen[id][0] != digest:
+            if self.seen.setdefault(id, digest) != digest:
                 raise BadRequest(f"the id {id[:80]!r} came before with other content", param="id")
             return Entry(id=id, digest=digest, item=orjson.dumps(kept), metadata=fields), item
         except QvlError as error:
@@ -147,13 +119,15 @@ class Intake:
     folders: set[Path] = field(default_factory=set)
     """Those of the files that entries refer to."""
     _waiting: list[Made] = field(default_factory=list)
+    _put: set[str] = field(default_factory=set)
+    """The ids of this run: a line may repeat another."""
 
     def append(self, row: Made) -> None:
         if b'"file://' in row.entry.item:
             with_media(orjson.loads(row.entry.item), self._referred)
-        if row.vector is None:
-            self.unchanged += 1
-        else:
+        self.unchanged += row.vector is None or row.entry.id in self._put
+        if row.vector is not None:
+            self._put.add(row.entry.id)
             self._waiting.append(row)
         self.mark = replace(self.mark, rows=self.mark.rows + 1)
 

@@ -65,7 +65,7 @@ PIECES = st.lists(
 def test_ids_are_those_of_the_whole_text(
     both: dict[bool, PromptTokenizer], texts: list[str], append_end: bool
 ) -> None:
-    """Whatever is kept of system messages, and wherever special tokens and combining marks fall."""
+    """Wherever special tokens and combining marks fall."""
     ours = both[append_end]
     assert ours.encode(texts) == [ours._tokenizer.encode(text).ids for text in texts]
 
@@ -73,15 +73,6 @@ def test_ids_are_those_of_the_whole_text(
 @pytest.fixture(scope="module")
 def both(folder: Path) -> dict[bool, PromptTokenizer]:
     return {end: build(folder, append_end=end) for end in (False, True)}
-
-
-def test_the_template_around_a_text_is_tokenised_once(folder: Path) -> None:
-    ours = build(folder)
-    head, tail = "<|im_start|>system\nRepresent it.<|im_end|>\n", "<|im_end|>\n<|im_start|>assistant\n"
-    ours.encode([f"{head}a{tail}", f"{head}b{tail}"])
-    assert ours._kept.cache_info()[:2] == (2, 2)  # hits and misses
-    ours.encode([f"{'x' * 5000}<|im_end|>a<|im_end|>", f"{head}c<|im_end|>{'x' * 100}"])
-    assert ours._kept.cache_info()[:2] == (2, 2)
 
 
 def spelled(shape: Shape) -> str:

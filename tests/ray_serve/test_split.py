@@ -113,7 +113,8 @@ class Whole:
         self, path: str, body: object, leaves: Callable[[], bool] = lambda: False
     ) -> httpx.Response:
         """The answer to a client that goes away when `leaves`."""
-        split = Split(self.engine, f"http://127.0.0.1:{self._port}", 70, 4, SEAL, MediaConfig())
+        split = Split(self.engine.metrics, f"http://127.0.0.1:{self._port}", 70, 4, SEAL, MediaConfig())
+        split.serve(self.engine)
         app = Mounted(create_app(split, CONFIG), "/v1/rerank")
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://r", headers=KEY) as client:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
 
-from qvl.engine.dialects import cohere, openai, rerank, vllm
-from qvl.engine.dialects.fields import Body, decode
+from qvl.engine.dialects import openai, rerank
+from qvl.engine.dialects.fields import decode
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest
 from qvl.engine.response import dump
 
-RERANKS: list[tuple[type[Body], Any]] = [
-    (rerank.RerankBody, rerank.parse),
-    (cohere.RerankBody, cohere.parse_rerank),
-    (vllm.RerankBody, vllm.parse_rerank),
-]
 TEXT, IMAGE = {"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}
 
 
@@ -25,10 +19,8 @@ def embed(**fields: Any) -> EmbedRequest:
     return openai.parse(decode(openai.EmbeddingsBody, dump({"input": "a", **fields})))
 
 
-def ranked(dialect: tuple[type[Body], Any] = RERANKS[0], **fields: Any) -> RerankRequest:
-    body, parse = dialect
-    request: RerankRequest = parse(decode(body, dump({"query": "q", "documents": ["a"], **fields})))
-    return request
+def ranked(**fields: Any) -> RerankRequest:
+    return rerank.parse(decode(rerank.RerankBody, dump({"query": "q", "documents": ["a"], **fields})))
 
 
 def refused(param: str, ask: Any = embed, **fields: Any) -> str:
@@ -41,7 +33,7 @@ def refused(param: str, ask: Any = embed, **fields: Any) -> str:
 class TestInstruct:
     """SGLang's, `entrypoints/openai/protocol.py`."""
 
-    @pytest.mark.parametrize("ask", [embed, ranked, partial(ranked, RERANKS[2])])
+    @pytest.mark.parametrize("ask", [embed, ranked])
     def test_it_is_the_instruction(self, ask: Any) -> None:
         assert ask(instruct="i") == ask(instruction="i") == ask(instruct="i", instruction="i")
         assert "contradict" in refused("instruct", ask, instruct="i", instruction="j")
@@ -51,12 +43,11 @@ class TestInstruct:
         refused("instruction", instruct="i", input=[[1, 2]])
 
 
-@pytest.mark.parametrize("dialect", RERANKS)
 class TestParts:
     """SGLang's: a query, and a document, may be a list of OpenAI's parts."""
 
-    def test_query_and_documents(self, dialect: Any) -> None:
-        request = ranked(dialect, query=[IMAGE, TEXT], documents=["b", [TEXT, IMAGE], [TEXT]])
+    def test_query_and_documents(self) -> None:
+        request = ranked(query=[IMAGE, TEXT], documents=["b", [TEXT, IMAGE], [TEXT]])
         assert request.query == Content(images=("x",), texts=("a",), where="query")
         assert request.documents == (
             Content(texts=("b",), where="documents[0]"),
@@ -64,29 +55,27 @@ class TestParts:
             Content(texts=("a",), where="documents[2]"),
         )
 
-    def test_a_list_of_documents_stays_one(self, dialect: Any) -> None:
-        assert [each.where for each in ranked(dialect, documents=[TEXT, IMAGE]).documents] == [
+    def test_a_list_of_documents_stays_one(self) -> None:
+        assert [each.where for each in ranked(documents=[TEXT, IMAGE]).documents] == [
             "documents[0]",
             "documents[1]",
         ]
 
-    def test_what_is_wrong_is_named(self, dialect: Any) -> None:
-        ask = partial(ranked, dialect)
-        refused("query[1].txt", ask, query=[TEXT, {"type": "text", "text": "a", "txt": "b"}])
-        refused("documents[0][0].video", ask, documents=[[{"type": "video", "video": []}]])
-        refused("query", ask, query=[])
+    def test_what_is_wrong_is_named(self) -> None:
+        refused("query[1].txt", ranked, query=[TEXT, {"type": "text", "text": "a", "txt": "b"}])
+        refused("documents[0][0].video", ranked, documents=[[{"type": "video", "video": []}]])
+        refused("query", ranked, query=[])
 
 
-@pytest.mark.parametrize("dialect", RERANKS)
-def test_records(dialect: Any) -> None:
+def test_records() -> None:
     """Documents with an id or a title: by the same rule on every route."""
     records = [{"id": 7, "title": "t", "text": "a"}, {"title": "u", "text": "b"}]
-    assert [each.texts for each in ranked(dialect, documents=records).documents] == [("a",), ("b",)]
+    assert [each.texts for each in ranked(documents=records).documents] == [("a",), ("b",)]
     fields = ["title", "text"]
-    request = ranked(dialect, documents=records, rank_fields=fields)
+    request = ranked(documents=records, rank_fields=fields)
     assert [each.texts for each in request.documents] == [("t\na",), ("u\nb",)]
-    refused("documents[0].imag", partial(ranked, dialect), documents=[{"text": "a", "imag": "x"}])
-    refused("rank_fields", partial(ranked, dialect), rank_fields=["image"])
+    refused("documents[0].imag", ranked, documents=[{"text": "a", "imag": "x"}])
+    refused("rank_fields", ranked, rank_fields=["image"])
 
 
 class TestAzure:
@@ -151,15 +140,14 @@ class TestModality:
         refused("modality", modality=[])
 
 
-@pytest.mark.parametrize("dialect", [RERANKS[0], RERANKS[2]])
-def test_frames_of_all_items(dialect: Any) -> None:
+def test_frames_of_all_items() -> None:
     """The reference's `process`: `fps` and `max_frames` beside `query` and `documents`."""
     documents = [{"video": "v"}, {"video": "w", "fps": 4}, {"video": "x", "max_frames": 8}, "a"]
-    plain = ranked(dialect, query={"video": "q"}, documents=documents)
-    request = ranked(dialect, query={"video": "q"}, documents=documents, fps=2, max_frames=16)
+    plain = ranked(query={"video": "q"}, documents=documents)
+    request = ranked(query={"video": "q"}, documents=documents, fps=2, max_frames=16)
     assert [(each.fps, each.max_frames) for each in (request.query, *request.documents)] == [
         *((2.0, 16), (2.0, 16), (4.0, 16), (2.0, 8), (2.0, 16))
     ]
     assert [(each.fps, each.max_frames) for each in plain.documents[:2]] == [(None, None), (4.0, None)]
-    refused("fps", partial(ranked, dialect), fps=0)
-    refused("max_frames", partial(ranked, dialect), max_frames=65)
+    refused("fps", ranked, fps=0)
+    refused("max_frames", ranked, max_frames=65)

@@ -83,10 +83,10 @@ def test_a_body_that_is_cut(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("rules", "param"),
     [
-        (b'{"year": 1e999}', "filter.year"),
-        (b'{"kind": 1, "year": {"gte": 1e999}}', "filter.year.gte"),
-        (b'{"kind": 1, "year": [1, 1e999]}', "filter.year[1]"),
-        (b'{"kind": "\xff"}', "filter.kind"),
+        (b'{"year": null}', "filter.year"),
+        (b'{"kind": 1, "year": {"gte": true}}', "filter.year.gte"),
+        (b'{"kind": 1, "year": [1, {}]}', "filter.year[1]"),
+        (b'{"kind": 1, "year": 1e999}', "filter[...]"),
     ],
 )
 def test_the_field_of_a_filter_is_named(rules: bytes, param: str) -> None:
@@ -114,8 +114,8 @@ def test_what_bodies_may_be_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_missing_field_is_named() -> None:
-    error = refusal({"query": "a"}, rerank.RerankBody)
-    assert (error.param, error.code) == ("documents", "missing_field")
+    error = refusal({"documents": ["a"]}, rerank.RerankBody)
+    assert (error.param, error.code) == ("query", "missing_field")
 
 
 def test_long_names_are_not_repeated_in_full() -> None:

@@ -19,8 +19,6 @@ DIALECTS: list[tuple[type[Body], Callable[[Any], Any]]] = [
     (openai.EmbeddingsBody, openai.parse),
     (rerank.RerankBody, rerank.parse),
     (cohere.EmbedBody, cohere.parse_embed),
-    (cohere.RerankBody, cohere.parse_rerank),
-    (vllm.RerankBody, vllm.parse_rerank),
     (vllm.ScoreBody, vllm.parse_score),
     (voyage.EmbedBody, voyage.parse),
     (tei.EmbedBody, tei.parse_embed),

@@ -182,6 +182,12 @@ class TestInput:
             Tokens(ids=(2, 3), where="input[1]"),
         )
 
+    @pytest.mark.parametrize(("given", "where"), [([1, "a"], "input"), (["a", [1], 2], "input[2]")])
+    def test_a_token_id_alone_is_no_item(self, given: Any, where: str) -> None:
+        with pytest.raises(BadRequest, match="token id") as caught:
+            parse(input=given)
+        assert caught.value.param == where
+
     @pytest.mark.parametrize("given", [[1, 2], [[1]], ["a", [1]]])
     @pytest.mark.parametrize("told", [{"instruction": "A"}, {"chat_template_kwargs": {"instruction": "A"}}])
     def test_token_ids_have_no_place_for_an_instruction(self, given: Any, told: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvl.engine.dialects import cohere, fields, records, rerank, vllm
+from qvl.engine.dialects import fields, records, rerank, vllm
 from qvl.engine.dialects.fields import decode
 from qvl.engine.dialects.ranking import NOT_ECHOED
 from qvl.engine.errors import BadRequest, Unprocessable
@@ -29,14 +29,14 @@ FULL = {"query": "q", "documents": DOCUMENTS}
 
 def ask(dialect: str, **fields: Any) -> tuple[RerankRequest, Any]:
     """The parsed request, and the answer rendered from `RESULT`, as JSON reads it."""
-    body_type, parse, render = {
-        "v1": (rerank.RerankBody, rerank.parse, rerank.render),
-        "v2": (cohere.RerankBody, cohere.parse_rerank, cohere.render_rerank),
-        "vllm": (vllm.RerankBody, vllm.parse_rerank, vllm.render_rerank),
-    }[dialect]
-    body = decode(body_type, dump({**FULL, **fields}))
-    request = parse(body)  # type: ignore[operator]
-    return request, json.loads(dump(render(body, request, RESULT)))  # type: ignore[operator]
+    body = decode(rerank.RerankBody, dump({**FULL, **fields}))
+    request = rerank.parse(body)
+    told: dict[str, Any] = {"v1": {}, "v2": {"version": "2"}, "vllm": {"echoes": True}}[dialect]
+    return request, json.loads(dump(rerank.render(body, request, RESULT, **told)))
+
+
+def asked(**fields: Any) -> RerankRequest:
+    return rerank.parse(decode(rerank.RerankBody, dump({"query": "q", **fields})))
 
 
 @pytest.mark.parametrize("dialect", ["v1", "v2", "vllm"])
@@ -47,13 +47,6 @@ class TestAll:
         assert [each.where for each in request.documents] == [f"documents[{i}]" for i in range(5)]
         assert request.documents[3].images == ("data:image/png;base64,AAAA",)
         assert request.documents[4].videos == (("AAAA", "file:///x.png"),)
-
-    @pytest.mark.parametrize("alone", ["a", {"text": "a"}, {"content": [{"type": "text", "text": "a"}] * 2}])
-    def test_a_document_alone_is_one_document(self, dialect: str, alone: Any) -> None:
-        body = {"v1": rerank.RerankBody, "v2": cohere.RerankBody, "vllm": vllm.RerankBody}[dialect]
-        parse = {"v1": rerank.parse, "v2": cohere.parse_rerank, "vllm": vllm.parse_rerank}[dialect]
-        request = parse(decode(body, dump({"query": "q", "documents": alone})))  # type: ignore[operator]
-        assert [each.where for each in request.documents] == ["documents"]
 
     def test_order_is_by_logit_and_stable(self, dialect: str) -> None:
         """Both 50 and 60 round to the score 1.0."""
@@ -89,29 +82,24 @@ class TestAll:
         assert ask(dialect, max_tokens_per_doc=9)[0].max_tokens_per_document == 9
 
 
+@pytest.mark.parametrize("name", ["documents", "texts"])
+@pytest.mark.parametrize("alone", ["a", "", {"text": "a"}, {"content": [{"type": "text", "text": "a"}] * 2}])
+def test_a_document_alone_is_one_document(name: str, alone: Any) -> None:
+    assert [each.where for each in asked(**{name: alone}).documents] == [name]
+
+
 @pytest.mark.parametrize(
-    ("dialect", "flag"),
-    [
-        ("v1", {"raw_scores": True}),
-        ("vllm", {"use_activation": False}),
-        ("vllm", {"use_activation": False, "raw_scores": True}),
-    ],
+    "flag", [{"raw_scores": True}, {"use_activation": False}, {"use_activation": False, "raw_scores": True}]
 )
-def test_raw_scores(dialect: str, flag: dict[str, bool]) -> None:
-    results = ask(dialect, **flag)[1]["results"]
+def test_raw_scores(flag: dict[str, bool]) -> None:
+    results = ask("v1", **flag)[1]["results"]
     assert [entry["relevance_score"] for entry in results] == [60, 50, 2, 2, -1]
 
 
-@pytest.mark.parametrize("dialect", ["v1", "vllm"])
 @pytest.mark.parametrize("flag", [True, False])
-def test_scores_are_raw_or_not(dialect: str, flag: bool) -> None:
-    body, parse = {
-        "v1": (rerank.RerankBody, rerank.parse),
-        "vllm": (vllm.RerankBody, vllm.parse_rerank),
-    }[dialect]
-    both = {**FULL, "raw_scores": flag, "use_activation": flag}
+def test_scores_are_raw_or_not(flag: bool) -> None:
     with pytest.raises(BadRequest, match="`raw_scores` and `use_activation` contradict each other"):
-        parse(decode(body, dump(both)))  # type: ignore[operator]
+        asked(documents=["a"], raw_scores=flag, use_activation=flag)
 
 
 def test_vllms_zeros_mean_all() -> None:
@@ -121,23 +109,23 @@ def test_vllms_zeros_mean_all() -> None:
 
 
 def test_meta_of_cohere() -> None:
-    assert ask("v2")[1]["meta"] == {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
-    assert ask("v1", max_chunks_per_doc=3, rank_fields=["text"])[1]["usage"]["total_tokens"] == 9
+    for dialect, version in (("v1", "1"), ("v2", "2")):
+        meta = ask(dialect)[1]["meta"]
+        assert (meta["api_version"], meta["billed_units"]) == ({"version": version}, {"search_units": 1})
+    assert (
+        ask("v1", max_chunks_per_doc=3, overlap_tokens=80, rank_fields=["text"])[1]["usage"]["total_tokens"]
+        == 9
+    )
 
 
-@pytest.mark.parametrize("dialect", ["v1", "vllm"])
-def test_failed_documents_follow(dialect: str) -> None:
+def test_failed_documents_follow() -> None:
     wrong = Unprocessable("no", param="documents[1].image")
     result = RerankResult(
         model="m", logits=np.array([0, -np.inf], np.float32), usage=Usage(), errors={1: wrong}
     )
     fields = dump({"query": "q", "documents": ["a", "b"], "on_error": "skip", "top_n": 1})
-    if dialect == "v1":
-        body = decode(rerank.RerankBody, fields)
-        answer: Any = rerank.render(body, rerank.parse(body), result)
-    else:
-        other = decode(vllm.RerankBody, fields)
-        answer = vllm.render_rerank(other, vllm.parse_rerank(other), result)
+    body = decode(rerank.RerankBody, fields)
+    answer: Any = rerank.render(body, rerank.parse(body), result)
     assert [entry["index"] for entry in answer["results"]] == [0, 1]
     assert answer["results"][1] == {"index": 1, "error": wrong.entry()}
 
@@ -193,10 +181,9 @@ def test_a_record_of_many_keys_is_no_misspelt_item() -> None:
     """To compare each of them would take a server's time."""
     few = {"text": "a", "texts": "b"}
     with pytest.raises(BadRequest, match="did you mean `text`"):
-        rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [few]})))
+        asked(documents=[few])
     many = few | {f"key {i}": i for i in range(records.MOST_MISSPELT)}
-    asked = rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [many]})))
-    assert asked.documents[0].texts == ("a",)
+    assert asked(documents=[many]).documents[0].texts == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -220,5 +207,5 @@ def test_fields_to_rank_by_are_texts(fields: list[str], param: str) -> None:
 def test_a_callers_long_keys_are_not_kept() -> None:
     before = fields._is_near.cache_info().currsize
     long = {"text": "a", "k" * 1000: "v"}
-    rerank.parse(decode(rerank.RerankBody, dump({"query": "a", "documents": [long]})))
+    asked(documents=[long])
     assert fields._is_near.cache_info().currsize == before

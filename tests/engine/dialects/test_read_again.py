@@ -1,15 +1,14 @@
-"""Bodies that are read again: a field that nobody here knows and that is null asks for nothing, and a part
-tells its `type` by what it holds. All else is refused.
+"""What asks for nothing, and what tells enough: a body with a null of a field that nobody here knows is read
+again, and a part tells its `type` by what it holds. All else is refused.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from qvl.engine.dialects import cohere, fields, openai, rerank, search, shapes, voyage
+from qvl.engine.dialects import cohere, fields, openai, rerank, search, voyage
 from qvl.engine.dialects.fields import Body, decode
 from qvl.engine.errors import BadRequest
 from qvl.engine.response import dump
@@ -71,7 +70,7 @@ def test_it_is_as_if_it_were_not_there(dialect: tuple[type[Body], Any], plain: A
 )
 def test_what_is_refused_beside_it(body: Any, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        decode(openai.EmbeddingsBody, dump(body))
+        openai.parse(decode(openai.EmbeddingsBody, dump(body)))
     assert caught.value.param == param
 
 
@@ -98,11 +97,22 @@ def test_a_part_needs_no_type(part: dict[str, Any], kind: str) -> None:
         assert parse(decode(body, dump(around(part)))) == parse(decode(body, dump(around(told))))
 
 
-@pytest.mark.parametrize("part", [{}, {"text": "a", "image": "x"}, {"txt": "a"}, {"text": None}])
-def test_what_tells_no_type(part: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("part", "param", "code"),
+    [
+        ({}, "type", "missing_field"),
+        ({"text": None}, "type", "missing_field"),
+        ({"text": "a", "image": "x"}, "type", "missing_field"),
+        ({"type": "image", "text": "a"}, "image", "missing_field"),
+        ({"type": "text", "image": "x", "video": "y"}, "text", "missing_field"),
+        ({"type": "text", "text": "a", "image": "x"}, "image", "unknown_field"),
+        ({"txt": "a"}, "txt", "unknown_field"),
+    ],
+)
+def test_what_is_not_one_thing(part: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        decode(openai.EmbeddingsBody, dump({"input": [{"content": [TEXT, part]}]}))
-    assert (caught.value.param, caught.value.code) == ("input[0].content[1].type", "missing_field")
+        openai.parse(decode(openai.EmbeddingsBody, dump({"input": [{"content": [TEXT, part]}]})))
+    assert (caught.value.param, caught.value.code) == (f"input[0].content[1].{param}", code)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +124,7 @@ def test_what_cannot_be_read_is_refused_as_it_was(rest: bytes) -> None:
 
 
 def test_nulls_of_the_callers_own_keys_are_theirs() -> None:
-    """A filter's null is a rule that is none, and a record's tells that the field is there."""
+    """A filter's null is a rule that is none."""
     with pytest.raises(BadRequest, match=r"filter\.kind"):
         search.parse(decode(search.SearchBody, dump({"query": "q", "x": None, "filter": {"kind": None}})))
     body = decode(openai.EmbeddingsBody, dump({"input": "a", "x": None, "metadata": {"trace": None}}))
@@ -137,8 +147,11 @@ def test_a_usual_body_and_a_bad_one_are_read_once(monkeypatch: pytest.MonkeyPatc
             decode(openai.EmbeddingsBody, bad)
 
 
-def test_nobody_looks_for_nulls_for_ever() -> None:
-    many = json.dumps({"x": None, "input": [{"y": None}] * (2 * shapes.MOST)}).encode()
+def test_nobody_looks_for_nulls_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor among token ids."""
+    monkeypatch.setattr(fields, "_LOOKED_AT", 8)
+    ids = decode(openai.EmbeddingsBody, dump({"x": None, "input": [[1] * 100] * 3, "user": None}))
+    assert ids.input == [[1] * 100] * 3
     with pytest.raises(BadRequest) as caught:
-        decode(openai.EmbeddingsBody, many)
-    assert caught.value.param == f"input[{shapes.MOST - 2}].y"
+        decode(openai.EmbeddingsBody, dump({"x": None, "input": [{"y": None}] * 8}))
+    assert caught.value.param == "input[0].y"

@@ -152,7 +152,7 @@ SHAPES = (
     Bad("no documents", R, {"query": "a"}, 400, MISSING, "documents"),
     Bad("empty documents", R, {"query": "a", "documents": []}, 400, INVALID, "documents"),
     Bad("a number as document", R, {"query": "a", "documents": ["b", 1]}, 400, INVALID, "documents[1]"),
-    Bad("top_n of zero", "/v2/rerank", {"query": "a", "documents": ["b"], "top_n": 0}, 400, INVALID, "top_n"),
+    Bad("top_n below 0", R, {"query": "a", "documents": ["b"], "top_n": -1}, 400, INVALID, "top_n"),
     Bad("too many documents", R, {"query": "a", "documents": ["b"] * 1001}, 413, "too_many_documents"),
     Bad("unknown reranker", R, {"query": "a", "documents": ["b"], "model": "x"}, 404, "model_not_found"),
     Bad("uneven pairs", S, {"queries": ["a", "b"], "documents": ["c"]}, 400, "length_mismatch"),

@@ -86,7 +86,7 @@ class TestVoyage:
 
     @pytest.mark.parametrize(("text", "status"), [("!busy", 429), ("!bad", 422)])
     def test_errors(self, client: Client, text: str, status: int) -> None:
-        """`api_requestor.py` makes a 429 its RateLimitError, which is tried again, if it has a `detail`."""
+        """`api_requestor.py` of 0.5 makes a 429 its RateLimitError (tried again) if it has a `detail`."""
         answer = client.post(E, json={"input": [text], **self.EMBED})
         assert answer.status_code == status
         assert answer.json()["detail"] == answer.json()["error"]["message"]
@@ -124,17 +124,18 @@ class TestTEI:
         answer = client.post("/embed", json={"inputs": "a", "normalize": False})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "normalize")
 
-    def test_rerank(self, client: Client) -> None:
+    @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+    def test_rerank(self, client: Client, path: str) -> None:
         """LangChain's and LlamaIndex's TEI rerankers and Haystack's `tei.py` send these, too."""
         body = {"query": "red bicycle", "texts": DOCUMENTS, "truncate": True}
-        answer = ask(client, "/rerank", **body)
+        answer = ask(client, path, **body)
         assert [list(each) for each in answer] == [["index", "score"]] * 3
         assert [each["index"] for each in answer] == [1, 2, 0]
         assert 0 < answer[2]["score"] < answer[0]["score"] < 1
-        raw = ask(client, "/rerank", **body, raw_scores=True, return_text=True)
+        raw = ask(client, path, **body, raw_scores=True, return_text=True)
         assert [each["score"] for each in raw] == [1, 0, -1]
         assert [each["text"] for each in raw] == [DOCUMENTS[each["index"]] for each in raw]
-        assert [each["index"] for each in ask(client, "/rerank", **body, top_n=1)] == [1]
+        assert [each["index"] for each in ask(client, path, **body, top_n=1)] == [1]
 
     def test_texts_or_documents(self, client: Client) -> None:
         for body in ({"query": "a"}, {"query": "a", "texts": ["b"], "documents": ["b"]}):
@@ -231,9 +232,9 @@ def test_vllm(client: Client) -> None:
 
 
 def test_xinference(client: Client) -> None:
-    """RAGFlow's `rag/llm/rerank_model.py`, which writes words for flags."""
-    body = {"query": "red bicycle", "return_documents": "true", "return_len": "true", "documents": DOCUMENTS}
-    answer = ask(client, R, model=RERANKER, **body)
+    """RAGFlow's `rag/llm/rerank_model.py` writes words for flags; `xinference_client` says `kwargs`."""
+    flags = {"return_documents": "true", "return_len": "true", "kwargs": "{}"}
+    answer = ask(client, R, model=RERANKER, query="red bicycle", documents=DOCUMENTS, **flags)
     assert answer["results"][0]["document"]["text"] == DOCUMENTS[1]
     assert answer["meta"]["tokens"]["input_tokens"] > 0
 

@@ -59,7 +59,6 @@ def test_what_was_not_begun_is_asked_alone_and_taken() -> None:
     lines = [Line(i, b'"%d"' % i, 0) for i in range(2)]
     made = asyncio.run(pipeline.answer(task, lines))
     assert [cast(ingest.Made, each).vector is not None for each in made] == [True, True]
-    assert not task.unsettled
 
 
 def test_a_folder_has_the_items_that_embed_finds_there(
