@@ -47,11 +47,13 @@ def client(make: Callable[..., Client]) -> Client:
 
 
 @contextmanager
-def on_a_port(engine: FakeEngine, **options: object) -> Iterator[str]:
+def on_a_port(
+    engine: FakeEngine, http: Callable[..., Connection] = Connection, **options: object
+) -> Iterator[str]:
     """The app under uvicorn, as `qvl serve` runs it."""
     port = free_port()
     config = uvicorn.Config(
-        create_app(engine, settings(**options)), port=port, http=Connection, lifespan="on", log_config=None
+        create_app(engine, settings(**options)), port=port, http=http, lifespan="on", log_config=None
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),))

@@ -49,6 +49,11 @@ async def one_waits(config: EngineConfig, metrics: Metrics) -> Mortal:
     return Mortal(metrics, stopping=0)
 
 
+async def one_slow(config: EngineConfig, metrics: Metrics) -> Mortal:
+    """Longer than the supervisor waits for it."""
+    return await one_waits(config, metrics)
+
+
 async def brief(config: EngineConfig, metrics: Metrics) -> Mortal:
     """It keeps connections for a moment."""
     kept.KEPT_SECONDS = KEPT_SECONDS
@@ -92,7 +97,20 @@ async def linger(config: EngineConfig, metrics: Metrics) -> Mortal:
 
 BEHAVIOURS = {
     each.__name__: each
-    for each in (start, refuse, not_yet, later, crash, one_bad, one_waits, brief, noted, parent, linger)
+    for each in (
+        start,
+        refuse,
+        not_yet,
+        later,
+        crash,
+        one_bad,
+        one_waits,
+        one_slow,
+        brief,
+        noted,
+        parent,
+        linger,
+    )
 }
 
 
@@ -107,11 +125,13 @@ def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
     if behaviour == "parent":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        bad = behaviour in ("one_bad", "one_waits")
+        bad = behaviour.startswith("one_")
+        loading = 1.0 if behaviour == "one_slow" else supervisor._LOADING_SECONDS
         pauses = (0.1,) * 10 if bad else supervisor._PAUSES_SECONDS
         with (
             patch.object(supervisor, "gpus_here", lambda: ["0", "1"] if bad else []),
             patch.object(supervisor, "_PAUSES_SECONDS", pauses),
+            patch.object(supervisor, "_LOADING_SECONDS", loading),
         ):
             return supervisor.supervise(config, BEHAVIOURS[behaviour])
     except ConfigError as error:

@@ -51,6 +51,13 @@ def test_the_server_is_ready_once_all_have_been_and_then_while_one_is(start: Sta
             assert web.probe(f"{server.url}/health/ready") == 200
 
 
+def test_nobody_waits_for_one_that_loads_long_after_another_was_ready(start: Start) -> None:
+    server = start("one_slow")
+    until(lambda: web.probe(f"{server.url}/health/ready") == 200)
+    assert server.process.stdout
+    assert server.process.stdout.readline().endswith("; 1 of 2 replicas\n")
+
+
 def test_kept_connections_come_to_a_replica_that_came_back(start: Start) -> None:
     server = ready(start("brief"))
     with ExitStack() as stack:
