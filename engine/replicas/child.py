@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
 from qvl.engine.metrics import FOLDER
@@ -62,7 +61,7 @@ class Child:
         except OSError as error:
             self.error = f"cannot start a process: {error.strerror or error}"
 
-    def _begin(self, more: Mapping[str, str]) -> None:
+    def _begin(self, more: dict[str, str]) -> None:
         loop = asyncio.get_running_loop()
         environment = os.environ | {FOLDER: str(self._orders.metrics)} | more
         if self.gpus:
