@@ -15,7 +15,7 @@ import msgspec
 from qvl.engine import sentence_modules, weights
 from qvl.engine.config import BUNDLED, EngineConfig
 from qvl.engine.demo.bundled import FOLDER
-from qvl.engine.errors import CheckpointError, ConfigError
+from qvl.engine.errors import CheckpointError, ConfigError, NotStarted
 from qvl.engine.tokens import PromptTokenizer
 
 Role: TypeAlias = Literal["embedder", "reranker"]
@@ -126,7 +126,7 @@ def _check_names(config: EngineConfig) -> None:
 
 def resolve(model: str) -> Path:
     """A folder as it is; a hub name, `NAME@REVISION` or without, through the hub's cache (downloaded if it
-    must be)."""
+    must be). Raises CheckpointError, NotStarted where the hub may give it later."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
@@ -134,7 +134,7 @@ def resolve(model: str) -> Path:
     if folder.is_absolute() or model.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{model}: no such folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RevisionNotFoundError
 
     try:
         skipped = ["*.pt", "*.bin", "*.gguf", "*.onnx"]
@@ -143,12 +143,27 @@ def resolve(model: str) -> Path:
         raise CheckpointError(
             f"{model}: the hub's {name} has no revision {revision!r}: give a branch, a tag or a commit of it"
         ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # among others those of its HTTP client, another one with each version
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
+        raise (NotStarted if _may_pass(error) else CheckpointError)(
             f"{model}: not a folder, and the hub did not give it ({reason}): look at the name and the "
             "network; a gated one needs HF_TOKEN, a cache that has it HF_HUB_OFFLINE=1; or give its folder"
         ) from error
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Not what a hub in order has answered, nor what is wrong here: a name, a disk, HF_HUB_OFFLINE=1."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, LocalEntryNotFoundError):  # no cache has it either
+        error = error.__cause__
+    if error is None or isinstance(error, (OfflineModeIsEnabled, ValueError)):
+        return False
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return bool(status == 429 or status >= 500)
+    of_a_file = isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError)
+    return isinstance(error, TimeoutError) or not of_a_file
 
 
 def tell_role(folder: Path) -> Role:

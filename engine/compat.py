@@ -17,7 +17,7 @@ from qvl.engine.adapters import Adapter
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import BUNDLED, EngineConfig
 from qvl.engine.cpu_cache import cache_bytes
-from qvl.engine.errors import CheckpointError
+from qvl.engine.errors import CheckpointError, NotStarted, Unavailable
 from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.shares import share
@@ -228,6 +228,12 @@ def _eager(config: EngineConfig, checkpoint: Checkpoint) -> bool:
         )
         return True
     return checkpoint.said == BUNDLED if config.enforce_eager is None else config.enforce_eager
+
+
+def not_started(said: str, error: BaseException) -> CheckpointError:
+    """vLLM refuses settings by a ValueError; what may pass ends its process, which is a RuntimeError here."""
+    passing = isinstance(error, (RuntimeError, OSError, Unavailable))
+    return (NotStarted if passing else CheckpointError)(f"{said}: {reason(error)}")
 
 
 def reason(error: BaseException) -> str:

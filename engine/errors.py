@@ -150,6 +150,10 @@ class CheckpointError(ConfigError):
     """A checkpoint that cannot be served; the message is one line that says why."""
 
 
+class NotStarted(CheckpointError):
+    """By what may pass: a device or a hub that is not there yet, memory that is still another's."""
+
+
 def short(text: str, most: int = 80) -> str:
     """What somebody else has chosen, as messages hold it."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -15,7 +15,7 @@ from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.core import Asked, Core
-from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
+from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import Block
 from qvl.engine.prepare import Ready
@@ -82,7 +82,7 @@ class LLM:
         shared: bool,
         adapters: Sequence[Adapter] = (),
     ) -> LLM:
-        """Blocks for the start-up (tens of seconds). Raises CheckpointError when vLLM cannot load it."""
+        """Blocks for the start-up (tens of seconds). Raises CheckpointError, NotStarted if it may pass."""
         commit = f", commit {checkpoint.revision}" if checkpoint.revision else ""
         logging.getLogger("qvl.engine").info("loading %s (%s%s)", checkpoint.name, checkpoint.role, commit)
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -104,11 +104,11 @@ class LLM:
                 config.stall_seconds,
             )
         except (RuntimeError, ValueError, OSError, TypeError) as error:
-            failed = f"{checkpoint.name}: the engine did not start"
-            raise CheckpointError(f"{failed}: {compat.reason(error)}") from error
+            raise compat.not_started(f"{checkpoint.name}: the engine did not start", error) from error
 
     async def open(self) -> None:
-        """Before it is asked. Raises CheckpointError when the engine has died, or refuses an adapter."""
+        """Before it is asked. Raises NotStarted when the engine has died, CheckpointError when it refuses
+        an adapter."""
         failed = f"{self.checkpoint.name}: the engine did not start"
         try:
             task = "embed" if self.checkpoint.role == "embedder" else "classify"
@@ -117,7 +117,7 @@ class LLM:
                 failed = f"--lora {name}: the engine refused it"
                 await self._core.told(self._engine.add_lora(adapter))
         except Exception as error:  # the engine process names its own errors in its own words
-            raise CheckpointError(f"{failed}: {compat.reason(error)}") from error
+            raise compat.not_started(failed, error) from error
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -56,11 +56,23 @@ def idle(config: ServerConfig, gpus: Sequence[str]) -> str:
     return f"{config.replicas * wide} of {len(gpus)} GPUs are used; --replicas {most} uses all"
 
 
+def uneven(config: ServerConfig, gpus: Sequence[str]) -> str:
+    """What to say of GPUs that have more replicas than others; nothing when there are none."""
+    places = len(gpus) // config.engine.tensor_parallel
+    least, more = divmod(config.replicas, places) if places else (0, 0)
+    if not least or not more:
+        return ""
+    return (
+        f"{config.replicas} replicas on {len(gpus)} GPUs: some hold {least + 1}, others {least}; "
+        f"--replicas {least * places} or {(least + 1) * places} spreads them evenly"
+    )
+
+
 def gpus_here() -> list[str]:
     """Those that replicas may take; to count them may take seconds."""
     return visible_gpus(os.environ, machine.count) if machine.for_gpus() else []
 
 
 def tell_of_idle(config: ServerConfig, gpus: Sequence[str]) -> None:
-    if said := idle(config, gpus):
+    for said in filter(None, (idle(config, gpus), uneven(config, gpus))):
         _log.warning("%s", said)

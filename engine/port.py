@@ -32,6 +32,10 @@ class Door(Protocol):
     def full(self) -> Callable[[], None] | None:
         """To be told before a refusal for load leaves; None: there is no other replica to ask."""
 
+    @property
+    def announced(self) -> bool:
+        """Whether the other replicas at the same port, if any, have been ready, or will not be soon."""
+
     def open(self, server: uvicorn.Server) -> None:
         """HTTP is answered from now on."""
 
@@ -46,6 +50,7 @@ class Port:
     """The door of a server of one replica: a listener of its own."""
 
     full = None
+    announced = True
 
     def __init__(self, listener: socket.socket, scheme: str) -> None:
         self.sockets = [listener]

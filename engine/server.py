@@ -31,7 +31,7 @@ from qvl.engine.api import create_app
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
-from qvl.engine.errors import Unavailable
+from qvl.engine.errors import NotStarted, Unavailable
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.placement import gpus_here, tell_of_idle
@@ -62,13 +62,14 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     with bind(config.host, config.port) as listener:
         try:
             return serve_at(Port(listener, tls.scheme(config)), config, Metrics(replicas=1), start)
-        except Unavailable as error:
+        except (NotStarted, Unavailable) as error:
             _log.error("%s; exiting", error)
             return DIED
 
 
 def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
-    """`serve` for connections from anywhere. Raises Unavailable too: what it needs is not there yet."""
+    """`serve` for connections from anywhere. Raises NotStarted or Unavailable too:
+    what it needs is not there yet."""
     tls.check(config)
     code = uvloop.run(_serve(config, door, metrics, start))
     # The interpreter's last collections would walk torch's and vLLM's objects for seconds.
@@ -115,7 +116,7 @@ class _Server:
     def __init__(self, config: ServerConfig, door: Door, metrics: Metrics) -> None:
         self._config = config
         self._door = door
-        self._replica = Replica(metrics)
+        self._replica = Replica(metrics, lambda: door.announced)
         self._stop = asyncio.Event()
         self._stop_by = float("inf")
 

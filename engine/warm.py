@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from qvl.engine.config import TOKEN_PIXELS, EngineConfig
-from qvl.engine.errors import CheckpointError, Unavailable
+from qvl.engine.errors import NotStarted, Unavailable
 from qvl.engine.family import STEP_TOKENS
 from qvl.engine.llm import LLM
 from qvl.engine.prepare import Preparer, Ready
@@ -35,7 +35,7 @@ def full_steps(config: EngineConfig) -> tuple[Content, ...]:
 
 
 async def warm_up(models: Sequence[LLM], preparer: Preparer, items: tuple[Content, ...]) -> None:
-    """Each model answers for all that it can read. Raises CheckpointError where one dies or hangs over it."""
+    """Each model answers for all that it can read. Raises NotStarted where one dies or hangs over it."""
     for model in models:
         death = asyncio.ensure_future(model.died())
         answering = asyncio.ensure_future(_answer(model, preparer, items))
@@ -44,13 +44,11 @@ async def warm_up(models: Sequence[LLM], preparer: Preparer, items: tuple[Conten
             if not death.done():
                 answering.result()
                 continue
-            raise CheckpointError(f"{model.checkpoint.name}: {death.result()}, over its first requests")
+            raise NotStarted(f"{model.checkpoint.name}: {death.result()}, over its first requests")
         except Unavailable as error:
             if error.code != "engine_dead":  # of the decoding processes, say
                 raise
-            raise CheckpointError(
-                f"{model.checkpoint.name}: {await death}, over its first requests"
-            ) from error
+            raise NotStarted(f"{model.checkpoint.name}: {await death}, over its first requests") from error
         finally:
             answering.cancel()
             death.cancel()

@@ -41,8 +41,11 @@ class Managed(Service, Protocol):
 class Replica:
     """Stands for an engine before it is there, and refuses work once it should get no more."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, announced: Callable[[], bool] = lambda: True) -> None:
+        """`announced`: whether others that answer at the same port have been ready; requests do not wait for
+        them, only whoever asks after its health."""
         self.metrics = metrics
+        self._announced = announced
         self._engine: Managed | None = None
         self._refusing: str | None = "starting"
         self._running: set[asyncio.Timeout] = set()
@@ -92,6 +95,8 @@ class Replica:
     async def health(self) -> Health:
         if self._refusing is not None or self._engine is None:
             return Health(ready=False, reason=self._refusing or "starting")
+        if not self._announced():
+            return Health(ready=False, reason="starting")
         return await self._engine.health()
 
     def models(self) -> list[ModelCard]:

@@ -15,6 +15,7 @@ import msgspec
 _MOST_BYTES = 1 << 16
 """Of a packet."""
 BEAT_SECONDS = 1.0
+_CONNECTION, _ANNOUNCED = b"connection", b"announced"
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -57,6 +58,8 @@ class Channel:
         self._end = end
         self.hung_up = False
         """Whether the other end has."""
+        self.announced = False
+        """Whether the supervisor has said that the server is ready: seen by `take`."""
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -70,13 +73,18 @@ class Channel:
     def close(self) -> None:
         self._end.close()
 
-    def hand(self, connection: socket.socket) -> bool:
+    def hand(self, connection: socket.socket, *, announced: bool) -> bool:
         """Give a connection away; False when the other end has gone or has too many waiting."""
         try:
-            socket.send_fds(self._end, [b"connection"], [connection.fileno()])
+            socket.send_fds(self._end, [_CONNECTION + _ANNOUNCED * announced], [connection.fileno()])
         except OSError:
             return False
         return True
+
+    def announce(self) -> None:
+        """For the connections that it has; what is lost is made up for by the next one."""
+        with suppress(OSError):
+            self._end.send(_ANNOUNCED)
 
     def take(self) -> Iterator[socket.socket | None]:
         """The connections that have been given; None for one that this process had no handle left for."""
@@ -85,6 +93,9 @@ class Channel:
                 packet, handles, _, _ = socket.recv_fds(self._end, _MOST_BYTES, 1)
                 if not packet:
                     return
+                self.announced |= packet.endswith(_ANNOUNCED)
+                if packet == _ANNOUNCED:
+                    continue
                 connection = socket.socket(fileno=handles[0]) if handles else None
                 if connection is not None:
                     connection.setblocking(False)

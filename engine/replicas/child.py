@@ -11,13 +11,15 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 
-from prometheus_client.multiprocess import mark_process_dead
-
 from qvl.engine.metrics import FOLDER
 from qvl.engine.placement import VISIBLE
+from qvl.engine.port import USAGE_ERROR
 from qvl.engine.replicas.channel import Alive, Channel, Closed, Failed, Full, Ready, Refusing
+from qvl.engine.replicas.counts import forget_gauges, take_room
 from qvl.engine.replicas.orders import Orders, written
 
+_BURY_SECONDS = 1.0
+"""Between two looks whether a dead replica's engine processes have ended too."""
 _FULL_SECONDS = 0.2
 """For which a replica that has refused a request gets a connection only where all have."""
 LATE_SECONDS = 3.0
@@ -40,28 +42,33 @@ class Child:
         self._orders = orders
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_since: float | None = None
+        self._announced = False
         self._handed = self._closed = 0
         self._full_until = self._heard = 0.0
         self._settled, self._gone = asyncio.Event(), asyncio.Event()
         self._gone.set()
 
-    def start(self) -> None:
-        """A process that cannot be had now, for want of memory or handles, is one that has ended."""
+    def start(self, *, offline: bool = False) -> None:
+        """A process that cannot be had now, for want of memory or handles, is one that has ended.
+
+        `offline`: it takes its models from the hub's cache, the same commits as others took.
+        """
         self._settled, self._gone = asyncio.Event(), asyncio.Event()
         self._handed = self._closed = 0
-        self._ready_since = self.error = None
+        self._process = self._ready_since = self.error = None
         try:
-            self._begin()
+            self._begin({"HF_HUB_OFFLINE": "1"} if offline else {})
         except OSError as error:
             self.error = f"cannot start a process: {error.strerror or error}"
 
-    def _begin(self) -> None:
+    def _begin(self, more: dict[str, str]) -> None:
         loop = asyncio.get_running_loop()
-        environment = os.environ | {FOLDER: str(self._orders.metrics)}
+        environment = os.environ | {FOLDER: str(self._orders.metrics)} | more
         if self.gpus:
             environment[VISIBLE] = ",".join(self.gpus)
         with ExitStack() as in_vain:
             in_vain.callback(self._over)
+            take_room(self._orders.metrics, self.number)
             self._channel, theirs = Channel.pair()
             in_vain.callback(self._channel.close)
             with theirs, written(self._orders) as orders:
@@ -93,6 +100,11 @@ class Child:
     def status(self) -> int | None:
         """How the process ended."""
         return self._process.returncode if self._process else None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it has said that it cannot be what it was ordered to be, however often it is started."""
+        return self.error is not None and self.status == USAGE_ERROR
 
     @property
     def steady_seconds(self) -> float:
@@ -129,9 +141,15 @@ class Child:
         return late, now < self._full_until, self._handed - self._closed, self._handed
 
     def take(self, connection: socket.socket) -> bool:
-        taken = self._channel.hand(connection)
+        taken = self._channel.hand(connection, announced=self._announced)
         self._handed += taken
         return taken
+
+    def announce(self) -> None:
+        """It may say from now on that the server is ready: as many replicas have been as will be soon."""
+        self._announced = True
+        if self.alive:
+            self._channel.announce()
 
     def stop(self) -> None:
         """Ask it to drain and end."""
@@ -173,7 +191,7 @@ class Child:
             self._hear()
             loop.remove_reader(self._channel.fileno())
             self._channel.close()
-            mark_process_dead(self.number, str(self._orders.metrics))  # type: ignore[no-untyped-call]  # prometheus_client declares none
+            forget_gauges(self._orders.metrics, self.number)
         finally:
             self._over()
 
@@ -182,6 +200,14 @@ class Child:
         self.kill()
         if self._process is not None:
             self._process.wait()
+            self._bury(self.pid)
+
+    def _bury(self, group: int) -> None:
+        """Its engine processes: as process 1 of a container this process inherits them, some not dead yet."""
+        with suppress(ChildProcessError):
+            while os.waitpid(-group, os.WNOHANG)[0]:
+                pass
+            asyncio.get_running_loop().call_later(_BURY_SECONDS, self._bury, group)
 
     def _over(self) -> None:
         self.ready = False

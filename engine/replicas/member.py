@@ -15,18 +15,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
-from qvl.engine.connection import Connection
-from qvl.engine.errors import ConfigError, Unavailable
+from qvl.engine.errors import ConfigError, NotStarted, Unavailable
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.port import DIED, USAGE_ERROR
 from qvl.engine.replicas.channel import BEAT_SECONDS, Alive, Channel, Closed, Failed, Full, Ready, Refusing
+from qvl.engine.replicas.counts import keep
+from qvl.engine.replicas.kept import Kept
 from qvl.engine.replicas.orders import read
 from qvl.engine.server import serve_at
 from qvl.engine.start import rest_collector, start_engine
@@ -34,16 +34,6 @@ from qvl.engine.start import rest_collector, start_engine
 rest_collector()
 
 _log = logging.getLogger("qvl.replica")
-
-
-class _Connection(Connection):
-    def __init__(self, lost: Callable[[], None], **settings: Any) -> None:
-        super().__init__(**settings)
-        self._lost = lost
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._lost()
 
 
 class HandedOver:
@@ -54,6 +44,10 @@ class HandedOver:
         self._channel = channel
         self._closed = 0
         self._opening: set[asyncio.Task[None]] = set()
+
+    @property
+    def announced(self) -> bool:
+        return self._channel.announced
 
     def open(self, server: uvicorn.Server) -> None:
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._take, server)
@@ -80,8 +74,8 @@ class HandedOver:
             task.add_done_callback(self._opening.discard)
 
     async def _answer(self, connection: socket.socket, server: uvicorn.Server) -> None:
-        def protocol() -> _Connection:
-            return _Connection(
+        def protocol() -> Kept:
+            return Kept(
                 self._lost,
                 config=server.config,
                 server_state=server.server_state,
@@ -122,17 +116,15 @@ def main(handle: int) -> int:
     channel = Channel(socket.socket(fileno=handle))
     orders = read()
     die_with(channel, orders.metrics)
+    keep(orders.metrics)
     log_to_stderr(orders.config, orders.number)
     start = orders.start or start_engine
     try:
         metrics = Metrics(orders.metrics, orders.number, orders.config.replicas)
         return serve_at(HandedOver(channel), orders.config, metrics, start)
-    except ConfigError as error:
+    except (ConfigError, Unavailable) as error:
         channel.tell(Failed(str(error)))
-        return USAGE_ERROR
-    except Unavailable as error:
-        channel.tell(Failed(str(error)))
-        return DIED
+        return DIED if isinstance(error, (NotStarted, Unavailable)) else USAGE_ERROR
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ class _Supervisor:
         self._turns: defaultdict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = asyncio.Event()
         self._hopeless: set[Child] = set()
-        """Those that have refused, or failed too often, before they were ready for the first time."""
+        """Those that nobody waits for: before they were ready for the first time they have refused, failed
+        too often, or gone on to load long after another was ready."""
         self._announced = False
 
     async def run(self) -> int:
@@ -145,11 +146,12 @@ class _Supervisor:
         """Starts it whenever it is gone; the exit code, when there is no use in that."""
         while True:
             async with self._turns[child.gpus]:
-                child.start()
+                known = any(each.models for each in self._children)
+                child.start(offline=known)
                 await self._loaded(child)
             await self._watched(child)
             child.failures = 1 if child.steady_seconds > _STEADY_SECONDS else child.failures + 1
-            if not child.models and (child.error or child.failures >= _ATTEMPTS):
+            if not child.models and (child.refused or child.failures >= _ATTEMPTS):
                 self._hopeless.add(child)
             if self._useless():
                 return self._give_up(child)
@@ -171,6 +173,9 @@ class _Supervisor:
                 return
             loading_seconds += _LOADING_SECONDS
             _log.info("replica %d has been loading for %g s", child.number, loading_seconds)
+            if any(each.models for each in self._children):
+                self._hopeless.add(child)
+                self._announce()
             if loading_seconds >= _LOAD_SECONDS:
                 _log.error("replica %d does not get ready; it is killed", child.number)
                 child.kill()
@@ -204,17 +209,10 @@ class _Supervisor:
         return {child.gpus for child in self._hopeless} == {child.gpus for child in self._children}
 
     def _give_up(self, child: Child) -> int:
-        if child.error and child.status == DIED:
-            _log.error("replica %d: %s; exiting", child.number, child.error)
-            return DIED
-        if child.error:
+        if child.refused:
             raise ConfigError(child.error)
-        _log.error(
-            "replica %d ended %d times before it was ready (status %s)",
-            child.number,
-            child.failures,
-            child.status,
-        )
+        reason = child.error or f"status {child.status}"
+        _log.error("replica %d ended %d times before it was ready (%s)", child.number, child.failures, reason)
         return DIED
 
     def _say_ready(self, child: Child) -> None:
@@ -228,6 +226,8 @@ class _Supervisor:
         if self._announced or not able or not self._hopeless.union(able).issuperset(self._children):
             return
         self._announced = True
+        for child in self._children:
+            child.announce()
         some = f"{len(able)} of " if len(able) < len(self._children) else ""
         more = f"; {some}{len(self._children)} replicas"
         say_ready(self._listener, tls.scheme(self._config), able[0].models, more)

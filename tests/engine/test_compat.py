@@ -14,6 +14,7 @@ import pytest
 
 from qvl.engine import checkpoint, compat
 from qvl.engine.config import BUNDLED, Dtype, EngineConfig
+from qvl.engine.errors import CheckpointError, NotStarted, Unavailable
 from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
@@ -161,3 +162,20 @@ def test_what_the_user_set_in_the_environment_stays() -> None:
         check=True,
     )
     assert done.stdout.split() == ["7", "1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("Engine core initialization failed"), NotStarted),
+        (OSError("Address already in use"), NotStarted),
+        (Unavailable("the model's engine process has died"), NotStarted),
+        (ValueError("no such dtype"), CheckpointError),
+        (TypeError("no such argument"), CheckpointError),
+    ],
+    ids=lambda each: getattr(each, "__name__", type(each).__name__),
+)
+def test_what_may_pass_is_told_apart(error: Exception, kind: type[CheckpointError]) -> None:
+    found = compat.not_started("m: the engine did not start", error)
+    assert type(found) is kind
+    assert str(found) == f"m: the engine did not start: {error}"

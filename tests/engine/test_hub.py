@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import pytest
 
 from qvl.engine.demo.bundled import FOLDER
+from qvl.engine.port import free_port
 from tests.engine.conftest import CLEAN
 
 MODEL = FOLDER / "embedder"
@@ -30,6 +31,16 @@ size = (found.path / "model.safetensors").stat().st_size
 print(found.name, found.said, found.revision or found.path.name, size)
 """
 """Of a process of its own: the hub's address is read where its library is imported."""
+KINDS = """
+import sys
+from qvl.engine import checkpoint
+from qvl.engine.errors import CheckpointError
+for name in sys.argv[1:]:
+    try:
+        checkpoint.resolve(name)
+    except CheckpointError as error:
+        print(type(error).__name__)
+"""
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -39,7 +50,12 @@ class Hub(BaseHTTPRequestHandler):
         asked = unquote(self.path.partition("?")[0])
         _, _, revision = asked.partition("/revision/" if "/revision/" in asked else "/tree/")
         commit = REVISIONS.get(revision)
-        if f"/{NAME}/" not in asked:
+        if "/org/status-" in asked:
+            self._answer(int(asked.partition("-")[2][:3]), b"{}")
+        elif "/org/cut/resolve/" in asked and self.command == "GET":
+            self._answer(200, b"{", {"Content-Length": "1000000"})
+            self.connection.close()
+        elif f"/{NAME}/" not in asked.replace("/org/cut/", f"/{NAME}/"):
             self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif "/resolve/" in asked:
             self._file(MODEL / asked.rpartition("/")[2])
@@ -62,7 +78,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
@@ -121,6 +137,19 @@ def test_what_the_hub_does_not_have_is_told(model: str, told: str, run) -> None:
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_a_hub_may_give_later_is_told_apart(run) -> None:
+    """By exit code 3 of `qvl serve`: whoever supervises it starts it again."""
+    later = ["org/status-429", "org/status-500", "org/status-503", "org/cut"]
+    never = ["org/status-401", "org/status-403", "org/other", "org/a name"]
+    kinds = ["NotStarted"] * len(later) + ["CheckpointError"] * len(never)
+    done = run("-c", KINDS, *later, *never)
+    assert done.stdout.split() == kinds, done.stderr
+    assert run("-c", KINDS, NAME, HF_ENDPOINT="http://127.0.0.1:9").stdout == "NotStarted\n"
+    assert run("-c", KINDS, NAME, HF_HUB_OFFLINE="1").stdout == "CheckpointError\n"
+    done = run("-m", "qvl.engine.cli", "serve", "--port", str(free_port()), "org/status-503")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
 
 
 def test_a_folder_wins_over_a_revision(run, tmp_path: Path) -> None:

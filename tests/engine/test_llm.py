@@ -14,7 +14,7 @@ import torch
 
 from qvl.engine.answers import AnswerCache
 from qvl.engine.checkpoint import Checkpoint
-from qvl.engine.errors import CheckpointError, QvlError, TooLarge, Unavailable
+from qvl.engine.errors import NotStarted, QvlError, TooLarge, Unavailable
 from qvl.engine.llm import LLM
 from qvl.engine.media import Visual
 from qvl.engine.media.arena import Arena
@@ -224,7 +224,7 @@ def test_an_engine_that_dies_before_it_is_open_is_one_line(monkeypatch: pytest.M
     async def work(model: LLM, client: FakeClient) -> None:
         client.outputs.put_nowait(dead())
         monkeypatch.setattr(client, "get_supported_tasks_async", lambda: asyncio.sleep(3600))
-        with pytest.raises(CheckpointError, match="m: the engine did not start: the model's engine process"):
+        with pytest.raises(NotStarted, match="m: the engine did not start: the model's engine process"):
             await model.open()
 
     with_model(work)

@@ -7,7 +7,7 @@ import pytest
 from qvl.engine import machine
 from qvl.engine.config import EngineConfig, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError
-from qvl.engine.placement import Seat, gpus_here, idle, seats, tell_of_idle, visible_gpus
+from qvl.engine.placement import Seat, gpus_here, idle, seats, tell_of_idle, uneven, visible_gpus
 
 PAIR = EngineConfig(embedder="a", reranker="b")
 
@@ -105,6 +105,27 @@ def test_the_cores_are_shared_out_for_decoding() -> None:
 def test_gpus_that_nobody_takes_are_told(replicas: int, gpus: int, wide: int, said: str) -> None:
     engine = EngineConfig(embedder="a", tensor_parallel=wide)
     assert idle(ServerConfig(engine=engine, replicas=replicas), [str(i) for i in range(gpus)]) == said
+
+
+@pytest.mark.parametrize(
+    ("replicas", "gpus", "wide", "said"),
+    [
+        (8, 7, 1, "8 replicas on 7 GPUs: some hold 2, others 1; --replicas 7 or 14 spreads them evenly"),
+        (7, 8, 2, "7 replicas on 8 GPUs: some hold 2, others 1; --replicas 4 or 8 spreads them evenly"),
+        (8, 4, 1, ""),
+        (3, 8, 1, ""),
+        (3, 1, 1, ""),
+        (3, 0, 1, ""),
+    ],
+)
+def test_gpus_with_more_replicas_than_others_are_told(
+    replicas: int, gpus: int, wide: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = EngineConfig(embedder="a", tensor_parallel=wide)
+    config, here = ServerConfig(engine=engine, replicas=replicas), [str(i) for i in range(gpus)]
+    assert uneven(config, here) == said
+    tell_of_idle(config, here)
+    assert said in caplog.text
 
 
 def test_they_are_counted_where_vllm_is_for_gpus(

@@ -13,7 +13,7 @@ import pytest
 
 from qvl.engine import Engine, EngineConfig, warm
 from qvl.engine.config import Limits
-from qvl.engine.errors import CheckpointError, Unavailable
+from qvl.engine.errors import NotStarted, Unavailable
 from qvl.engine.llm import LLM
 from qvl.engine.prepare import Ready
 from qvl.engine.protocol import Content
@@ -64,15 +64,13 @@ def test_each_model_fills_steps_and_one_that_hangs_is_told(pair: Pair) -> None:
             models[0]._stall_seconds, models[0]._poll_seconds = 2, 0.5
             os.kill(hanging.pid, signal.SIGSTOP)
             try:
-                with pytest.raises(
-                    CheckpointError, match=r"hangs: no sign of life .* over its first requests"
-                ):
+                with pytest.raises(NotStarted, match=r"hangs: no sign of life .* over its first requests"):
                     await warm.warm_up(models, engine._preparer, (Content(texts=("another",)),))
             finally:
                 os.kill(hanging.pid, signal.SIGCONT)
             [dying] = models[1]._engine.engine_core.resources.engine_manager.processes
             os.kill(dying.pid, signal.SIGKILL)
-            with pytest.raises(CheckpointError, match=r"has died, over its first requests"):
+            with pytest.raises(NotStarted, match=r"has died, over its first requests"):
                 await warm.warm_up(models[1:], engine._preparer, (Content(texts=("a third",)),))
 
     asyncio.run(run())

@@ -48,12 +48,14 @@ def client(make: Callable[..., Client]) -> Client:
 
 
 @contextmanager
-def on_a_port(engine: FakeEngine, **options: object) -> Iterator[str]:
+def on_a_port(
+    engine: FakeEngine, http: Callable[..., Connection] = Connection, **options: object
+) -> Iterator[str]:
     """The app under uvicorn, as `qvl serve` runs it."""
     with bind("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
             create_app(engine, settings(**options)),
-            http=Connection,
+            http=http,
             lifespan="on",
             log_config=None,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -6,11 +6,16 @@ import json
 import re
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from qvl.engine.connection import HEAD_BYTES, MOST_WAITING
+from qvl.engine.replicas import kept
+from tests.engine.http.conftest import on_a_port
+from tests.engine.http.fake import FakeEngine
 from tests.engine.http.test_edge import E, connect, head
 
 GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -123,6 +128,41 @@ def test_nonsense(live: str) -> None:
         fields, _, body = rest(sock).partition(b"\r\n\r\n")
     assert statuses(fields) == [400]
     assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+class TestOneThatIsOld:
+    """Of several replicas: it ends with an answer behind which nothing has come."""
+
+    @pytest.fixture
+    def old(self, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        monkeypatch.setattr(kept, "KEPT_SECONDS", (0, 0))
+        with on_a_port(engine, partial(kept.Kept, lambda: None)) as url:
+            yield url
+
+    @pytest.mark.parametrize("behind", [0, 3])
+    def test_all_that_came_at_once_is_answered(self, old: str, behind: int) -> None:
+        with connect(old) as sock:
+            sock.sendall(POST + GET * behind)
+            said = rest(sock)
+        assert statuses(said) == [200] * (1 + behind)
+        assert said.count(b"connection: close") == 1
+        assert b"connection: close" in said[said.rindex(b"HTTP/1.1 200") :]
+
+    @pytest.mark.parametrize("half", [POST[:-3], GET[:-3]], ids=["body", "head"])
+    def test_so_is_what_had_begun_to_come(self, old: str, half: bytes) -> None:
+        with connect(old) as sock:
+            sock.sendall(GET + half)
+            assert answer(sock)[0] == 200
+            sock.sendall((POST if half in POST else GET)[-3:])
+            said = rest(sock)
+        assert statuses(said) == [200]
+        assert b"connection: close" in said
+
+    def test_a_young_one_is_kept(self, engine: FakeEngine) -> None:
+        with on_a_port(engine, partial(kept.Kept, lambda: None)) as url, connect(url) as sock:
+            for _ in range(3):
+                sock.sendall(POST)
+                assert answer(sock)[0] == 200
 
 
 H2C = (

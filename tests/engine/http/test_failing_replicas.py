@@ -36,6 +36,20 @@ def test_what_no_replica_can_be_is_told_at_once(start: Start) -> None:
     assert (out, err) == ("", "x is not a checkpoint\n")
 
 
+def test_what_may_pass_is_tried_again_before_it_ends_the_server(start: Start) -> None:
+    server = start("not_yet")
+    assert server.wait(60) == DIED
+    out, err = server.process.communicate()
+    assert out == ""
+    assert err.count("has ended: x: the engine did not start: no device; it starts again in") == 4
+    assert "ended 3 times before it was ready (x: the engine did not start: no device)" in err
+
+
+def test_and_may_have_passed_by_then(start: Start) -> None:
+    server = ready(start("later"))
+    assert server.post("a").status_code == 200
+
+
 def test_replicas_that_never_get_ready_end_the_server(start: Start, tmp_path: Path) -> None:
     server = start("crash")
     assert server.wait() == 3
@@ -123,7 +137,7 @@ def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPat
 
 def test_one_that_ends_in_disorder_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     child = hanging(monkeypatch, tmp_path)
-    monkeypatch.setattr("qvl.engine.replicas.child.mark_process_dead", lambda *_: 1 / 0)
+    monkeypatch.setattr("qvl.engine.replicas.child.forget_gauges", lambda *_: 1 / 0)
 
     async def ended() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)

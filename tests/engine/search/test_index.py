@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 
 from qvl.engine.dialects.search import conditions
 from qvl.engine.errors import BadRequest, ConfigError, Unavailable
+from qvl.engine.port import DIED
 from qvl.engine.protocol import Condition
 from qvl.engine.search.embedded import Embedded
 from qvl.engine.search.index import Index, IndexMismatch
@@ -220,4 +221,5 @@ def test_a_server_without_its_index_ends(
     options = ("--index", index, "--replicas", replicas, "--port", free_port())
     told = qvl("serve", "--embedder", "x", *options, code=code)
     assert said in told
-    assert told.count("\n") == 1, told
+    # What may pass is tried three times by one of two replicas, twice by the other.
+    assert told.count("\n") == (5 if code == DIED and replicas > 1 else 1), told
