@@ -45,6 +45,7 @@ class Replica:
         self.metrics = metrics
         self._engine: Managed | None = None
         self._refusing: str | None = "starting"
+        self._leaving = False
         self._running: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,6 +53,11 @@ class Replica:
     def serve(self, engine: Managed) -> None:
         self._engine, self._refusing = engine, None
         self.metrics.ready(True)
+
+    def leave(self) -> None:
+        """Say that no requests should come any more; those that do are answered."""
+        self._leaving = True
+        self.metrics.ready(False)
 
     def drain(self) -> None:
         """Refuse new requests; those in flight go on."""
@@ -92,6 +98,8 @@ class Replica:
     async def health(self) -> Health:
         if self._refusing is not None or self._engine is None:
             return Health(ready=False, reason=self._refusing or "starting")
+        if self._leaving:
+            return Health(ready=False, reason="draining")
         return await self._engine.health()
 
     def models(self) -> list[ModelCard]:

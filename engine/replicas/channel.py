@@ -15,6 +15,8 @@ import msgspec
 _MOST_BYTES = 1 << 16
 """Of a packet."""
 BEAT_SECONDS = 1.0
+AGAIN = b"again"
+"""The word to read keys and certificates again. A signal would end a replica that has just begun to start."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -78,13 +80,25 @@ class Channel:
             return False
         return True
 
-    def take(self) -> Iterator[socket.socket | None]:
-        """The connections that have been given; None for one that this process had no handle left for."""
+    def say_again(self) -> bool:
+        """False when the other end cannot be told now."""
+        try:
+            self._end.send(AGAIN)
+        except OSError:
+            return False
+        return True
+
+    def take(self) -> Iterator[socket.socket | bytes | None]:
+        """The connections that have been given, None for one that this process had no handle left for; and
+        AGAIN, each time that it was said."""
         with suppress(BlockingIOError, ConnectionError):
             while True:
                 packet, handles, _, _ = socket.recv_fds(self._end, _MOST_BYTES, 1)
                 if not packet:
                     return
+                if packet == AGAIN:
+                    yield packet
+                    continue
                 connection = socket.socket(fileno=handles[0]) if handles else None
                 if connection is not None:
                     connection.setblocking(False)

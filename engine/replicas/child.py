@@ -133,6 +133,10 @@ class Child:
         self._handed += taken
         return taken
 
+    def read_again(self) -> bool:
+        """Tell it to read keys and certificates again; False when it is not there to be told."""
+        return self.alive and self._channel.say_again()
+
     def stop(self) -> None:
         """Ask it to drain and end."""
         if self.alive and self._process is not None:

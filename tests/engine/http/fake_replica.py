@@ -1,8 +1,9 @@
-"""Stand-in replicas: `python -m tests.engine.http.fake_replica PORT REPLICAS BEHAVIOUR [TLS]`."""
+"""Stand-in replicas: `python -m tests.engine.http.fake_replica PORT REPLICAS BEHAVIOUR TLS SETTINGS`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import tempfile
@@ -52,13 +53,14 @@ async def linger(config: EngineConfig, metrics: Metrics) -> Mortal:
 BEHAVIOURS = {each.__name__: each for each in (start, refuse, crash, one_bad, linger)}
 
 
-def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
+def main(port: str, replicas: str, behaviour: str, tls: str, settings: str) -> int:
     config = ServerConfig(
         engine=EngineConfig(embedder="x", stall_seconds=STALL_SECONDS),
         port=int(port),
         replicas=int(replicas),
         drain_seconds=2,
         tls_cert=tls or None,
+        **json.loads(settings),
     )
     try:
         bad = behaviour == "one_bad"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +23,8 @@ from tests.replicas import until
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=...)`; all are killed at the end."""
+    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=..., environment=..., linger_seconds=...)`,
+    with any setting; all are killed at the end."""
     with ExitStack() as stack:
 
         def run(
@@ -33,9 +34,12 @@ def start() -> Iterator[Start]:
             drain: float = 8,
             request: float = 120,
             tls: str = "",
-            **options: Any,
+            port: int | None = None,
+            environment: Mapping[str, str] | None = None,
+            **settings: object,
         ) -> Running:
-            server = running("serve_fake", loading, stopping, drain, request, tls, **options)
+            fixed, more = (loading, stopping, drain, request, tls), json.dumps(settings)
+            server = running("serve_fake", *fixed, more, port=port, environment=environment)
             return stack.enter_context(server)
 
         yield run
