@@ -1,4 +1,4 @@
-"""`python -m tests.engine.http.serve_fake PORT LOADING STOPPING DRAIN REQUEST TLS SETTINGS`: see test_server.py."""
+"""`… serve_fake PORT LOADING STOPPING DRAIN REQUEST TLS SETTINGS`: see test_server.py."""
 
 from __future__ import annotations
 

@@ -96,7 +96,8 @@ def test_a_replica_that_has_just_begun_to_start_lives(request: pytest.FixtureReq
 
 def test_the_end_of_its_terminal_stops_it() -> None:
     port, (ours, theirs) = free_port(), pty.openpty()
-    arguments = [sys.executable, "-m", "tests.engine.http.serve_fake", *map(str, (port, 0, 0, 8, 120, "", "{}"))]
+    given = [str(port), "0", "0", "8", "120", "", "{}"]
+    arguments = [sys.executable, "-m", "tests.engine.http.serve_fake", *given]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdin=theirs) as process:
         os.close(theirs)
