@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -137,3 +139,18 @@ def test_a_pipe_that_others_share_may_be_full(pipe: tuple[int, int]) -> None:
         log.info("%d \ud800", number)
     found = lines(reader)
     assert [next(found) for _ in range(PIPE_BYTES)] == [f"{number} \\ud800" for number in range(PIPE_BYTES)]
+
+
+def test_it_outlives_that_vllm_configures_logging_for_itself() -> None:
+    """Which closes every handler that there is, and forgets it: `logging.shutdown` flushes it no more."""
+    code = (
+        "import logging.config, os\n"
+        "from qvl.engine.config import EngineConfig, ServerConfig\n"
+        "from qvl.engine.logs import log_to_stderr\n"
+        "log_to_stderr(ServerConfig(engine=EngineConfig(embedder='x')))\n"
+        "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': False})\n"
+        f"for number in range({MOST_WAITING}): logging.getLogger('qvl.x').info('line %d.', number)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = re.findall(r"qvl\.x line (\d+)\.\n", done.stderr)
+    assert list(map(int, said)) == list(range(MOST_WAITING))
