@@ -16,6 +16,7 @@ from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.jobs.cli import batch
 from qvl.engine.jobs.settings import JobConfig
+from qvl.engine.logs import flush
 from qvl.engine.options import (
     SOURCES,
     ConfigFile,
@@ -237,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    flush()
     sys.stderr.write(f"qvl: {' '.join(message.split())}\n")
     return code
 

@@ -138,8 +138,7 @@ class EngineConfig:
     reranker_name: tuple[str, ...] = ()
     """The reranker's names, in the same way."""
     dtype: Dtype = "auto"
-    """Weights and activations; auto is the checkpoint's own, except that float32 becomes bfloat16 where the
-    device has it."""
+    """Of weights and activations; auto: the checkpoint's, bfloat16 for float32 where the device has it."""
     quantization: str | None = None
     """Quantise the weights while they load: fp8 (a scale for each channel and token; for each matrix on a GPU
     that does not compute in FP8), or the vLLM name of another method that works at load time."""
@@ -151,8 +150,7 @@ class EngineConfig:
     """Share of the GPU's memory for the embedder (default: 0.9 alone; beside a reranker 0.45, or what its
     share leaves of 0.9). Replicas on one GPU divide it."""
     reranker_memory: float | None = None
-    """Share of the GPU's memory for the reranker (default: 0.9 alone; beside an embedder 0.45, or what its
-    share leaves of 0.9). Replicas on one GPU divide it."""
+    """The reranker's share, in the same way."""
     tensor_parallel: int = 1
     """GPUs that one model is split over."""
     max_batched_tokens: int | None = None
@@ -215,17 +213,19 @@ class ServerConfig:
     tls_key: str | None = None
     """PEM file with its private key, unencrypted (default: it is in --tls-cert)."""
     api_key: tuple[str, ...] = ()
-    """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names
-    it and bounds its requests a minute (of each replica); keys of one name share limits. One with
-    `only=metrics` opens /metrics and nothing else."""
+    """Accepted keys (none: open); clients send `Authorization: Bearer KEY`. `KEY name=N rpm=600` names it and
+    bounds its requests a minute (of each replica); of one name: together. `only=metrics` opens that alone."""
     api_key_file: str | None = None
     """A file with one key a line, as in --api-key; blank lines and # comments are skipped."""
     cors_origin: tuple[str, ...] = ()
-    """Origin whose pages may call from a browser and read the answers, as https://app.example, or * for any
-    (none: no CORS header is ever sent)."""
+    """Origin whose pages may call and read the answers, as https://app.example; *: any (none: no CORS)."""
+    keep_alive_seconds: int = 75
+    """How long a connection may be idle; keep it above what a proxy in front allows (`engine/OPERATE.md`)."""
+    linger_seconds: float = 0.0
+    """After SIGTERM, for load balancers: so long /health/ready is 503 and requests are still answered."""
     drain_seconds: float = 6.0
-    """How long requests in flight may take to finish after SIGTERM; the server is gone 2 s later, with
-    --replicas 4 s (a service manager or Kubernetes must wait that long before it kills)."""
+    """How long requests in flight may take to finish after SIGTERM, or after --linger-seconds; 2 s later
+    (with --replicas 4) the server is gone: a service manager must wait that long before it kills."""
     request_seconds: float = 120.0
     """Deadline of one request; over it: 504."""
     index: str | None = None
@@ -240,7 +240,7 @@ class ServerConfig:
     """Lines for people, or one JSON object a line."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, zero=("port", "drain_seconds"), most={"port": PORTS})
+        check_numbers(self, zero=("port", "linger_seconds", "drain_seconds"), most={"port": PORTS})
         if self.tls_key and not self.tls_cert:
             raise ConfigError("--tls-key needs --tls-cert, the certificate of that key")
         for origin in self.cors_origin:

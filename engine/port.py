@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from qvl.engine.errors import ConfigError
 
 if TYPE_CHECKING:
+    import asyncio
+
     import uvicorn
 
 STOPPED = 0
@@ -76,6 +80,11 @@ def say_ready(listener: socket.socket, scheme: str, models: Sequence[str], more:
     sys.stdout.flush()
 
 
+def on_hangup(loop: asyncio.AbstractEventLoop, again: Callable[[], None], stop: Callable[[], None]) -> None:
+    """SIGHUP: read files `again`. From a terminal it says that this has gone, which is to `stop` a server."""
+    loop.add_signal_handler(signal.SIGHUP, stop if os.isatty(0) else again)
+
+
 def free_port() -> int:
     """One of this machine's that nobody listens on."""
     with socket.socket() as probe:
@@ -84,10 +93,11 @@ def free_port() -> int:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the port before anything is loaded."""
+    """Take the port before anything is loaded. `::` is every address of both families."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(

@@ -2,8 +2,9 @@
 
     bind ─► load the models (live: 200, ready: 503) ─► serve ─► drain ─► stop the engine ─► exit code
 
-SIGTERM or SIGINT drains: new requests get 503, those in flight have `drain_seconds`; a second signal
-cuts them off. If an engine process dies or hangs, requests in flight get 503 and the server exits with
+SIGTERM or SIGINT drains: readiness is 503 for `linger_seconds` while requests are answered; then new ones get
+503, and those in flight have `drain_seconds`; a second signal cuts them off. SIGHUP reads keys and
+certificates again. If an engine process dies or hangs, requests in flight get 503 and the server exits with
 `DIED`, so that a supervisor starts a fresh one.
 """
 
@@ -21,21 +22,24 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import uvicorn
 import uvloop
 
 from qvl.engine import about, tls
-from qvl.engine.api import create_app
+from qvl.engine.api.app import create_edge
+from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
 from qvl.engine.errors import NotStarted, Unavailable
-from qvl.engine.logs import log_to_stderr
+from qvl.engine.logs import flush, log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.placement import gpus_here, tell_of_idle
-from qvl.engine.port import DIED, STOPPED, Door, Port, bind
+from qvl.engine.port import DIED, STOPPED, Door, Port, bind, on_hangup
+from qvl.engine.renew import read_again
 from qvl.engine.start import start_engine
 
 Starter: TypeAlias = Callable[[EngineConfig, Metrics], Awaitable[Managed]]
@@ -50,8 +54,6 @@ _LAST_SECONDS = 0.1
 """Between the end of all work and that of the connections."""
 _TICK_SECONDS = 1.0
 """Of the clock in answers' headers."""
-_KEEP_ALIVE_SECONDS = 75
-"""Above the idle time of usual client pools, so that the client, not the server, closes."""
 _log = logging.getLogger("qvl.server")
 
 
@@ -117,13 +119,14 @@ class _Server:
         self._config = config
         self._door = door
         self._replica = Replica(metrics, lambda: door.announced)
-        self._stop = asyncio.Event()
+        self._edge = create_edge(self._replica, config, door.full)
+        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         self._stop_by = float("inf")
 
     async def run(self, start: Starter) -> int:
         http = _Uvicorn(
             uvicorn.Config(
-                create_app(self._replica, self._config, self._door.full),
+                with_cors(self._edge, self._config.cors_origin),
                 http=Connection,
                 ssl_certfile=self._config.tls_cert,
                 ssl_keyfile=self._config.tls_key,
@@ -133,13 +136,15 @@ class _Server:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=self._config.keep_alive_seconds,
                 timeout_graceful_shutdown=_FLUSH_SECONDS,
             ),
             self._door,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        again = partial(read_again, self._edge, http.config, self._config)
+        on_hangup(asyncio.get_running_loop(), again, self._signalled)
         answering = asyncio.create_task(http.serve(sockets=self._door.sockets))
         try:
             return await self._live(start)
@@ -149,9 +154,11 @@ class _Server:
 
     def _signalled(self) -> None:
         if self._stop.is_set():
+            self._hurry.set()
             self._replica.cut("stopping at once")
         self._stop.set()
-        self._stop_by = min(self._stop_by, time.monotonic() + self._config.drain_seconds + _END_SECONDS)
+        seconds = self._config.linger_seconds + self._config.drain_seconds + _END_SECONDS
+        self._stop_by = min(self._stop_by, time.monotonic() + seconds)
 
     async def _live(self, start: Starter) -> int:
         about.tell(self._config)
@@ -162,6 +169,7 @@ class _Server:
             self._door.ready([f"{card.id} ({card.role})" for card in engine.models()])
             if await _first(self._stop.wait(), death):
                 self._door.refusing()
+                await self._linger(death)
                 self._replica.drain()
                 await self._drain(death)
                 return STOPPED
@@ -182,6 +190,16 @@ class _Server:
             # A model half loaded sits in a thread that cannot be interrupted and would hold up the exit.
             leave(STOPPED)
         return loading.result()
+
+    async def _linger(self, death: asyncio.Task[str]) -> None:
+        """Answer until all who may ask have been told to ask elsewhere: balancers by the readiness, others by
+        the end of their connections."""
+        self._replica.leave()
+        self._edge.last = True
+        hurry = asyncio.create_task(self._hurry.wait())
+        seconds = self._config.linger_seconds
+        await asyncio.wait((hurry, death), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
 
     async def _drain(self, death: asyncio.Task[str]) -> None:
         """Until nothing is in flight, time is up, or the engine has died."""
@@ -215,6 +233,6 @@ def leave(code: int) -> NoReturn:
     for child in multiprocessing.active_children():
         child.kill()
         child.join(_FLUSH_SECONDS)
-    logging.shutdown()
+    flush()
     sys.stdout.flush()
     os._exit(code)

@@ -14,14 +14,22 @@ def scheme(config: ServerConfig) -> str:
 
 def check(config: ServerConfig) -> None:
     """Raises ConfigError, one line, unless the files are a certificate and its key."""
-    if not config.tls_cert:
-        return
-    files = ", ".join(filter(None, (config.tls_cert, config.tls_key)))
+    if config.tls_cert:
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), config.tls_cert, config.tls_key)
+
+
+def renew(live: ssl.SSLContext, config: ServerConfig) -> None:
+    """Connections from now on get what the files hold now. Raises ConfigError, and all stays as it was."""
+    check(config)  # OpenSSL would drop the old key before it looks at a new one that does not fit
+    if config.tls_cert:
+        _load(live, config.tls_cert, config.tls_key)
+
+
+def _load(context: ssl.SSLContext, cert: str, key: str | None) -> None:
+    files = ", ".join(filter(None, (cert, key)))
     try:
         # Without a password at hand OpenSSL would ask for one on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            config.tls_cert, config.tls_key, password=lambda: b""
-        )
+        context.load_cert_chain(cert, key, password=lambda: b"")
     except ssl.SSLError as error:
         raise ConfigError(f"no certificate with its unencrypted key in {files}: {error.reason}") from None
     except OSError as error:

@@ -111,7 +111,9 @@ def listen(config: DeployConfig) -> None:
     from ray.serve.config import HTTPOptions
 
     variables = {"env_vars": environment.variables(config)}
-    http = HTTPOptions(host=config.server.host, port=config.server.port, keep_alive_timeout_s=75)
+    server = config.server
+    idle_seconds = server.keep_alive_seconds
+    http = HTTPOptions(host=server.host, port=server.port, keep_alive_timeout_s=idle_seconds)
     serve.start(proxy_location="EveryNode", http_options=http, controller_options={"runtime_env": variables})
 
 

@@ -36,6 +36,16 @@ def create_app(
     full: Callable[[], None] | None = None,
     seal: bytes | None = None,
 ) -> ASGIApp:
+    """`create_edge`, which pages of `--cors-origin` may ask too."""
+    return with_cors(create_edge(engine, config, full, seal), config.cors_origin)
+
+
+def create_edge(
+    engine: Service,
+    config: ServerConfig,
+    full: Callable[[], None] | None = None,
+    seal: bytes | None = None,
+) -> Edge:
     """An ASGI app that answers with the engine; it neither starts nor stops it. Raises ConfigError,
     and Unavailable when nobody answers where the index is to be.
 
@@ -69,7 +79,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=life,
     )
-    edge = Edge(
+    return Edge(
         _Routes({route.path: route.app for route in posts}, router),
         openapi.route,
         keys,
@@ -79,7 +89,6 @@ def create_app(
         full,
         seal,
     )
-    return with_cors(edge, config.cors_origin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _WATCH_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Edge:
     """Wraps the router, so that it sees the 404s and 405s too."""
 
@@ -35,6 +35,7 @@ class Edge:
     route: Callable[[str], str]
     """The metric label of a path: a stranger's paths must not become series."""
     keys: Keys
+    """May be replaced by others."""
     seconds: float
     metrics: Metrics
     bodies: Bodies
@@ -43,6 +44,8 @@ class Edge:
     seal: bytes | None = None
     """Known to the replicas of a deployment that divides requests, and to nobody else."""
     lines: Lines = field(default_factory=Lines)
+    last: bool = False
+    """Each answer is to be its connection's last."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +62,7 @@ class Edge:
                 full = self.full if call.refused_for_load else None
                 if full is not None:
                     full()
-                if full is not None or call.leads_elsewhere:
+                if self.last or full is not None or call.leads_elsewhere:
                     # A kept connection would lead here again, the sooner since a refusal frees it at once.
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers

@@ -48,6 +48,7 @@ class Replica:
         self._announced = announced
         self._engine: Managed | None = None
         self._refusing: str | None = "starting"
+        self._leaving = False
         self._running: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -55,6 +56,11 @@ class Replica:
     def serve(self, engine: Managed) -> None:
         self._engine, self._refusing = engine, None
         self.metrics.ready(True)
+
+    def leave(self) -> None:
+        """Say that no requests should come any more; those that do are answered."""
+        self._leaving = True
+        self.metrics.ready(False)
 
     def drain(self) -> None:
         """Refuse new requests; those in flight go on."""
@@ -95,6 +101,8 @@ class Replica:
     async def health(self) -> Health:
         if self._refusing is not None or self._engine is None:
             return Health(ready=False, reason=self._refusing or "starting")
+        if self._leaving:
+            return Health(ready=False, reason="draining")
         if not self._announced():
             return Health(ready=False, reason="starting")
         return await self._engine.health()

@@ -15,7 +15,11 @@ import msgspec
 _MOST_BYTES = 1 << 16
 """Of a packet."""
 BEAT_SECONDS = 1.0
-_CONNECTION, _ANNOUNCED = b"connection", b"announced"
+_CONNECTION = b"connection"
+ANNOUNCED = b"announced"
+"""The word that the server is ready. It comes with each later connection too, should it be lost."""
+AGAIN = b"again"
+"""The word to read keys and certificates again. A signal would end a replica that has just begun to start."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -76,25 +80,32 @@ class Channel:
     def hand(self, connection: socket.socket, *, announced: bool) -> bool:
         """Give a connection away; False when the other end has gone or has too many waiting."""
         try:
-            socket.send_fds(self._end, [_CONNECTION + _ANNOUNCED * announced], [connection.fileno()])
+            socket.send_fds(self._end, [_CONNECTION + ANNOUNCED * announced], [connection.fileno()])
         except OSError:
             return False
         return True
 
-    def announce(self) -> None:
-        """For the connections that it has; what is lost is made up for by the next one."""
-        with suppress(OSError):
-            self._end.send(_ANNOUNCED)
+    def say(self, word: bytes) -> bool:
+        """False when the other end cannot be told now."""
+        try:
+            self._end.send(word)
+        except OSError:
+            return False
+        return True
 
-    def take(self) -> Iterator[socket.socket | None]:
-        """The connections that have been given; None for one that this process had no handle left for."""
+    def take(self) -> Iterator[socket.socket | bytes | None]:
+        """The connections that have been given, None for one that this process had no handle left for; and
+        AGAIN, each time that it was said."""
         with suppress(BlockingIOError, ConnectionError):
             while True:
                 packet, handles, _, _ = socket.recv_fds(self._end, _MOST_BYTES, 1)
                 if not packet:
                     return
-                self.announced |= packet.endswith(_ANNOUNCED)
-                if packet == _ANNOUNCED:
+                if packet == AGAIN:
+                    yield packet
+                    continue
+                self.announced |= packet.endswith(ANNOUNCED)
+                if packet == ANNOUNCED:
                     continue
                 connection = socket.socket(fileno=handles[0]) if handles else None
                 if connection is not None:

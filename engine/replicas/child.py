@@ -14,7 +14,17 @@ from contextlib import ExitStack, suppress
 from qvl.engine.metrics import FOLDER
 from qvl.engine.placement import VISIBLE
 from qvl.engine.port import USAGE_ERROR
-from qvl.engine.replicas.channel import Alive, Channel, Closed, Failed, Full, Ready, Refusing
+from qvl.engine.replicas.channel import (
+    AGAIN,
+    ANNOUNCED,
+    Alive,
+    Channel,
+    Closed,
+    Failed,
+    Full,
+    Ready,
+    Refusing,
+)
 from qvl.engine.replicas.counts import forget_gauges, take_room
 from qvl.engine.replicas.orders import Orders, written
 
@@ -149,7 +159,11 @@ class Child:
         """It may say from now on that the server is ready: as many replicas have been as will be soon."""
         self._announced = True
         if self.alive:
-            self._channel.announce()
+            self._channel.say(ANNOUNCED)
+
+    def read_again(self) -> bool:
+        """Tell it to read keys and certificates again; False when it is not there to be told."""
+        return self.alive and self._channel.say(AGAIN)
 
     def stop(self) -> None:
         """Ask it to drain and end."""

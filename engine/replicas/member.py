@@ -65,6 +65,9 @@ class HandedOver:
 
     def _take(self, server: uvicorn.Server) -> None:
         for connection in self._channel.take():
+            if isinstance(connection, bytes):
+                signal.raise_signal(signal.SIGHUP)  # which the server answers already
+                continue
             if connection is None:
                 _log.error("too many connections for the limit on open files (ulimit -n)")
                 self._lost()

@@ -30,7 +30,7 @@ from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.placement import gpus_here, seats, tell_of_idle
-from qvl.engine.port import DIED, STOPPED, bind, say_ready
+from qvl.engine.port import DIED, STOPPED, bind, on_hangup, say_ready
 from qvl.engine.replicas.child import Child
 from qvl.engine.replicas.orders import Orders
 
@@ -91,6 +91,7 @@ class _Supervisor:
     async def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        on_hangup(asyncio.get_running_loop(), self._read_again, self._signalled)
         accepting = asyncio.create_task(self._accept())
         stop = asyncio.create_task(self._stop.wait())
         keeping = [asyncio.create_task(self._keep(child)) for child in self._children]
@@ -112,11 +113,18 @@ class _Supervisor:
                 child.stop()
         self._stop.set()
 
+    def _read_again(self) -> None:
+        """One that is gone reads when it starts again."""
+        for child in self._children:
+            if child.alive and not child.read_again():
+                _log.error("replica %d cannot be told to read its files again", child.number)
+
     async def _end(self) -> None:
         for child in self._children:
             child.stop()
+        seconds = self._config.linger_seconds + self._config.drain_seconds + _END_SECONDS
         gone = [asyncio.create_task(child.gone()) for child in self._children]
-        await asyncio.wait(gone, timeout=self._config.drain_seconds + _END_SECONDS)
+        await asyncio.wait(gone, timeout=seconds)
         for child in self._children:
             if child.alive:
                 _log.error("replica %d did not stop in time; it is killed", child.number)

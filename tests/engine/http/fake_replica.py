@@ -1,9 +1,10 @@
-"""Stand-in replicas: `python -m tests.engine.http.fake_replica PORT REPLICAS BEHAVIOUR [TLS]`."""
+"""Stand-in replicas: `python -m tests.engine.http.fake_replica PORT REPLICAS BEHAVIOUR TLS SETTINGS`."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import sys
 import tempfile
@@ -120,7 +121,7 @@ BEHAVIOURS = {
 }
 
 
-def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
+def main(port: str, replicas: str, behaviour: str, tls: str, settings: str) -> int:
     stall_seconds = STALL_SECONDS if behaviour == "hang" else 120
     config = ServerConfig(
         engine=EngineConfig(embedder="x", stall_seconds=stall_seconds),
@@ -128,6 +129,7 @@ def main(port: str, replicas: str, behaviour: str, tls: str = "") -> int:
         replicas=int(replicas),
         drain_seconds=2,
         tls_cert=tls or None,
+        **json.loads(settings),
     )
     if behaviour == "parent":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)

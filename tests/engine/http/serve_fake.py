@@ -1,8 +1,9 @@
-"""`python -m tests.engine.http.serve_fake PORT LOADING STOPPING DRAIN REQUEST TLS`: see test_server.py."""
+"""`… serve_fake PORT LOADING STOPPING DRAIN REQUEST TLS SETTINGS`: see test_server.py."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 
 from qvl.engine.config import EngineConfig, ServerConfig
@@ -37,7 +38,7 @@ class Mortal(FakeEngine):
         await asyncio.sleep(self.stopping)
 
 
-def main(port: str, loading: str, stopping: str, drain: str, request: str, tls: str) -> int:
+def main(port: str, loading: str, stopping: str, drain: str, request: str, tls: str, settings: str) -> int:
     async def start(config: EngineConfig, metrics: Metrics) -> Mortal:
         if loading == "refused":
             while b'code="starting"' not in metrics.render():  # noqa: ASYNC110 - nobody tells
@@ -52,6 +53,7 @@ def main(port: str, loading: str, stopping: str, drain: str, request: str, tls: 
         drain_seconds=float(drain),
         request_seconds=float(request),
         tls_cert=tls or None,
+        **json.loads(settings),
     )
     try:
         return serve(config, start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -27,12 +28,14 @@ from tests.replicas import CLIENTS, connections, gone, load, metric, replicas, u
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(behaviour, tls="")`: two replicas; all is killed at the end."""
+    """`start(behaviour, tls="", api_key_file=…)`: two replicas; all is killed at the end."""
     with ExitStack() as stack:
 
-        def run(behaviour: str = "start", port: int | None = None, tls: str = "") -> Running:
-            own = {"TMPDIR": str(tmp_path)}
-            server = running("fake_replica", 2, behaviour, tls, port=port, environment=own)
+        def run(
+            behaviour: str = "start", port: int | None = None, tls: str = "", **settings: object
+        ) -> Running:
+            own, more = {"TMPDIR": str(tmp_path)}, json.dumps(settings)
+            server = running("fake_replica", 2, behaviour, tls, more, port=port, environment=own)
             return stack.enter_context(server)
 
         yield run

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +24,8 @@ from tests.replicas import until
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=...)`; all are killed at the end.
+    """`start(loading=0, stopping=0, drain=8, request=120, tls="", port=..., environment=..., host="::")`,
+    with any setting; all are killed at the end.
 
     `loading`: seconds, or "refused", until it has refused somebody.
     """
@@ -36,9 +38,12 @@ def start() -> Iterator[Start]:
             drain: float = 8,
             request: float = 120,
             tls: str = "",
-            **options: Any,
+            port: int | None = None,
+            environment: Mapping[str, str] | None = None,
+            **settings: object,
         ) -> Running:
-            server = running("serve_fake", loading, stopping, drain, request, tls, **options)
+            fixed, more = (loading, stopping, drain, request, tls), json.dumps(settings)
+            server = running("serve_fake", *fixed, more, port=port, environment=environment)
             return stack.enter_context(server)
 
         yield run
@@ -145,3 +150,23 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(start: Start) -> None:
     assert out == ""
     assert err.count("\n") == 1
     assert "is in use" in err
+
+
+def test_every_address_is_that_of_both_families(start: Start) -> None:
+    server = ready(start(host="::"))
+    port = server.url.rpartition(":")[2]
+    assert [web.probe(f"http://{each}:{port}/health/ready") for each in ("127.0.0.1", "[::1]")] == [200, 200]
+    server.signal()
+    assert server.wait() == 0
+    assert server.process.communicate()[0].startswith(f"qvl is ready on http://[::]:{port}: ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"], ids=["new", "kept"])
+def test_an_idle_connection_is_kept_as_long_as_was_said(start: Start, sent: bytes) -> None:
+    server = ready(start(keep_alive_seconds=2))
+    with connect(server.url) as sock:
+        began = time.monotonic()
+        sock.sendall(sent)
+        said = b"".join(iter(lambda: sock.recv(2000), b""))
+    assert 1.9 < time.monotonic() - began < 6
+    assert (b" 200 OK" in said, b"connection: close" in said) == (bool(sent), False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,11 @@ _PKCS8 = serialization.PrivateFormat.PKCS8
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ca.pem` signed itself, for 127.0.0.1; `both.pem` has its key too, `locked.pem` under a password."""
     folder = tmp_path_factory.mktemp("tls")
+    certify(folder)
+    return folder
+
+
+def certify(folder: Path) -> None:
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.NameAttribute(NameOID.COMMON_NAME, "qvl test")
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     now = datetime.now(UTC)
@@ -55,7 +61,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ca.pem").write_bytes(certificate)
     for name_, lock in locks.items():
         (folder / f"{name_}.pem").write_bytes(certificate + key.private_bytes(_PEM, _PKCS8, lock))
-    return folder
 
 
 def ready(server: Running, ca: str) -> str:
@@ -114,3 +119,38 @@ def test_what_is_no_certificate_is_told_before_anything_is_loaded(folder: Path, 
 def test_a_key_needs_its_certificate() -> None:
     with pytest.raises(ConfigError, match="needs --tls-cert"):
         ServerConfig(engine=EngineConfig(embedder="x"), tls_key="k.pem")
+
+
+@pytest.mark.parametrize("kind", ["one", "several"])
+def test_a_certificate_is_replaced(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """New connections get the new one, kept ones stay, and a bad file changes nothing."""
+    (tmp_path / "new").mkdir()
+    certify(tmp_path)
+    certify(tmp_path / "new")
+    used, old, new = tmp_path / "both.pem", str(tmp_path / "ca.pem"), str(tmp_path / "new" / "ca.pem")
+    server = request.getfixturevalue(kind)(tls=str(used))
+    url = ready(server, old)
+    with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=old)) as kept:
+        assert kept.get("/health/live").status_code == 200
+        renewed = (tmp_path / "new" / "both.pem").read_bytes()
+        used.write_bytes(renewed[: len(renewed) // 2])
+        server.signal(signal.SIGHUP)
+        for _ in range(4):
+            assert trusted(url, old)
+        used.write_bytes(renewed)
+        server.signal(signal.SIGHUP)
+        until(lambda: all(trusted(url, new) for _ in range(4)))
+        assert not trusted(url, old)
+        assert kept.get("/health/live").status_code == 200
+    server.signal()
+    _, err = server.process.communicate(timeout=20)
+    assert "; kept the old certificate" in err
+    assert "Traceback" not in err
+
+
+def trusted(url: str, ca: str) -> bool:
+    """On a connection of its own."""
+    try:
+        return httpx.get(f"{url}/health/live", verify=ssl.create_default_context(cafile=ca)).is_success
+    except httpx.ConnectError:
+        return False
