@@ -16,7 +16,6 @@ from qvl.engine.api import create_app
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.connection import Connection
 from qvl.engine.port import bind
-from qvl.engine.server import _KEEP_ALIVE_SECONDS
 from tests.engine.http.fake import EMBEDDER, RERANKER, FakeEngine
 
 Client = TestClient
@@ -58,7 +57,7 @@ def on_a_port(
             http=http,
             lifespan="on",
             log_config=None,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=settings().keep_alive_seconds,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
