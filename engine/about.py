@@ -15,7 +15,7 @@ from qvl.engine import machine
 
 SECRETS = frozenset({"api_key", "index_key"})
 """Settings that are never shown."""
-_IN_URL = re.compile(r"(?<=://)[^/@\s]*@|\?[^\s'\"]*")
+_IN_URL = re.compile(r"(?<=://)[^/\s]*@|\?[^\s'\"]*")
 """A name and a password, and a query: either may be a key."""
 _log = logging.getLogger("qvl.server")
 
@@ -52,5 +52,5 @@ def _gpus() -> str:
     found = Counter((gpu.name, gpu.driver) for gpu in machine.gpus())
     return (
         ", ".join(f"{count} × {name} (driver {driver})" for (name, driver), count in found.items())
-        or "no GPU"
+        or "no GPU that nvidia-smi tells of"
     )

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from qvl.engine.check.cli import check
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
-from qvl.engine.errors import ConfigError, QvlError
+from qvl.engine.errors import ConfigError, NotStarted, QvlError
 from qvl.engine.jobs.cli import batch
 from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.logs import flush
@@ -27,7 +27,7 @@ from qvl.engine.options import (
     lines,
     shown_default,
 )
-from qvl.engine.port import USAGE_ERROR
+from qvl.engine.port import DIED, USAGE_ERROR
 from qvl.engine.quantize.cli import quantize
 from qvl.engine.search.cli import search
 from qvl.engine.start import rest_collector
@@ -86,7 +86,10 @@ def serve(
     if ray:
         from qvl.ray_serve.run import serve as serve_on_ray
 
-        return serve_on_ray(DeployConfig(server=server, cluster=cluster))
+        try:
+            return serve_on_ray(DeployConfig(server=server, cluster=cluster))
+        except NotStarted as error:
+            return _fail(str(error), DIED)
     if server.replicas > 1:
         from qvl.engine.replicas.supervisor import supervise
 

@@ -59,11 +59,9 @@ class Engine:
         """Load the models. Raises ConfigError or CheckpointError, whose message is one line."""
         from qvl.engine.media import MediaLoader
         from qvl.engine.media.arena import Arena
-        from qvl.engine.media.fetch import trusted
         from qvl.engine.media.source import check_roots
 
         check_roots(config.media.file_roots)
-        trusted()  # a file of SSL_CERT_FILE that is none is told now
         metrics = metrics or Metrics()
         found = await asyncio.to_thread(checkpoint.find, config)
         adapted = await asyncio.to_thread(adapters.find, config.lora, found)

@@ -25,7 +25,9 @@ FIELDS = "fields"
 MOST_WAITING = 4096
 """Lines that nobody has read yet; further ones are counted instead."""
 _FLUSH_SECONDS = 0.5
-"""For what waits at the end of the process, if nobody reads."""
+"""For a line to be written at the end of the process; then nobody reads."""
+_MOST_FLUSH_SECONDS = 1.0
+"""For all of them."""
 _AGAIN_SECONDS = 0.05
 _TEXT = "%(asctime)s %(levelname)s %(name)s{who} %(message)s"
 
@@ -82,8 +84,14 @@ class Written(logging.Handler):
 
     def flush(self) -> None:
         """Returns when all is written, or nobody reads."""
+        end = time.monotonic() + _MOST_FLUSH_SECONDS
         with self._change:
-            self._change.wait_for(lambda: not (self._waiting or self._missing), _FLUSH_SECONDS)
+            while left := len(self._waiting) + self._missing:
+                written = self._change.wait_for(
+                    lambda left=left: len(self._waiting) + self._missing < left, _FLUSH_SECONDS
+                )
+                if not written or time.monotonic() > end:
+                    return
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return self.format(record).encode(errors="backslashreplace") + b"\n"

@@ -143,9 +143,8 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    if commands[-1:] != (
-        "serve",
-    ):  # one file for all of them: what is said of the server alone is not theirs
+    if commands[-1:] != ("serve",):
+        # One file for all of them: what is said of the server alone is not theirs.
         others = _own(app.app_stack.stack[-1][0]["serve"]) - {
             name for each in arguments for name in each.names
         }

@@ -85,6 +85,12 @@ def on_hangup(loop: asyncio.AbstractEventLoop, again: Callable[[], None], stop: 
     loop.add_signal_handler(signal.SIGHUP, stop if os.isatty(0) else again)
 
 
+def ignore_hangup() -> None:
+    """Until `on_hangup`: what SIGHUP asks to be read again has not been read yet, and by default it kills."""
+    if not os.isatty(0):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def free_port() -> int:
     """One of this machine's that nobody listens on."""
     with socket.socket() as probe:

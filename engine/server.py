@@ -38,7 +38,7 @@ from qvl.engine.errors import NotStarted, Unavailable
 from qvl.engine.logs import flush, log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.placement import gpus_here, tell_of_idle
-from qvl.engine.port import DIED, STOPPED, Door, Port, bind, on_hangup
+from qvl.engine.port import DIED, STOPPED, Door, Port, bind, ignore_hangup, on_hangup
 from qvl.engine.renew import read_again
 from qvl.engine.start import start_engine
 
@@ -60,6 +60,7 @@ _log = logging.getLogger("qvl.server")
 def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
     log_to_stderr(config)
+    ignore_hangup()
     threading.Thread(target=lambda: tell_of_idle(config, gpus_here()), daemon=True).start()
     with bind(config.host, config.port) as listener:
         try:
@@ -156,6 +157,7 @@ class _Server:
         if self._stop.is_set():
             self._hurry.set()
             self._replica.cut("stopping at once")
+            self._stop_by = min(self._stop_by, time.monotonic() + _END_SECONDS)
         self._stop.set()
         seconds = self._config.linger_seconds + self._config.drain_seconds + _END_SECONDS
         self._stop_by = min(self._stop_by, time.monotonic() + seconds)

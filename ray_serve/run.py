@@ -52,9 +52,11 @@ def serve(config: DeployConfig, start: Starter = start_engine) -> int:
         finally:
             if not lost:
                 _take_down(ours=address is None)
-    if lost:
-        sys.stderr.write(f"qvl: {lost}; exiting\n")
-        leave(DIED)  # what there is of a cluster of its own ends with this process
+        if lost:
+            sys.stderr.write(f"qvl: {lost}; exiting\n")
+            # What there is of a cluster of its own ends with this process; the proxies of one that was joined
+            # may live on, and need the folder.
+            leave(DIED)
     return STOPPED
 
 

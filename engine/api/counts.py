@@ -15,7 +15,7 @@ from qvl.engine.errors import TooLarge
 
 MOST_VALUES = 1 << 19
 """Keys and values of a body's JSON, numbers not counted: they are small, and a text's token ids are many.
-As many as 2,048 items may have, each with all its images."""
+As many as 2,048 items may have, each with all its images (by default)."""
 _BLOCK = 1 << 20
 _ITEMS = frozenset(
     {

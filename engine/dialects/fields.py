@@ -11,7 +11,7 @@ import difflib
 import functools
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -92,7 +92,8 @@ def _second(body: type[B], raw: bytes, first: str) -> B:
         raise _explain(body, first) from None
     try:
         value = msgspec.json.decode(raw)
-        _drop_nulls(value)
+        # Voyage's `top_k` says whose answer is wanted, be it null.
+        _drop_nulls(value, {"top_k"}.intersection(body.__struct_fields__))
         return msgspec.convert(value, body)
     except msgspec.ValidationError as error:
         raise _explain(body, str(error)) from None
@@ -100,16 +101,15 @@ def _second(body: type[B], raw: bytes, first: str) -> B:
         raise _explain(body, first) from None
 
 
-def _drop_nulls(value: Any) -> bool:
-    """In place, whether there were any; but of Voyage's `top_k`, which says whose answer is wanted, and of
-    what has keys of the caller's own."""
+def _drop_nulls(value: Any, kept: Collection[str] = ()) -> bool:
+    """In place, whether there were any; but of what is to be kept, and of what has keys of the caller's."""
     ahead, dropped = [value], False
     for _ in range(_LOOKED_AT):
         if not ahead:
             break
         each = ahead.pop()
         if isinstance(each, dict):
-            for name in [name for name, held in each.items() if held is None and name != "top_k"]:
+            for name in [name for name, held in each.items() if held is None and name not in kept]:
                 del each[name]
                 dropped = True
             ahead += [held for name, held in each.items() if name not in _OWN]

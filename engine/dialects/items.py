@@ -63,20 +63,30 @@ class Part(Body):
     uuid: str | None = None
     """vLLM's name for its cache; the one here goes by content."""
 
-    def kind(self, where: str) -> Kind:
-        """What it holds. Raises BadRequest unless that is one thing, and of its type."""
+    def kind(self) -> Kind | None:
+        """What it holds; None unless that is one thing, and of its type. A body may have half a million."""
+        held = (
+            *(self.text, self.image_url, self.image, self.image_base64),
+            *(self.video_url, self.video, self.video_base64),
+        )
+        if held.count(None) != len(KINDS) - 1:
+            return None
+        if self.type is None:
+            return next(kind for kind, value in zip(KINDS, held, strict=True) if value is not None)
+        return None if getattr(self, self.type) is None else self.type
+
+    def wrong(self, where: str) -> BadRequest:
+        """Why it has no kind."""
         given = [name for name in KINDS if getattr(self, name) is not None]
-        if len(given) == 1 and self.type in (None, given[0]):
-            return given[0]
         param: str = self.type or "type"
         text = f"a part of type {self.type} has a `{self.type}`, which is missing"
         if self.type is None:
-            text = f"tell its `type`, or give one of {', '.join(KINDS)}"
+            text = f"give exactly one of {', '.join(KINDS)}"
         elif self.type in given:
             param = next(name for name in given if name != self.type)
             text = f"a part of type {self.type} has no `{param}`; give another part for it"
         code = "unknown_field" if self.type in given else "missing_field"
-        raise BadRequest(f"{where}: {text}", param=f"{where}.{param}", code=code)
+        return BadRequest(f"{where}: {text}", param=f"{where}.{param}", code=code)
 
 
 Parts: TypeAlias = Annotated[list[Part], msgspec.Meta(min_length=1)]
@@ -179,14 +189,17 @@ def fold(
     images: list[Source] = []
     texts: list[str] = []
     for i, part in enumerate(parts):
-        kind = part.kind(f"{where}[{i}]")
+        if (kind := part.kind()) is None:
+            raise part.wrong(f"{where}[{i}]")
         value = getattr(part, kind)
         if kind == "text":
             texts.append(value)
         elif kind.startswith("image"):
             images.append(_source(value))
         else:
-            videos.append(_video(value, f"{where}[{i}].{kind}"))
+            if value == []:
+                raise _frameless(f"{where}[{i}].{kind}")
+            videos.append(_video(value))
     return tuple(videos), tuple(images), tuple(texts)
 
 
@@ -196,15 +209,17 @@ def _videos(value: Media | list[Media | list[Media]] | None, where: str) -> tupl
     flat = [_source(entry) for entry in value if not isinstance(entry, list)]
     if flat and len(flat) == len(value) and looks_like_image(flat[0]):
         return (tuple(flat),)
-    return tuple(_video(entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if [] in value:
+        raise _frameless(f"{where}[{value.index([])}]")
+    return tuple(map(_video, value))
 
 
-def _video(value: Media | list[Media], where: str) -> Video:
-    if not isinstance(value, list):
-        return _source(value)
-    if not value:
-        raise BadRequest(f"{where}: a video needs at least one frame", param=where, code="empty_list")
-    return tuple(map(_source, value))
+def _video(value: Media | list[Media]) -> Video:
+    return tuple(map(_source, value)) if isinstance(value, list) else _source(value)
+
+
+def _frameless(where: str) -> BadRequest:
+    return BadRequest(f"{where}: a video needs at least one frame", param=where, code="empty_list")
 
 
 def _source(value: Media) -> str:

@@ -1,5 +1,5 @@
-"""NVIDIA's rerank, `POST /v1/ranking`: LangChain's and LlamaIndex's NVIDIARerank ask for it, Weaviate's and
-LiteLLM's by the path of NVIDIA's own host.
+"""NVIDIA's rerank, `POST /v1/ranking`: LangChain's and LlamaIndex's NVIDIARerank ask for it, Weaviate's
+by the path of NVIDIA's own host.
 
 Its `logit` is what the sigmoid of a score is taken of: the model's yes minus its no. Their embeddings are on
 `/v1/embeddings`.

@@ -85,7 +85,9 @@ def parse(body: RerankBody) -> RerankRequest:
     if body.documents is not None:
         documents = records.documents(body.documents, body.rank_fields)
     else:
-        documents = ranking.documents(body.texts or "", "texts")
+        assert body.texts is not None
+        refuse(body.rank_fields, "rank_fields", "it is of documents that are records")
+        documents = ranking.documents(body.texts, "texts")
     lengths = {"max_tokens_per_doc": body.max_tokens_per_doc or None, "max_doc_length": body.max_doc_length}
     request = body.request(items.content(body.query, "query"), documents)
     return replace(request, max_tokens_per_document=agreed(lengths))

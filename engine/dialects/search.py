@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, ranking, tasks
-from qvl.engine.dialects.fields import Body, Count, Urgency, priority
+from qvl.engine.dialects.fields import Body, Count, Urgency, decode, priority
 from qvl.engine.dialects.items import Document
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -131,7 +131,7 @@ def metadata(value: Any) -> dict[str, Scalar | list[Scalar]]:
 def contents(stored: list[bytes]) -> tuple[Content, ...]:
     """Items of an index, from their JSON."""
     raw = b'{"items":[' + b",".join(stored) + b"]}"
-    return items.contents(msgspec.json.decode(raw, type=_Documents).items, "results")
+    return items.contents(decode(_Documents, raw).items, "results")
 
 
 def render(body: SearchBody, result: SearchResult) -> SearchResponse:

@@ -45,15 +45,16 @@ class Fetcher:
         self._config = config
         self._limits = limits
         self._lookup = lookup
-        self._tls = tls
+        # Made now: a file of SSL_CERT_FILE that is none is told at the start.
+        self._tls = tls or (trusted() if config.url_fetch else None)
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
-        """Made on first use: reading the certificates takes a moment."""
-        tls = self._tls or trusted()
+        """Made on first use, by the loop that uses it."""
+        assert self._tls is not None
         backend = CheckedBackend(AllowedHosts(self._config.allow_hosts), self._lookup)
         return httpx.AsyncClient(
-            transport=CheckedTransport(backend, tls, CONNECTIONS),
+            transport=CheckedTransport(backend, self._tls, CONNECTIONS),
             headers={
                 "user-agent": "qvl",
                 "accept": "image/*, video/*, */*;q=0.5",

@@ -69,7 +69,8 @@ class Child:
         try:
             self._begin({"HF_HUB_OFFLINE": "1"} if offline else {})
         except OSError as error:
-            self.error = f"cannot start a process: {error.strerror or error}"
+            where = f"{error.filename}: " if error.filename else ""
+            self.error = f"cannot start: {where}{error.strerror or error}"
 
     def _begin(self, more: dict[str, str]) -> None:
         loop = asyncio.get_running_loop()
@@ -147,7 +148,7 @@ class Child:
     def load(self) -> tuple[bool, bool, int, int]:
         """Sort key, best first: silent, recently full, open connections, connections ever handed over."""
         now = time.monotonic()
-        late = self.ready and now - self._heard > LATE_SECONDS
+        late = self._ready_since is not None and now - self._heard > LATE_SECONDS
         return late, now < self._full_until, self._handed - self._closed, self._handed
 
     def take(self, connection: socket.socket) -> bool:

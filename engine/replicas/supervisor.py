@@ -30,7 +30,7 @@ from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.placement import gpus_here, seats, tell_of_idle
-from qvl.engine.port import DIED, STOPPED, bind, on_hangup, say_ready
+from qvl.engine.port import DIED, STOPPED, bind, ignore_hangup, on_hangup, say_ready
 from qvl.engine.replicas.child import Child
 from qvl.engine.replicas.orders import Orders
 
@@ -49,8 +49,8 @@ _LOAD_SECONDS = 3600.0
 """After which a replica that loads is taken to hang: a first start may fetch its models."""
 _LOADING_SECONDS = 300.0
 """Between two lines of the log about one that loads."""
-_END_SECONDS = 3.7
-"""From the end of the drain to the exit; a replica takes 3.5 at most."""
+_END_SECONDS = 4.2
+"""From the end of the drain to the exit; a replica takes 4 at most, its last lines of the log among them."""
 _BUSY_SECONDS = 0.02
 """Until a connection that no replica had room for is offered again."""
 _log = logging.getLogger("qvl.supervisor")
@@ -61,6 +61,7 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     if find_spec("vllm") is None:
         raise ModuleNotFoundError("vLLM is not installed", name="vllm")
     log_to_stderr(config)
+    ignore_hangup()
     tls.check(config)
     gpus = gpus_here()
     tell_of_idle(config, gpus)
@@ -82,7 +83,7 @@ class _Supervisor:
         self._children = children
         self._listener = listener
         self._turns: defaultdict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._stop = asyncio.Event()
+        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         self._hopeless: set[Child] = set()
         """Those that nobody waits for: before they were ready for the first time they have refused, failed
         too often, or gone on to load long after another was ready."""
@@ -109,6 +110,7 @@ class _Supervisor:
     def _signalled(self) -> None:
         """A replica that is told twice cuts off what is in flight, as any server does."""
         if self._stop.is_set():
+            self._hurry.set()
             for child in self._children:
                 child.stop()
         self._stop.set()
@@ -124,7 +126,11 @@ class _Supervisor:
             child.stop()
         seconds = self._config.linger_seconds + self._config.drain_seconds + _END_SECONDS
         gone = [asyncio.create_task(child.gone()) for child in self._children]
-        await asyncio.wait(gone, timeout=seconds)
+        all_gone, hurry = asyncio.gather(*gone), asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((all_gone, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if hurry.done():
+            await asyncio.wait(gone, timeout=_END_SECONDS)
+        hurry.cancel()
         for child in self._children:
             if child.alive:
                 _log.error("replica %d did not stop in time; it is killed", child.number)
@@ -147,15 +153,17 @@ class _Supervisor:
 
     def _hand(self, connection: socket.socket) -> bool:
         alive = [child for child in self._children if child.alive]
-        takers = [child for child in alive if child.ready] or alive
-        return any(child.take(connection) for child in sorted(takers, key=Child.load))
+        # Those that linger still answer.
+        able = [child for child in alive if child.ready or (self._stop.is_set() and child.steady_seconds)]
+        return any(child.take(connection) for child in sorted(able or alive, key=Child.load))
 
     async def _keep(self, child: Child) -> int:
         """Starts it whenever it is gone; the exit code, when there is no use in that."""
         while True:
             async with self._turns[child.gpus]:
                 known = any(each.models for each in self._children)
-                child.start(offline=known)
+                # What refused without the hub may lack its cache.
+                child.start(offline=known and not child.refused)
                 await self._loaded(child)
             await self._watched(child)
             child.failures = 1 if child.steady_seconds > _STEADY_SECONDS else child.failures + 1
@@ -182,7 +190,8 @@ class _Supervisor:
             loading_seconds += _LOADING_SECONDS
             _log.info("replica %d has been loading for %g s", child.number, loading_seconds)
             if any(each.models for each in self._children):
-                self._hopeless.add(child)
+                behind = (each for each in self._children if each.gpus == child.gpus)  # wait for their turn
+                self._hopeless.update(each for each in behind if not each.models)
                 self._announce()
             if loading_seconds >= _LOAD_SECONDS:
                 _log.error("replica %d does not get ready; it is killed", child.number)

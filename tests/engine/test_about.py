@@ -40,7 +40,7 @@ def test_versions_and_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert re.match(r"qvl \d\S*, vllm \d\S*, torch \d\S*, transformers \d\S*, Python 3\.\d+\.\d+; ", line)
     assert "; 2 × NVIDIA H200 (driver 580.95.05); " in line
     monkeypatch.setenv("PATH", "/no/such")
-    assert "; no GPU; " in about.line(config())
+    assert "; no GPU that nvidia-smi tells of; " in about.line(config())
 
 
 def test_settings_that_are_not_the_default() -> None:
@@ -55,7 +55,7 @@ def test_settings_that_are_not_the_default() -> None:
 
 def test_no_secret_is_told() -> None:
     secret = {"api_key": ("hidden-1 name=a",), "index_key": "hidden-2"}
-    urls = {"index": "http://me:hidden-3@q:6333/c?key=hidden-4", "otlp": "https://hidden-5@t:4318"}
+    urls = {"index": "http://me:hid@hidden-3@q:6333/c?key=hidden-4", "otlp": "https://hidden-5@t:4318"}
     line = about.line(config(**secret, **urls))
     assert "hidden" not in line
     assert "q:6333/c" in line and "t:4318" in line

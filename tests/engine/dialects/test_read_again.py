@@ -136,6 +136,15 @@ def test_voyages_null_still_asks_for_its_answer() -> None:
     assert body.top_k is None
 
 
+def test_it_asks_nothing_where_nobody_knows_it() -> None:
+    assert decode(openai.EmbeddingsBody, dump({"input": "a", "top_k": None})).input == "a"
+
+
+def test_an_item_of_an_index_is_read_as_it_was_when_it_came() -> None:
+    stored = dump({"content": [{"type": "text", "text": "a", "x": None}]})
+    assert search.contents([stored])[0].texts == ("a",)
+
+
 def test_a_usual_body_and_a_bad_one_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(raw: bytes) -> Any:
         raise AssertionError("read again")

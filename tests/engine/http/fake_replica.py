@@ -55,6 +55,15 @@ async def one_slow(config: EngineConfig, metrics: Metrics) -> Mortal:
     return await one_waits(config, metrics)
 
 
+async def second_slow(config: EngineConfig, metrics: Metrics) -> Mortal:
+    """Longer than the supervisor waits for it; of one device, so that the third waits behind it."""
+    begun = len(list(Path(tempfile.gettempdir()).glob("begun-*")))
+    Path(tempfile.gettempdir(), f"begun-{os.getpid()}").touch()
+    if begun == 1:
+        await asyncio.Event().wait()
+    return Mortal(metrics, stopping=0)
+
+
 async def brief(config: EngineConfig, metrics: Metrics) -> Mortal:
     """It keeps connections for a moment."""
     kept.KEPT_SECONDS = KEPT_SECONDS
@@ -112,6 +121,7 @@ BEHAVIOURS = {
         one_bad,
         one_waits,
         one_slow,
+        second_slow,
         brief,
         noted,
         parent,
@@ -135,7 +145,7 @@ def main(port: str, replicas: str, behaviour: str, tls: str, settings: str) -> i
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         bad = behaviour.startswith("one_")
-        loading = 1.0 if behaviour == "one_slow" else supervisor._LOADING_SECONDS
+        loading = 1.0 if behaviour.endswith("_slow") else supervisor._LOADING_SECONDS
         pauses = (0.1,) * 10 if bad else supervisor._PAUSES_SECONDS
         with (
             patch.object(supervisor, "gpus_here", lambda: ["0", "1"] if bad else []),

@@ -28,14 +28,18 @@ from tests.replicas import CLIENTS, connections, gone, load, metric, replicas, u
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(behaviour, tls="", api_key_file=…)`: two replicas; all is killed at the end."""
+    """`start(behaviour, tls="", replicas=2, api_key_file=…)`; all is killed at the end."""
     with ExitStack() as stack:
 
         def run(
-            behaviour: str = "start", port: int | None = None, tls: str = "", **settings: object
+            behaviour: str = "start",
+            port: int | None = None,
+            tls: str = "",
+            replicas: int = 2,
+            **settings: object,
         ) -> Running:
             own, more = {"TMPDIR": str(tmp_path)}, json.dumps(settings)
-            server = running("fake_replica", 2, behaviour, tls, more, port=port, environment=own)
+            server = running("fake_replica", replicas, behaviour, tls, more, port=port, environment=own)
             return stack.enter_context(server)
 
         yield run
