@@ -14,6 +14,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -86,12 +87,15 @@ class Written(logging.Handler):
         """Returns when all is written, or nobody reads."""
         end = time.monotonic() + _MOST_FLUSH_SECONDS
         with self._change:
-            while left := len(self._waiting) + self._missing:
-                written = self._change.wait_for(
-                    lambda left=left: len(self._waiting) + self._missing < left, _FLUSH_SECONDS
-                )
-                if not written or time.monotonic() > end:
+            while (left := self._left()) and time.monotonic() < end:
+                if not self._change.wait_for(partial(self._fewer, left), _FLUSH_SECONDS):
                     return
+
+    def _left(self) -> int:
+        return len(self._waiting) + self._missing
+
+    def _fewer(self, than: int) -> bool:
+        return self._left() < than
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return self.format(record).encode(errors="backslashreplace") + b"\n"

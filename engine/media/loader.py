@@ -53,12 +53,12 @@ class MediaLoader:
         """`forks` stays the caller's to close; None: one of its own. `arena`: where pixels are to be."""
         self._config, self._limits = config, limits
         self.pixels = config.min_pixels, config.max_pixels
+        self._fetcher = Fetcher(config, limits)
         self.arena = arena
         self.flights = SingleFlight(arena if config.media_cache else None, lookup)
         self._forks, self._owned = forks or ForkServer(memory(limits)), forks is None
         self.decoders = Decoders(self._forks)
         self.threads = Threads(config.workers or cores())
-        self._fetcher = Fetcher(config, limits)
         self._fetching = asyncio.Semaphore(FETCHES)
         self._closed = False
 

@@ -148,7 +148,8 @@ def test_what_a_hub_may_give_later_is_told_apart(run) -> None:
     assert done.stdout.split() == kinds, done.stderr
     assert run("-c", KINDS, NAME, HF_ENDPOINT="http://127.0.0.1:9").stdout == "NotStarted\n"
     assert run("-c", KINDS, NAME, HF_HUB_OFFLINE="1").stdout == "CheckpointError\n"
-    done = run("-m", "qvl.engine.cli", "serve", "--port", str(free_port()), "org/status-503")
+    quiet = ["--port", str(free_port()), "--log-level", "warning"]
+    done = run("-m", "qvl.engine.cli", "serve", *quiet, "org/status-503")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
 
 

@@ -60,6 +60,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(bulk, "cluster", lambda address: nullcontext())
     monkeypatch.setattr(workers, "answering", answering)
+    monkeypatch.setattr(workers, "beside", lambda most: 1)
 
 
 def embed(source: Path, out: Path, *, model: str = "x", overwrite: bool = False) -> int:

@@ -30,7 +30,7 @@ start = test_replicas.start
 
 
 def test_what_no_replica_can_be_is_told_at_once(start: Start) -> None:
-    server = start("refuse")
+    server = start("refuse", log_level="warning")
     assert server.wait() == 2
     out, err = server.process.communicate()
     assert (out, err) == ("", "x is not a checkpoint\n")
@@ -115,7 +115,7 @@ def test_a_process_that_cannot_be_had_has_ended(monkeypatch: pytest.MonkeyPatch,
         return child.alive, await child.settled(), child.error
 
     monkeypatch.setattr("sys.executable", "/no/such")
-    assert asyncio.run(started()) == (False, False, "cannot start a process: No such file or directory")
+    assert asyncio.run(started()) == (False, False, "cannot start: /no/such: No such file or directory")
 
 
 def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPat
         child.start()
         return child.alive, await child.settled(), child.error
 
-    assert asyncio.run(started()) == (False, False, "cannot start a process: Too many open files")
+    assert asyncio.run(started()) == (False, False, "cannot start: Too many open files")
     assert child.status == -signal.SIGKILL
 
 

@@ -8,11 +8,11 @@ import ssl
 import httpcore
 import pytest
 
-from qvl.engine.config import EngineConfig, MediaConfig
-from qvl.engine.engine import Engine
+from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import ConfigError, QvlError
 from qvl.engine.media.address import AllowedHosts
 from qvl.engine.media.connect import CheckedBackend
+from qvl.engine.media.fetch import Fetcher
 
 PUBLIC_ADDRESS = "93.184.216.34"
 
@@ -160,7 +160,8 @@ class TestTls:
             file.write_text(text)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
         with pytest.raises(ConfigError, match=f"SSL_CERT_FILE is {file}, which holds no certificates"):
-            asyncio.run(Engine.start(EngineConfig(embedder="/no/such")))
+            Fetcher(MediaConfig(), Limits())
+        Fetcher(MediaConfig(url_fetch=False), Limits())
 
     def test_an_unknown_issuer_is_refused(self, secure, fetch, is_refused, names):
         lookup = names({"qvl.test": ["127.0.0.1"]})
