@@ -31,11 +31,18 @@ class Running(Protocol):
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """A connection that a dying process takes with it says nothing about the condition: it is asked again."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:g} s: {inspect.getsource(condition).strip()}")
+    broken: httpx.TransportError | None = None
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+            broken = None
+        except httpx.TransportError as error:
+            broken = error
         time.sleep(0.05)
+    pytest.fail(f"not within {seconds:g} s: {inspect.getsource(condition).strip()} ({broken or 'false'})")
 
 
 def metric(server: Running, name: str) -> float:
