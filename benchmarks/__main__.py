@@ -35,6 +35,7 @@ app = App(
 def bench(
     *,
     gpu: bool = False,
+    serving: bool = False,
     embedder: Path | None = None,
     reranker: Path | None = None,
     workload: Many = (),
@@ -54,6 +55,8 @@ def bench(
     ----------
     gpu
         The GPU set; give --embedder and/or --reranker a folder with real dimensions.
+    serving
+        The serving set: a pair of one layer, whose rows show what everything but the model costs.
     embedder
         Checkpoint folder (default on a CPU: the tiny pair).
     reranker
@@ -82,13 +85,17 @@ def bench(
     from benchmarks import run
 
     console = Console(stderr=True)
-    profile = _adjusted(profiles.GPU if gpu else profiles.CPU, seconds, rounds)
+    if gpu and serving:
+        raise SystemExit("benchmarks: --serving is of a CPU: there a model costs more than all around it")
+    profile = profiles.GPU if gpu else profiles.SERVING if serving else profiles.CPU
+    folders = models(profile, embedder, reranker)
+    profile = _adjusted(profile, seconds, rounds)
     modes = mode or profile.modes
     if "open" in modes and "closed" not in modes:
         raise SystemExit("benchmarks: --mode open starts at the closed loop's rate; add --mode closed")
     options = Options(
         profile=profile,
-        models=models(profile, embedder, reranker),
+        models=folders,
         workloads=_known(workload or tuple(profile.loads), profile),
         contestants=contestant or NAMES,
         modes=modes,
@@ -178,9 +185,10 @@ def models(profile: Profile, embedder: Path | None, reranker: Path | None) -> di
     if profile.gpu:
         raise SystemExit("benchmarks: --gpu needs --embedder and/or --reranker with a checkpoint folder")
     from qvl.engine.options import cache_folder
-    from tests.tiny import write_pair
+    from tests.tiny import write_pair, write_thin_pair
 
-    return dict(zip(ROLES, write_pair(cache_folder() / "tiny"), strict=True))
+    write = write_thin_pair if profile is profiles.SERVING else write_pair
+    return dict(zip(ROLES, write(cache_folder() / "tiny"), strict=True))
 
 
 def told(made: list[rows.Row], missing: list[str], out: Path) -> int:

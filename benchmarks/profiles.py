@@ -1,9 +1,10 @@
-"""How much of each workload is run where: the CPU set on the tiny model, the GPU set on real dimensions."""
+"""How much of each workload is run where: the CPU set on the tiny model, the GPU set on real dimensions, the
+serving set on a model of one layer, which costs next to nothing: what is seen is everything else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 Mode: TypeAlias = Literal["closed", "open", "offline"]
@@ -86,6 +87,20 @@ CPU = Profile(
         "rerank-image-query-repeated": Load(closed=(1,), most=6),
         "rerank-images": Load(closed=(1,), most=12),
         "rerank-images-repeated": Load(closed=(1,), most=40),
+    },
+)
+SERVING = replace(
+    CPU,
+    name="serving",
+    modes=("closed",),
+    loads={
+        "short": Load(closed=(1, 16, 256), most=4000),
+        "short-64": Load(closed=(8,), most=200),
+        "passages": Load(closed=(1, 16), most=1500),
+        "small": Load(closed=(1, 16), most=700),
+        "photos-repeated": Load(closed=(4,), most=1000),
+        "rerank-text": Load(closed=(2,), most=30),
+        "rerank-image-query": Load(closed=(1,), most=30),
     },
 )
 GPU = Profile(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.aims import Aim, cpu_aims, gpu_aims
+from benchmarks.aims import Aim, cpu_aims, gpu_aims, serving_aims
 from benchmarks.compare import OURS, Group, Line, groups
 from benchmarks.rows import Row
 
@@ -19,7 +19,11 @@ def show(rows: Iterable[Row], console: Console) -> None:
     found = groups(rows)
     for group in found:
         console.print(ratios(group))
-    for title, aims in (("on CPU", cpu_aims(found)), ("of a 2B on an H100", gpu_aims(found))):
+    for title, aims in (
+        ("on CPU", cpu_aims(found)),
+        ("on CPU, with a model that costs next to nothing", serving_aims(found)),
+        ("of a 2B on an H100", gpu_aims(found)),
+    ):
         if aims:
             console.print(standing(title, aims))
 

@@ -42,6 +42,13 @@ def write_pair(folder: Path, *, tied: bool = True, append_end: bool = False) -> 
     return embedder, reranker
 
 
+def write_thin_pair(folder: Path) -> tuple[Path, Path]:
+    """Likewise, with one layer of 64 numbers and two in the vision tower: they cost next to nothing."""
+    thin = {"hidden": 64, "layers": 1, "vision_depth": 2}
+    embedder = write_checkpoint(folder / "thin-qwen3-vl-embedding", seed=0, **thin)
+    return embedder, write_checkpoint(folder / "thin-qwen3-vl-reranker", seed=6, **thin)
+
+
 def write_checkpoint(
     folder: Path,
     *,

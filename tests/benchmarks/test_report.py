@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import figures, rows, tables
 from benchmarks.__main__ import told
-from benchmarks.aims import cpu_aims, gpu_aims
+from benchmarks.aims import cpu_aims, gpu_aims, serving_aims
 from benchmarks.compare import groups
 from benchmarks.rows import Row
 
@@ -151,6 +151,16 @@ def test_gpu_rows_have_aims_of_their_own() -> None:
     assert aims["items per s: never below stock"] is True
     assert aims["p50 no worse than stock's at equal load"] is True
     assert gpu_aims(groups(pair_of(own=2, other=1, profile="gpu", model="8b-embed"))) == []
+
+
+def test_the_serving_set_has_the_rates_alone() -> None:
+    found = groups(pair_of(own=140, other=100, profile="serving", model="thin"))
+    assert cpu_aims(found) == gpu_aims(found) == []
+    assert {aim.text: aim.met for aim in serving_aims(found)} == {
+        "items per s: never below stock": True,
+        "items per s: ≥ 1.3 × stock on short text": True,
+        "items per s: ≥ 1.3 × stock on 224² images": None,
+    }
 
 
 def test_a_gpu_s_aim_may_be_of_tokens_and_higher_in_fp8() -> None:

@@ -13,7 +13,7 @@ from benchmarks import pictures
 from benchmarks.__main__ import bench
 from benchmarks.asks import Ask, Embed, Item, Rerank, narrowed, spread
 from benchmarks.plan import PROBES, Options, checked, slots
-from benchmarks.profiles import CPU, GPU, Mode, Sizes
+from benchmarks.profiles import CPU, GPU, SERVING, Mode, Sizes
 from benchmarks.workloads import REPEATED, Workload, pool, workloads
 from tests.conftest import Pair
 
@@ -37,6 +37,7 @@ def first(ask: Ask) -> Item:
 
 def test_both_profiles_drive_every_workload(every: dict[str, Workload]) -> None:
     assert set(CPU.loads) == set(GPU.loads) == set(every)
+    assert set(SERVING.loads) < set(every)
 
 
 @pytest.mark.parametrize("name", CPU.loads)
