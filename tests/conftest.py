@@ -31,8 +31,8 @@ os.environ |= {"QVL_ANSWER_CACHE": "0", "QVL_ENFORCE_EAGER": "1"}
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
 
-START_SECONDS = 240
-STOP_SECONDS = 60
+START_SECONDS = 600
+STOP_SECONDS = 180
 
 
 @dataclass(frozen=True)

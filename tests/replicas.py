@@ -30,7 +30,7 @@ class Running(Protocol):
     def url(self) -> str: ...
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], seconds: float = 300) -> None:
     """A connection that a dying process takes with it says nothing about the condition: it is asked again."""
     deadline = time.monotonic() + seconds
     broken: httpx.TransportError | None = None

@@ -8,7 +8,7 @@ from functools import partial
 import httpx
 
 _TLS = ssl.create_default_context()
-_SECONDS = 60
+_SECONDS = 120
 """Of a busy machine; where none are said, httpx takes 5."""
 
 get = partial(httpx.get, verify=_TLS, timeout=_SECONDS)

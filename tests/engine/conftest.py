@@ -73,7 +73,7 @@ def qvl() -> Callable[..., str]:
 
     def run(*arguments: object, code: int = 0) -> str:
         command = [*QVL, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done.stderr

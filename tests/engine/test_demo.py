@@ -56,7 +56,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     cache = tmp_path_factory.mktemp("demo")
     environment = os.environ | {"QVL_CACHE": str(cache), "COLUMNS": "140", "BROWSER": "echo opened %s"}
     command = [*DEMO, "--open", "--ask", TYPED]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     until(lambda: started_by(cache) == [], seconds=30)
     yield Ran(done.stdout, (cache / "demo.html").read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def test_the_page_renders_in_a_browser(ran: Ran, tmp_path: Path, theme: str) -> 
 
 def browse(profile: Path, *options: str) -> str:
     command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile / 'profile'}", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=True).stdout
 
 
 def unlike(seen: Image.Image, drawn: Image.Image) -> float:
@@ -150,6 +150,6 @@ def test_the_demo_stops_its_server_when_it_is_stopped(tmp_path: Path) -> None:
         if "Starting the server" in line:
             break
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=300)
+    process.communicate(timeout=900)
     assert process.returncode == 130
     until(lambda: started_by(tmp_path) == [], seconds=30)

@@ -29,8 +29,8 @@ from tests.replicas import gone
 
 KEY = "secret"
 KEYED = {"authorization": f"Bearer {KEY}"}
-START_SECONDS = 300
-STOP_SECONDS = 150
+START_SECONDS = 900
+STOP_SECONDS = 300
 
 
 class Cluster:

@@ -50,7 +50,7 @@ def command(source: Path, out: Path, url: str, *more: str) -> list[str]:
 
 
 def until(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not done():
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)

@@ -29,7 +29,7 @@ REPLICAS = 2
 CLIENTS = 12
 SPLIT = 1500
 ANSWERED = 'qvl_requests_total{route="/v1/%s",status="200"}'
-COUNT_SECONDS = 60
+COUNT_SECONDS = 180
 LONG = "word " * 8000
 
 

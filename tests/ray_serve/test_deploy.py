@@ -54,7 +54,7 @@ class Node(Cluster):
         """A command of Ray's; what it says."""
         command = [str(BIN / "serve"), *arguments, "-a", f"http://127.0.0.1:{self.dashboard}"]
         done = subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True, timeout=300
+            command, env=self.environment, check=True, capture_output=True, text=True, timeout=900
         )
         return done.stdout
 

@@ -20,8 +20,8 @@ from tests.replicas import gone
 pytestmark = pytest.mark.engine
 
 CLIENTS = 6
-SCALE_SECONDS = PROXY_SECONDS = 300
-COUNT_SECONDS = 60
+SCALE_SECONDS = PROXY_SECONDS = 900
+COUNT_SECONDS = 180
 RERANKED = 'qvl_requests_total{route="/v1/rerank",status="200"}'
 
 

@@ -64,7 +64,7 @@ def test_more_gpus_than_there_are(pair: Pair) -> None:
     options = ["--embedder", str(pair.embedder), "--port", str(free_port()), "--replica-gpus", "64"]
     options += ["--tensor-parallel", "64"]
     command = [sys.executable, "-m", "qvl.engine.cli", "serve", "--ray", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 2, done.stderr
     assert "the replicas take 64 GPUs and there are" in done.stderr
 

@@ -12,7 +12,7 @@ from tests.ray_serve.cluster import Cluster, title
 
 pytestmark = pytest.mark.engine
 
-NOTICED_SECONDS = 90
+NOTICED_SECONDS = 300
 
 
 def test_a_controller_comes_back_and_a_dead_gcs_ends_the_server(tmp_path: Path) -> None:

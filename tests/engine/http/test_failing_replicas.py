@@ -38,7 +38,7 @@ def test_what_no_replica_can_be_is_told_at_once(start: Start) -> None:
 
 def test_what_may_pass_is_tried_again_before_it_ends_the_server(start: Start) -> None:
     server = start("not_yet")
-    assert server.wait(60) == DIED
+    assert server.wait() == DIED
     out, err = server.process.communicate()
     assert out == ""
     assert err.count("has ended: x: the engine did not start: no device; it starts again in") == 4

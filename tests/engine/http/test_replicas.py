@@ -205,7 +205,7 @@ def test_a_killed_supervisor_leaves_nothing(start: Start, tmp_path: Path) -> Non
 def test_a_port_in_use_is_told_before_anything_is_started(start: Start) -> None:
     server = ready(start())
     second = start(port=int(server.url.rpartition(":")[2]))
-    assert second.wait(60) == 2
+    assert second.wait() == 2
     assert "is in use" in second.process.communicate()[1]
 
 
