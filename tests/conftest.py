@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from qvl.engine.config import Limits
-from qvl.engine.port import free_port
 from tests import web
+from tests.ports import free_port
 from tests.tiny import write_pair
 
 if TYPE_CHECKING:

@@ -31,15 +31,15 @@ class Running(Protocol):
 
 
 def until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    """A connection that a dying process takes with it says nothing about the condition: it is asked again."""
+    """What a dying process takes with it says nothing about the condition: it is asked again."""
     deadline = time.monotonic() + seconds
-    broken: httpx.TransportError | None = None
+    broken: httpx.TransportError | psutil.NoSuchProcess | None = None
     while time.monotonic() < deadline:
         try:
             if condition():
                 return
             broken = None
-        except httpx.TransportError as error:
+        except (httpx.TransportError, psutil.NoSuchProcess) as error:
             broken = error
         time.sleep(0.05)
     pytest.fail(f"not within {seconds:g} s: {inspect.getsource(condition).strip()} ({broken or 'false'})")

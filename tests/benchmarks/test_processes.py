@@ -15,7 +15,7 @@ from benchmarks import load, meter
 from benchmarks.load import Clients, Shot
 from benchmarks.processes import DidNotStart, Server, run, serving
 from benchmarks.rows import ROOT
-from tests.replicas import until
+from tests.replicas import gone, until
 
 HTTP = """
 import http.server, subprocess, sys
@@ -77,10 +77,7 @@ def test_also_when_the_harness_is_killed(tmp_path: Path) -> None:
         assert harness.stdout
         server, child = meter.tree(int(harness.stdout.readline()))
         harness.kill()
-        deadline = time.monotonic() + 60
-        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        assert gone([server])
     child.kill()  # it stands for vLLM's, which end with their parent
 
 

@@ -92,7 +92,7 @@ class Cluster:
         """
         deadline = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(httpx.HTTPError, psutil.Error):
+            with contextlib.suppress(httpx.HTTPError, psutil.Error, subprocess.SubprocessError):
                 if done():
                     return
             if self.process.poll() is not None or time.monotonic() > deadline:

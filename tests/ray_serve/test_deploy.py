@@ -99,7 +99,7 @@ def test_the_file_is_all_that_haproxy_needs(node: Node, tmp_path: Path) -> None:
     node.wait(lambda: web.get(f"{node.url}/health/ready", timeout=60).status_code == 200, START_SECONDS)
     node.wait(lambda: node.up("embedder") == node.up("reranker") == 1, START_SECONDS)
     [file] = {Path(found[1]) for each in node.family() if (found := re.search(r"-f (\S+\.cfg)", title(each)))}
-    assert "retry-on conn-failure empty-response" in file.read_text()
+    node.wait(lambda: "retry-on conn-failure empty-response" in file.read_text(), START_SECONDS)
     # Its admin socket is open to whoever can reach it.
     assert file.parent.stat().st_mode & 0o077 == 0
     # The gateway and the parts of a rerank find where Serve listens: nothing in `args` says it.
@@ -140,7 +140,8 @@ def test_an_update_of_a_pool_of_one_loses_nothing(node: Node, tmp_path: Path) ->
 
 def test_replicas_refuse_to_come_up_where_serve_began_without_haproxy(node: Node, tmp_path: Path) -> None:
     node.serve("shutdown", "-y")
-    node.wait(lambda: not node.replicas(), STOP_SECONDS)
+    # The controller goes last; what is deployed while it goes is lost.
+    node.wait(lambda: not any("ray::Serve" in title(each) for each in node.family()), STOP_SECONDS)
     config = deployed(node, "3")
     del config["controller_options"]
     node.deploy(config, tmp_path)

@@ -186,12 +186,12 @@ def test_a_lost_part_is_sent_once_more(served: tuple[Front, int]) -> None:
     front, port = served
     front.trouble = [Unavailable("gone")]
     assert post(port, BODY)[1].status_code == 200
+    front.trouble = [NotFound("no")]
+    assert post(port, BODY)[1].status_code == 404
     front.trouble = [Unavailable("gone"), Unavailable("gone"), Unavailable("gone")]
     front.requests = 0
     assert post(port, BODY)[1].status_code == 503
     assert front.requests <= 4
-    front.trouble = [NotFound("no")]
-    assert post(port, BODY)[1].status_code == 404
     answer = post(free_port(), BODY)[1]
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "connection_lost")
 

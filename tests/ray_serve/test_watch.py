@@ -9,6 +9,7 @@ import pytest
 
 from qvl.engine.port import DIED
 from tests.ray_serve.cluster import Cluster, title
+from tests.replicas import gone
 
 pytestmark = pytest.mark.engine
 
@@ -22,7 +23,8 @@ def test_a_controller_comes_back_and_a_dead_gcs_ends_the_server(tmp_path: Path) 
         def ours(name: str) -> psutil.Process:
             return next(each for each in cluster.family() if name in title(each))
 
-        ours("ServeController").kill()
+        (old := ours("ServeController")).kill()
+        assert gone([old])
         cluster.wait(lambda: any("ServeController" in title(each) for each in cluster.family()), 300)
         family = cluster.family()
         titles = {each.pid: title(each) for each in family}
@@ -30,7 +32,6 @@ def test_a_controller_comes_back_and_a_dead_gcs_ends_the_server(tmp_path: Path) 
         code, said = cluster.process.wait(NOTICED_SECONDS), log.read_text()
         assert code == DIED, said
         # Ray's agents, which hold nothing, look for a GCS for a minute, to tell it that their node has ended.
-        _, alive = psutil.wait_procs([each for each in family if "Agent" not in titles[each.pid]], timeout=60)
-        assert not alive
+        assert gone([each for each in family if "Agent" not in titles[each.pid]])
         assert said.count("qvl: for 40 s Ray has known nothing of what was deployed here") == 1, said
         assert "The program will terminate" not in said  # Ray's own end, which comes later

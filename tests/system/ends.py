@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import httpx
 import psutil
 
@@ -28,4 +30,11 @@ def children(server: Server) -> list[psutil.Process]:
 
 
 def engines(server: Server) -> list[psutil.Process]:
-    return [each for each in children(server) if "EngineCore" in f"{each.name()} {' '.join(each.cmdline())}"]
+    return [each for each in children(server) if "EngineCore" in titled(each)]
+
+
+def titled(process: psutil.Process) -> str:
+    """Nothing once it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return f"{process.name()} {' '.join(process.cmdline())}"
+    return ""

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -105,7 +106,7 @@ def test_memory_is_flat(caching: Server) -> None:
     before = resident(caching.process.pid)
     drive(caching.url, range(WARM, FULL))
     after = resident(caching.process.pid)
-    assert before.keys() == after.keys()
+    assert before.keys() <= after.keys()  # decoders are begun as they are needed
     growth = {name: after[name] - size for name, size in before.items()}
     assert max(growth.values()) <= MOST, growth
 
@@ -118,7 +119,8 @@ def test_a_killed_engine_ends_the_server_with_an_error(caching: Server) -> None:
         answers = [clients.submit(ask, caching, number) for number in range(REQUESTS)]
         until(lambda: metric(caching, "qvl_requests_in_flight") > REQUESTS)
         for engine in engines(caching):
-            engine.kill()
+            with suppress(psutil.NoSuchProcess):  # the first one's end may have ended the other
+                engine.kill()
         ready = []
         while caching.process.poll() is None:
             try:
