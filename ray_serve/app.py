@@ -39,5 +39,5 @@ def rerankers(settings: dict[str, Any]) -> Application:
 
 
 def front(settings: dict[str, Any]) -> Application:
-    """Every other route of both pools, by forwarding bytes; at `/`."""
+    """Every route that is not one pool's; at `/`."""
     return deployment.gateway(load(settings))

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, TypeVar, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
 import msgspec
 
@@ -174,41 +174,29 @@ def load(arguments: Mapping[str, Any]) -> DeployConfig:
 
 
 def _read(cls: type[T], given: Mapping[str, Any]) -> T:
-    known = {name for each in _flat(cls) for name in _leaves(each)}
+    known = set[str]()
+    nested = _nested(cls, given, known)
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return _build(cls, given)
+    try:
+        return msgspec.convert(nested, cls, strict=False)
+    except msgspec.ValidationError as error:
+        told, _, path = str(error).partition(" - at `$.")
+        raise ConfigError(f"{path.rstrip('`').rpartition('.')[2]}: {told}") from None
 
 
-def _nested(cls: type[Any]) -> dict[str, type[Any]]:
-    hints = get_type_hints(cls)
-    return {each.name: hints[each.name] for each in dataclasses.fields(cls) if _is_settings(hints[each.name])}
-
-
-def _is_settings(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
-
-
-def _leaves(cls: type[Any]) -> set[str]:
-    return {each.name for each in dataclasses.fields(cls)} - _nested(cls).keys() - {"rerankers"}
-
-
-def _flat(cls: type[Any]) -> list[type[Any]]:
-    return [cls, *(each for inner in _nested(cls).values() for each in _flat(inner))]
-
-
-def _build(cls: type[T], given: Mapping[str, Any]) -> T:
-    """One dataclass and those inside it, each taking the keys that are its own."""
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {name: _build(inner, given) for name, inner in _nested(cls).items()}
-    for name in _leaves(cls) & given.keys():
-        value = given[name]
-        if isinstance(value, str) and "tuple" in str(hints[name]):
-            value = [each.strip() for each in value.split(",")]
-        try:
-            values[name] = msgspec.convert(value, hints[name], strict=False)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{name}: {error}") from None
-    return cls(**values)
+def _nested(cls: type[Any], given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """The flat keys in the shape of `cls` and of the dataclasses inside it; `known` gets all there may be."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            found[name] = _nested(cast(type[Any], hint), given, known)
+        elif name != "rerankers":
+            known.add(name)
+            if name in given:
+                value = given[name]
+                listed = isinstance(value, str) and "tuple" in str(hint)
+                found[name] = [each.strip() for each in value.split(",")] if listed else value
+    return found

@@ -112,7 +112,7 @@ class EngineReplica:
 
 @serve.ingress()
 class GatewayReplica:
-    """No model and no GPU; a few milliseconds of one core for each request that it forwards."""
+    """No model and no GPU; a few milliseconds of one core for each question that it passes on."""
 
     def __init__(self, config: DeployConfig) -> None:
         environment.require(os.environ)
@@ -120,7 +120,7 @@ class GatewayReplica:
         self._server = config.server
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        gateway = Gateway(await front(), self._server.request_seconds)
+        gateway = Gateway(await front())
         return with_cors(gateway, self._server.cors_origin)
 
 

@@ -26,6 +26,7 @@ from qvl.ray_serve import haproxy
 from qvl.ray_serve.config import DeployConfig
 
 _REQUIRED = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+_BINARY = "qvl-haproxy"
 _PROBE_SECONDS, _POLL_SECONDS = 5.0, 0.5
 _CHECK_SECONDS = 60.0
 """For HAProxy to hear of the replicas, on a machine that is busy."""
@@ -46,7 +47,7 @@ def variables(config: DeployConfig) -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # A process of an old configuration lives as long as a request may.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(config.server.request_seconds)),
-        haproxy.BINARY: str(Path(sys.executable).with_name("qvl-haproxy")),
+        haproxy.BINARY: str(Path(sys.executable).with_name(_BINARY)),
         haproxy.STATS_HOST: cluster.stats_host,
         haproxy.ORIGINS: " ".join(config.server.cors_origin),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.stats_port),
@@ -88,12 +89,21 @@ def private_folder(config: DeployConfig) -> Iterator[None]:
 
 
 def require(found: Mapping[str, str]) -> None:
-    """In a replica, with what its node and the controller have: refuse to come up behind the slow proxy."""
+    """In a replica, with what its node and the controller have: refuse to come up behind another proxy.
+
+    A plain HAProxy shows its statistics to everybody and does not know the pools' further routes.
+    """
     missing = [f"{key}={value}" for key, value in _REQUIRED.items() if found.get(key) != value]
     if missing:
         raise ConfigError(
             f"HAProxy mode is off: Serve began without {' '.join(missing)}; `serve shutdown`, then deploy "
             "with the controller_options of ray_serve/deploy.yaml"
+        )
+    if Path(found.get(haproxy.BINARY, "")).name != _BINARY:
+        raise ConfigError(
+            f"HAProxy on this node is not qvl's: `export {haproxy.BINARY}=$(command -v {_BINARY})` on each "
+            "node before Ray starts there, or give its path in the controller_options of "
+            "ray_serve/deploy.yaml; `serve shutdown`, then deploy again"
         )
 
 

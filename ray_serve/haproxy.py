@@ -7,7 +7,7 @@
     a replica that is slow    to say that it is well stays in use: in Ray's a check has as long as is between
                               two of them, and two busy seconds are a 503 from a pool of one
     a client that leaves      is noticed: with splicing, HAProxy misses it once a body came after its head
-    a route of another shape  goes to its pool by its path, not through the gateway
+    a route of another shape  goes to its pool by its path; the gateway passes no bodies on
     a name in a header        leads to one replica, which has what requests of that name share at hand
 
 Ray runs it in place of the binary (RAY_SERVE_HAPROXY_BINARY_PATH). It ends with an error, and so does the

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import httpx
 import pytest
 import yaml
 
+from qvl.ray_serve import environment, haproxy
 from tests import web
 from tests.conftest import Pair
 from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, STOP_SECONDS, Cluster, title
@@ -38,7 +39,7 @@ class Node(Cluster):
         self.ports = {
             "RAY_SERVE_HAPROXY_STATS_PORT": str(self.stats),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_BINARY_PATH": str(BIN / "qvl-haproxy"),
+            haproxy.BINARY: str(BIN / "qvl-haproxy"),
         }
         options = {
             "port": free_port(),
@@ -138,14 +139,25 @@ def test_an_update_of_a_pool_of_one_loses_nothing(node: Node, tmp_path: Path) ->
     assert set(statuses) == {200}
 
 
-def test_replicas_refuse_to_come_up_where_serve_began_without_haproxy(node: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        (environment._REQUIRED, "HAProxy mode is off: Serve began without RAY_SERVE_ENABLE_HA_PROXY=1"),
+        ([haproxy.BINARY], f"HAProxy on this node is not qvl's: `export {haproxy.BINARY}="),
+    ],
+    ids=["no HAProxy", "a plain HAProxy"],
+)
+def test_replicas_refuse_to_come_up_behind_another_proxy(
+    node: Node, tmp_path: Path, lacking: Iterable[str], told: str
+) -> None:
     node.serve("shutdown", "-y")
     # The controller goes last; what is deployed while it goes is lost.
     node.wait(lambda: not any("ray::Serve" in title(each) for each in node.family()), STOP_SECONDS)
     config = deployed(node, "3")
-    del config["controller_options"]
+    for variable in lacking:
+        del config["controller_options"]["runtime_env"]["env_vars"][variable]
     node.deploy(config, tmp_path)
-    node.wait(lambda: "HAProxy mode is off" in node.serve("status"), START_SECONDS)
+    node.wait(lambda: told in " ".join(node.serve("status").split()), START_SECONDS)
 
 
 def test_serve_run_of_the_builder(pair: Pair, tmp_path: Path) -> None:

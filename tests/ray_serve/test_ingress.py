@@ -56,6 +56,11 @@ def test_haproxy_is_asked_for_and_required() -> None:
     assert all(isinstance(value, str) for value in variables.values())
     with pytest.raises(ConfigError, match="RAY_SERVE_ENABLE_HA_PROXY=1"):
         environment.require({"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"})
+    binary = "RAY_SERVE_HAPROXY_BINARY_PATH"
+    for plain in ({}, {binary: ""}, {binary: "/usr/sbin/haproxy"}):
+        found = {key: value for key, value in variables.items() if key != binary} | plain
+        with pytest.raises(ConfigError, match=rf"`export {binary}=\$\(command -v qvl-haproxy\)`"):
+            environment.require(found)
 
 
 @pytest.mark.parametrize(

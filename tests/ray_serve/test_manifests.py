@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qvl.ray_serve import environment
+from qvl.ray_serve import environment, haproxy
 from qvl.ray_serve.config import PREFIXES, load
 
 ROOM = Path(__file__).parents[2] / "ray_serve"
@@ -45,6 +45,9 @@ SERVED = {
     "rayservice.yaml": lambda: yaml.safe_load(manifests()["RayService", "qvl"]["spec"]["serveConfigV2"]),
 }
 
+BRINGS = {"deploy.yaml": "deploy.yaml", "rayservice.yaml": "kuberay/Dockerfile"}
+"""What names the path of qvl-haproxy."""
+
 
 @pytest.mark.parametrize("name", SERVED)
 def test_serve_takes_the_applications(name: str) -> None:
@@ -59,7 +62,8 @@ def test_serve_takes_the_applications(name: str) -> None:
     }
     assert found.http_options.host == "0.0.0.0"
     given = found.controller_options.runtime_env["env_vars"]
-    environment.require(given)
+    [binary] = re.findall(rf"{haproxy.BINARY}[:=] ?(\S+)", (ROOM / BRINGS[name]).read_text())
+    environment.require({**given, haproxy.BINARY: binary})
     for each in found.applications:
         assert [each.name] == [deployment.name for deployment in each.deployments]
         module, _, builder = each.import_path.partition(":")
