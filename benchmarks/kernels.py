@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from itertools import product
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -213,18 +215,22 @@ def table(measured: list[KernelRow]) -> Table:
 
 
 def main() -> int:
+    date = rows.now()
+    parser = ArgumentParser(prog="python -m benchmarks.kernels")
+    parser.add_argument("--sweep", action="store_true", help="every launch configuration")
+    parser.add_argument("--out", type=Path, default=rows.RESULTS / "kernels" / f"{date[:10]}.jsonl")
+    asked = parser.parse_args()
     console = Console()
     if not torch.cuda.is_available():
         console.print("benchmarks.kernels: there is no CUDA GPU here; nothing was measured")
         return 0
-    device, date = torch.device("cuda"), rows.now()
+    device = torch.device("cuda")
     bandwidth = copy_bandwidth(device)
     console.print(f"{rows.hardware(True)}: a copy moves {bandwidth / 1e9:.0f} GB/s")
-    out = rows.RESULTS / "kernels" / f"{date[:10]}.jsonl"
     measured = []
-    for case in cases(device, "--sweep" in sys.argv):
+    for case in cases(device, asked.sweep):
         for row in measure(case, bandwidth, date):
-            rows.append(out, [row])  # at once: a case that fails must not lose the others
+            rows.append(asked.out, [row])  # at once: a case that fails must not lose the others
             measured.append(row)
     console.print(table(measured))
     return 0 if not any(row.void for row in measured) else 1

@@ -159,7 +159,11 @@ class _GpuWatch:
         if self._process is None:
             return
         self._process.terminate()
-        said, _ = self._process.communicate(timeout=10)
+        try:
+            said, _ = self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:  # a row without it is worth more than none
+            self._process.kill()
+            said, _ = self._process.communicate()
         self.samples = list(_sampled(said))
 
 

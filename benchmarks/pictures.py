@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from functools import cache
+from threading import Lock
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,8 @@ _WINDOWS = _SCENES * _MARGIN**2
 _STRIDE = 100_003
 """Has no divisor in common with `_WINDOWS`, so that it comes to all of them, each far from the last."""
 _SEEDS = 32
+_DRAWING = Lock()
+"""Or each of the threads that make requests would draw the scenes anew."""
 _LINES = 20
 _QUALITY = 90
 """With the scenes' grain about 0.15 bytes a pixel, as a camera's files have."""
@@ -85,11 +88,11 @@ def _cut(scene: Image.Image, left: int, top: int, size: tuple[int, int]) -> Imag
     return scene.crop((left, top, left + size[0], top + size[1]))
 
 
-@cache
 def _scenes(size: tuple[int, int]) -> list[Image.Image]:
     """Large enough for any window; sizes are rounded up so that mixed ones share their scenes."""
     room = tuple(-(-side // 256) * 256 + _MARGIN for side in size)
-    return _drawn((room[0], room[1]))
+    with _DRAWING:
+        return _drawn((room[0], room[1]))
 
 
 @cache

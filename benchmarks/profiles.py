@@ -127,7 +127,7 @@ GPU = Profile(
         "rerank-text": Load(closed=(4,), most=20, offline=40, bound_ms=1500),
         "rerank-image-query": Load(closed=(2,), most=20),
         "rerank-image-query-repeated": Load(closed=(2,), most=20),
-        "rerank-images": Load(closed=(4,), most=20),
+        "rerank-images": Load(closed=(4,), most=6),
         "rerank-images-repeated": Load(closed=(4,), most=30),
     },
 )

@@ -28,7 +28,7 @@ def write(source: Path, out: Path, seed: int) -> None:
     """Copy the small files and write the weights, on the GPU's generator where there is one."""
     out.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
-        if file.is_file() and file.suffix != ".safetensors":
+        if file.is_file() and not file.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copy(file, out / file.name)
     config = AutoConfig.from_pretrained(source)
     with torch.device("meta"):

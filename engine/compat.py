@@ -40,6 +40,8 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for answers
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "TOKENIZERS_PARALLELISM": "true",
+    # Attention in float32 is a kernel that would round to TF32; other types know no such choice.
+    "TRITON_F32_DEFAULT": "ieee",
     "TRANSFORMERS_VERBOSITY": "error",
 }
 _log = logging.getLogger("qvl.engine")

@@ -11,7 +11,6 @@ texts already in the chat template, media in `messages` with the generation prom
 from __future__ import annotations
 
 import base64
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import orjson
 from benchmarks.asks import Ask, Embed, Item
 from benchmarks.contestants.base import Answer, Site, ranked, texts_only, url, vectors
 from benchmarks.load import Shot
+from qvl.engine.machine import cores
 
 TEMPLATE = Path(__file__).parent / "reranker.jinja"
 INSTRUCTION = "Represent the user's input."
@@ -119,7 +119,7 @@ def tuned_flags(site: Site, api_servers: int = 1) -> dict[str, Any]:
     }
     if not site.gpu:  # its cores are the engine's: two workers on two gave nothing
         return found | {"block-size": 32}
-    if (renderers := (os.cpu_count() or 1) // api_servers) >= RENDERERS:
+    if (renderers := cores() // api_servers) >= RENDERERS:
         found |= {"renderer-num-workers": renderers, "mm-processor-cache-gb": 0}
     return found | {"async-scheduling": True}
 

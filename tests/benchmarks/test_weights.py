@@ -14,8 +14,10 @@ from benchmarks.contestants.huggingface import HuggingFace
 from benchmarks.truth import allowed
 from benchmarks.weights import write
 from benchmarks.words import Words
+from qvl.engine.weights import check
 from tests.conftest import Pair
 
+INDEX = "model.safetensors.index.json"
 ITEMS = (Item(text="a cat on the road"), Item(text="stone"), Item(text="a longer text of several words"))
 
 
@@ -36,6 +38,15 @@ def test_the_checkpoint_answers(folder: Path) -> None:
     scores, _ = model.answer(Rerank(ITEMS[0], ITEMS), batch=3)
     assert scores.shape == (3,)
     assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_a_published_folder_s_index_of_weights_stays_behind(pair: Pair, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "an-embedding"
+    shutil.copytree(pair.embedder, source)
+    (source / INDEX).write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    write(source, out, seed=1)
+    check(out)
+    assert {each.name for each in source.iterdir()} - {each.name for each in out.iterdir()} == {INDEX}
 
 
 def test_a_padded_batch_is_the_same_as_one_at_a_time(folder: Path) -> None:
