@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 from qvl.engine.config import TOKEN_PIXELS, MediaConfig
 from qvl.engine.errors import Overloaded
-from qvl.engine.headers import image_size
+from qvl.engine.picture_size import image_size
 from qvl.engine.protocol import Content, EmbedRequest, Priority, RerankRequest, Source, Tokens
 
 BYTES_PER_TOKEN = 4

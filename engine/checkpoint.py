@@ -16,7 +16,7 @@ from qvl.engine import sentence_modules, weights
 from qvl.engine.config import BUNDLED, EngineConfig
 from qvl.engine.demo.bundled import FOLDER
 from qvl.engine.errors import CheckpointError, ConfigError, NotStarted
-from qvl.engine.tokens import PromptTokenizer
+from qvl.engine.prompt import RERANK_SUFFIX
 
 Role: TypeAlias = Literal["embedder", "reranker"]
 FAMILY = "qwen3_vl"
@@ -26,7 +26,7 @@ SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 _VISION = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3}
 """Other sizes follow the config; these are built into the pixel path."""
 EMBED_LENGTH = 8192
-RERANK_LENGTH = 10240 + PromptTokenizer.SUFFIX
+RERANK_LENGTH = 10240 + RERANK_SUFFIX
 """The reference cuts to 10240 before it puts the last five ids back."""
 _LONGEST_NAME = 256
 _log = logging.getLogger("qvl.engine")

@@ -21,6 +21,8 @@ RERANK_SYSTEM = (
 )
 START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = ("<|image_pad|>", "<|video_pad|>")
+RERANK_SUFFIX = 5
+"""Ids that end a reranker's prompt, `<|im_end|>\\n<|im_start|>assistant\\n`, and are never cut."""
 IMAGE, FRAME = (f"{START}{pad}{END}" for pad in PADS)
 
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from qvl.engine import bpe
 from qvl.engine.errors import BadRequest, Unprocessable
-from qvl.engine.prompt import Prompt, Span
+from qvl.engine.prompt import RERANK_SUFFIX, Prompt, Span
 from qvl.engine.protocol import Loaded, Token
 
 _START = "<|im_start|>"
@@ -32,9 +32,6 @@ class SpecialIds:
 
 class PromptTokenizer:
     """One checkpoint's tokenizer with the truncation rule of its role; safe to share between threads."""
-
-    SUFFIX = 5
-    """The reranker's last ids, `<|im_end|>\\n<|im_start|>assistant\\n`, which are never cut."""
 
     def __init__(self, tokenizer: Tokenizer, special: SpecialIds, *, max_length: int, reranker: bool) -> None:
         self._tokenizer = tokenizer
@@ -159,9 +156,9 @@ class PromptTokenizer:
     def _cut(self, ids: list[int], limit: int) -> list[int]:
         if not self._reranker:
             return ids[: limit - len(self._appended)] + self._appended
-        body, suffix = ids[: -self.SUFFIX], ids[-self.SUFFIX :]
+        body, suffix = ids[:-RERANK_SUFFIX], ids[-RERANK_SUFFIX:]
         special = self._special.all
-        spare = limit - self.SUFFIX - sum(i in special for i in body)
+        spare = limit - RERANK_SUFFIX - sum(i in special for i in body)
         kept: list[int] = []
         for i in body:
             if i in special:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,10 +20,10 @@ class _Index(msgspec.Struct):
 
 def check(folder: Path) -> None:
     """Raises CheckpointError, one line, for a file that is missing, cut off or none of weights."""
-    files = list(_files(folder))
-    if not files and not any(any(folder.glob(kind)) for kind in _OTHERS):
+    found = files(folder)
+    if not found and not any(any(folder.glob(kind)) for kind in _OTHERS):
         raise CheckpointError(f"{folder}: no weights (*.safetensors): download them")
-    for file in files:
+    for file in found:
         try:
             size = file.stat().st_size
             # Reads the header alone, whose tensors have to end where the file does.
@@ -40,15 +39,15 @@ def check(folder: Path) -> None:
 
 def size(folder: Path) -> int:
     """Bytes of the safetensors files."""
-    return sum(file.stat().st_size for file in _files(folder))
+    return sum(file.stat().st_size for file in files(folder))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Those that vLLM reads: of the index, if there is one."""
+def files(folder: Path) -> list[Path]:
+    """Those that vLLM reads: of the index, if there is one. Raises CheckpointError where it is broken."""
     if not (folder / INDEX).is_file():
-        return iter(sorted(folder.glob("*.safetensors")))
+        return sorted(folder.glob("*.safetensors"))
     try:
         index = msgspec.json.decode((folder / INDEX).read_bytes(), type=_Index)
     except msgspec.MsgspecError as error:
         raise CheckpointError(f"{folder / INDEX}: {error}: download it again") from None
-    return (folder / name for name in sorted(set(index.weight_map.values())))
+    return [folder / name for name in sorted(set(index.weight_map.values()))]

@@ -18,7 +18,7 @@ from qvl.engine import EmbedRequest, Engine, EngineConfig
 from qvl.engine.demo.tasks import Item
 from qvl.engine.protocol import RerankRequest
 from qvl.engine.quantize.examples import content
-from qvl.engine.quantize.quality import threads
+from qvl.engine.quantize.original import threads
 
 Rankings = Sequence[tuple[Item, Sequence[Item]]]
 _BATCH = 32

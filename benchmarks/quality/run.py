@@ -91,7 +91,6 @@ class Grid:
                         variant.scheme,
                         role=role,
                         vision=variant.vision,
-                        check=False,
                     )
                 chosen[role] = str(out)
         asked = {each.task.name: narrowed(each.asked, roles, half=variant.half) for each in self.benches}

@@ -25,9 +25,6 @@ from qvl.engine.model.plugin import follow
 if TYPE_CHECKING:
     from qvl.engine.check.reference import Prompts, Reference
 
-_CPU_MEMORY = "can't allocate memory"
-"""torch says so by no class of its own."""
-
 
 def answers(folder: Path, role: Role, *, weights: bool, pixels: Mapping[str, int]) -> list[Told]:
     """To `asks(role)`; without `weights` the ids alone. Raises CheckpointError, one line."""
@@ -57,6 +54,8 @@ def _begin() -> None:
 def _answers(folder: Path, role: Role, weights: bool, pixels: Mapping[str, int]) -> list[Told]:
     import torch
 
+    from qvl.engine.quantize.original import out_of_memory
+
     try:
         if weights and torch.cuda.is_available():
             with suppress(torch.OutOfMemoryError):
@@ -65,15 +64,15 @@ def _answers(folder: Path, role: Role, weights: bool, pixels: Mapping[str, int])
         return _told(folder, role, "cpu" if weights else None, pixels)
     except (MemoryError, OSError, RuntimeError, ValueError) as error:
         told = (str(error).splitlines() or [type(error).__name__])[0]
-        short = isinstance(error, MemoryError) or _CPU_MEMORY in told
-        reason = "out of memory, of which float32 takes four bytes for each parameter" if short else told
-        raise CheckpointError(f"{folder}: the authors' code does not answer: {reason}") from None
+        if out_of_memory(error):
+            told = "out of memory, of which float32 takes four bytes for each parameter"
+        raise CheckpointError(f"{folder}: the authors' code does not answer: {told}") from None
 
 
 def _told(folder: Path, role: Role, device: str | None, pixels: Mapping[str, int]) -> list[Told]:
     """None: no weights are loaded, only ids are made."""
     from qvl.engine.check.reference import Prompts, Reference
-    from qvl.engine.quantize.quality import threads
+    from qvl.engine.quantize.original import threads
 
     if device is None:
         prompts = Prompts(folder, pixels)

@@ -21,7 +21,7 @@ from qvl.engine.errors import BadRequest
 from qvl.engine.jobs.columns import groups_of, rows
 from qvl.engine.jobs.files import content, kind_of, most_of, refuse_others, refuse_pipes, with_files
 from qvl.engine.jobs.lines import Line, is_blank, read
-from qvl.engine.jobs.pdf import check, names_of, page_of, parted
+from qvl.engine.jobs.pdf import check, cut_page, names_of, parted
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobError
 
@@ -174,7 +174,7 @@ def _file(folder: Path, name: str, most: int) -> bytes | BadRequest:
         file, page = parted(path)
         if not page:
             check(file)
-        data = page_of(file, page) if page else content(file, most)
+        data = cut_page(file, page) if page else content(file, most)
     except BadRequest as error:
         return error
     value = data.decode("utf-8", "replace") if kind == "text" else _base64(data)

@@ -87,7 +87,7 @@ def inline(path: Path, most: int = FILE_BYTES) -> str:
     file, page = pdf.parted(path)
     if page:
         with _opened(file):
-            return data_url(pdf.page_of(file, page), PDF)
+            return data_url(pdf.cut_page(file, page), PDF)
     data = content(path, most)
     return data_url(data, sniff(data) or UNKNOWN)
 

@@ -22,8 +22,7 @@ from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, QvlError, short
 from qvl.engine.jobs.cutter import SECONDS
 from qvl.engine.machine import foreign_environment
-from qvl.engine.pages import NAMED
-from qvl.engine.pages import page_of as page_named
+from qvl.engine.pages import NAMED, page_of
 
 SUFFIX = ".pdf"
 MOST_PAGES = 10_000
@@ -47,7 +46,7 @@ def parted(path: Path) -> tuple[Path, int]:
     if found is None or path.exists():
         return path, 0
     try:
-        return Path(found[1]), page_named(found[2])
+        return Path(found[1]), page_of(found[2])
     except QvlError as error:
         raise BadRequest(f"{short(path.name)}: {error.message}", code=error.code) from None
 
@@ -77,7 +76,7 @@ def _count(path: Path) -> int:
     return count
 
 
-def page_of(path: Path, page: int) -> bytes:
+def cut_page(path: Path, page: int) -> bytes:
     """A PDF of that page alone, the same bytes each time. Raises BadRequest."""
     data = _cutter.ask(path, page)[1]
     end = max(0, len(data) - _TRAILER)

@@ -17,10 +17,11 @@ def quantize(
     role: Literal["embedder", "reranker"] | None = None,
     vision: bool = False,
     calibration: Path | None = None,
-    check: bool = True,
     config: ConfigFile = None,
 ) -> int:
     """Write a checkpoint in fewer bits; `qvl serve OUT` needs no option for it.
+
+    `qvl check OUT --against MODEL` compares its answers with the original's.
 
     Parameters
     ----------
@@ -36,13 +37,11 @@ def quantize(
     vision
         The vision tower too (fp8, int8); the token embedding and lm_head always stay.
     calibration
-        JSON lines as `qvl embed` (a reranker: `qvl rerank`) takes them, the first 128 of which AWQ and the
-        report use (default: the demo's drawn pictures and texts).
-    check
-        Compare its answers with the original's when it is written: runs both models, one after the other.
+        JSON lines as `qvl embed` (a reranker: `qvl rerank`) takes them, the first 128 of which awq
+        uses (default: the demo's drawn pictures and texts).
     """
     del config
     from qvl.engine.quantize.command import quantize
 
-    quantize(model, out, scheme, role=role, vision=vision, calibration=calibration, check=check)
+    quantize(model, out, scheme, role=role, vision=vision, calibration=calibration)
     return 0

@@ -1,8 +1,9 @@
-"""`qvl quantize`: check, search (AWQ), write beside the place, compare, move into place."""
+"""`qvl quantize`: check, search (AWQ), write beside the place, move into place."""
 
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import sys
 import tempfile
@@ -15,19 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 
-from qvl.engine import checkpoint
+from qvl.engine import checkpoint, weights
 from qvl.engine.checkpoint import Checkpoint, Role
 from qvl.engine.errors import CheckpointError, ConfigError
 from qvl.engine.jobs.progress import say
 from qvl.engine.prepare import Ready
-from qvl.engine.quantize import awq, files, quality
+from qvl.engine.quantize import awq, files, original
 from qvl.engine.quantize.examples import prompts
-from qvl.engine.quantize.quality import Quality
 from qvl.engine.quantize.schemes import Scheme, scheme_of
-from qvl.engine.text_side import TextSide, load_text_side
-
-_CHECKED = 32
-"""Prompts of the report."""
+from qvl.engine.text_side import load_text_side
 
 
 def quantize(
@@ -38,18 +35,16 @@ def quantize(
     role: Role | None = None,
     vision: bool = False,
     calibration: Path | None = None,
-    check: bool = True,
-) -> Quality | None:
-    """Write the folder `out`. Raises ConfigError or CheckpointError; a failure leaves nothing behind, but a
-    report (`check`) that there is too little memory for is left out."""
+) -> None:
+    """Write the folder `out`. Raises ConfigError or CheckpointError; a failure leaves nothing behind."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     found = checkpoint.of_role(role, model)
+    if calibration and scheme != "awq":
+        raise ConfigError(f"--calibration goes with awq; {scheme} needs no examples")
     _refuse(found, out, scheme, vision)
-    side = load_text_side(found)
-    wanted = check or scheme == "awq"
-    examples = asyncio.run(prompts(found, side, calibration)) if wanted else []
+    examples = asyncio.run(prompts(found, load_text_side(found), calibration)) if scheme == "awq" else []
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         part.chmod(0o755)
@@ -59,9 +54,9 @@ def quantize(
         raise CheckpointError(f"cannot read {found.path}, or not write {out}: {error}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    sizes = [files.size_of(folder) / 1e6 for folder in (found.path, out)]
+    sizes = [weights.size(folder) / 1e6 for folder in (found.path, out)]
     say(f"{out}: {count} matrices as {scheme}, {sizes[0]:,.1f} MB before, {sizes[1]:,.1f} MB now")
-    return _report(found, out, side, examples[:: -(-len(examples) // _CHECKED)]) if check else None
+    say("compare: " + shlex.join(["qvl", "check", str(out), "--against", str(found.path)]))
 
 
 def _refuse(found: Checkpoint, out: Path, scheme: Scheme, vision: bool) -> None:
@@ -71,6 +66,7 @@ def _refuse(found: Checkpoint, out: Path, scheme: Scheme, vision: bool) -> None:
         raise ConfigError(f"cannot write {out}: there is no folder {out.absolute().parent}")
     if "quantization_config" in found.config:
         raise ConfigError(f"{found.path} is quantised already; start from the original checkpoint")
+    weights.check(found.path)
     group = scheme_of(scheme).weights.group_size
     if group is None:
         return
@@ -86,28 +82,16 @@ def _refuse(found: Checkpoint, out: Path, scheme: Scheme, vision: bool) -> None:
 def _write(found: Checkpoint, part: Path, scheme: Scheme, vision: bool, examples: list[Ready]) -> int:
     """How many matrices were quantised."""
     instead = _searched(found, examples) if scheme == "awq" else {}
-    with _progress("matrices", sum(f.stat().st_size for f in files.weight_files(found.path))) as report:
+    with _progress("matrices", weights.size(found.path)) as report:
         count = files.write(found.path, part, scheme, vision=vision, instead=instead, report=report)
     files.write_config(found, part, scheme, vision=vision)
     return count
 
 
-def _report(found: Checkpoint, out: Path, side: TextSide, examples: list[Ready]) -> Quality | None:
-    """One model after the other: they take more memory than all that was written."""
-    try:
-        true, got = (quality.answers(each, side, found.role, examples) for each in (found.path, out))
-    except CheckpointError as error:
-        say(f"{out} is complete, but was not compared: {error} (--no-check leaves this out)")
-        return None
-    told = quality.compare(found.role, true, got)
-    say(str(told))
-    return told
-
-
-@quality.within_memory()
+@original.within_memory()
 def _searched(found: Checkpoint, examples: list[Ready]) -> dict[str, Any]:
     """All weights, scaled for the least error of four bits."""
-    model = quality.load(found.path)
+    model = original.load(found.path)
     total = len(model.model.language_model.layers) * 3
     with _progress("AWQ's search", total) as report:
         awq.scale(model, lambda: _run(model, examples), lambda: report(1))
@@ -115,7 +99,7 @@ def _searched(found: Checkpoint, examples: list[Ready]) -> dict[str, Any]:
 
 
 def _run(model: Any, examples: list[Ready]) -> None:
-    quality.last_states(model, examples)
+    original.last_states(model, examples)
 
 
 @contextmanager

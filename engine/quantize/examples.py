@@ -1,4 +1,4 @@
-"""Prompts of real use, for AWQ's search and for the report: a file's, or the demo world's."""
+"""Prompts of real use, for AWQ's search: a file's, or the demo world's."""
 
 from __future__ import annotations
 

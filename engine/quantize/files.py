@@ -13,20 +13,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from qvl.engine import weights
 from qvl.engine.checkpoint import ROLE, Checkpoint
 from qvl.engine.errors import CheckpointError
 from qvl.engine.quantize.schemes import Scheme, compressed, config_of, is_quantised
 
-INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+"""What Hugging Face's code reads where there is no index."""
 Report = Callable[[int], None]
 """Told the bytes of each tensor that is done."""
-
-
-def weight_files(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise CheckpointError(f"{folder}: no *.safetensors, so there are no weights to quantise")
-    return found
 
 
 def write(
@@ -39,15 +34,17 @@ def write(
     report: Report,
 ) -> int:
     """Fill the folder `out`; `instead` holds weights that take the place of the file's. Returns how many
-    matrices were quantised. No more than one file of weights is in memory."""
+    matrices were quantised. No more than one file of weights is in memory. Raises CheckpointError."""
+    if not (found := weights.files(source)):
+        raise CheckpointError(f"{source}: no *.safetensors, so there are no weights to quantise")
     _copy_others(source, out)
     places: dict[str, str] = {}
     done = size = 0
-    for file in weight_files(source):
+    for file in found:
         tensors: dict[str, torch.Tensor] = {}
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - not a mapping
-                given = weights.get_tensor(name)
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                given = opened.get_tensor(name)
                 weight = _searched(name, given, instead).to(given.dtype)
                 if is_quantised(name, weight, vision=vision):
                     stem = name.removesuffix("weight")
@@ -61,15 +58,15 @@ def write(
         made.chmod(stat.S_IMODE(out.stat().st_mode) & 0o666)  # the library's are its owner's alone
         places |= dict.fromkeys(tensors, file.name)
         size += sum(each.nbytes for each in tensors.values())
-    if len(set(places.values())) > 1:
-        _write_json(out / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+    if set(places.values()) != {_SINGLE}:
+        _write_json(out / weights.INDEX, {"metadata": {"total_size": size}, "weight_map": places})
     return done
 
 
 def _copy_others(source: Path, out: Path) -> None:
     """All but weights, and the settings of sentence-transformers' modules."""
     for file in [*source.iterdir(), *source.glob("[0-9]_*/config.json")]:
-        if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX:
+        if file.is_file() and file.suffix != ".safetensors" and file.name != weights.INDEX:
             copy = out / file.relative_to(source)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)  # not its mode: it may be read-only
@@ -89,11 +86,6 @@ def write_config(source: Checkpoint, out: Path, scheme: Scheme, *, vision: bool)
     """With the role, which the folder's new name need not tell."""
     config = {**source.config, ROLE: source.role, "quantization_config": config_of(scheme, vision=vision)}
     _write_json(out / "config.json", config)
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of weights."""
-    return sum(file.stat().st_size for file in weight_files(folder))
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

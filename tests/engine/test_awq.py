@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from qvl.engine import sentence_modules
 from qvl.engine.errors import CheckpointError
-from qvl.engine.quantize import awq, files, quality
+from qvl.engine.quantize import awq, files, original
 from qvl.engine.quantize.schemes import compressed
 from tests.conftest import Pair
 from tests.published import LOGIT_SCORE, add_modules
@@ -48,7 +48,7 @@ def test_a_search_is_not_lost_on_what_sentence_transformers_saved(pair: Pair, tm
 def test_scaling_alone_changes_no_answer(pair: Pair) -> None:
     """Before any rounding, AWQ's model is the same function."""
     ids = torch.randint(0, 500, (1, 40), generator=torch.Generator().manual_seed(1))
-    before, after = quality.load(pair.embedder), quality.load(pair.embedder)
+    before, after = original.load(pair.embedder), original.load(pair.embedder)
 
     def states(model: Any) -> torch.Tensor:
         with torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,22 @@ def test_other_answers_are_named(pair: Pair, tmp_path: Path, capsys: pytest.Capt
     assert [name for name, line in zip(names("reranker"), told, strict=True) if "DIFFERS" in line] == wrong
     assert code == 1
     assert last == f"{len(wrong)} of {len(told)} DIFFER from the authors' code: {', '.join(wrong)}"
+
+
+@pytest.mark.engine
+def test_what_quantize_says_compares_its_checkpoint(
+    pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with vllm_warnings():
+        assert cli.main(["quantize", str(pair.embedder), "--scheme", "int8", "-o", str(out)]) == 0
+        line = capsys.readouterr().err.splitlines()[-1].partition("compare: qvl ")[2]
+        code = cli.main(shlex.split(line))
+    _, *told, last = capsys.readouterr().out.splitlines()
+    assert [each.split("  ")[1].strip() for each in told] == names("embedder")
+    compared = [name for ask in asks("embedder") if ask.answered for name in ask.items]
+    assert [name for name, each in zip(names("embedder"), told, strict=True) if "0.9" in each] == compared
+    assert (code, last.partition(",")[0]) == (0, f"all {len(told)} as the authors' code answers them")
 
 
 def test_a_quantised_checkpoint_has_another_s_weights_or_none(pair: Pair, tmp_path: Path) -> None:

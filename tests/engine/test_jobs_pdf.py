@@ -65,20 +65,20 @@ def test_each_page_of_a_folder_is_an_item(folder: Path) -> None:
 
 def test_a_page_is_the_same_bytes_each_time(folder: Path) -> None:
     """Or every run would embed it again."""
-    first = pdf.page_of(folder / "one.pdf", 1)
+    first = pdf.cut_page(folder / "one.pdf", 1)
     time.sleep(1.1)  # PDFium writes the second, and a random name
-    assert pdf.page_of(folder / "one.pdf", 1) == first
+    assert pdf.cut_page(folder / "one.pdf", 1) == first
 
 
 def test_an_empty_page_too(tmp_path: Path) -> None:
     with pypdfium2.PdfDocument.new() as blank:
         blank.new_page(100, 100)
         blank.save(tmp_path / "blank.pdf")
-    first = pdf.page_of(tmp_path / "blank.pdf", 1)
+    first = pdf.cut_page(tmp_path / "blank.pdf", 1)
     assert len(first) < 768  # less than what is looked through for dates and names
     assert first.count(b"%PDF") == first.count(b"startxref") == 1
     time.sleep(1.1)
-    assert pdf.page_of(tmp_path / "blank.pdf", 1) == first
+    assert pdf.cut_page(tmp_path / "blank.pdf", 1) == first
 
 
 def test_a_count_is_not_believed(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_a_file_that_crashes_the_library_is_one_bad_line(folder: Path) -> None:
     ended = [r"^evil\.pdf: reading the PDF ended its process: it crashed"] * pdf.MOST_ENDED
     for said in (*ended, "^evil.pdf has ended 3 processes that read it; its rest is left out"):
         with pytest.raises(BadRequest, match=said):
-            pdf.page_of(folder / "evil.pdf", 1)
-        assert pdf.page_of(folder / "one.pdf", 1)  # by another process
+            pdf.cut_page(folder / "evil.pdf", 1)
+        assert pdf.cut_page(folder / "one.pdf", 1)  # by another process
 
 
 def test_a_file_that_takes_for_ever_is_one_bad_line(folder: Path) -> None:
@@ -172,7 +172,7 @@ def test_pages_are_named_as_the_server_reads_them(folder: Path, page: str, read:
 
 def test_a_page_that_is_not_there_is_told(folder: Path) -> None:
     with pytest.raises(BadRequest, match="has 2 pages, no page 3"):
-        pdf.page_of(folder / "sub" / "Two.PDF", 3)
+        pdf.cut_page(folder / "sub" / "Two.PDF", 3)
 
 
 def test_what_was_filled_into_a_form_is_on_the_page(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_what_was_filled_into_a_form_is_on_the_page(tmp_path: Path) -> None:
     made = built(objects, b"[3 0 R]", b"<<>>/Annots[4 0 R]")
     (tmp_path / "form.pdf").write_bytes(made)
     assert drawn(made, 0).min() == 255  # by who does not ask for forms
-    assert drawn(pdf.page_of(tmp_path / "form.pdf", 1), 0).min() == 0
+    assert drawn(pdf.cut_page(tmp_path / "form.pdf", 1), 0).min() == 0
 
 
 def test_a_line_names_a_page(folder: Path) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from qvl.engine.admission import TEMPLATE_TOKENS, cost
 from qvl.engine.config import Limits
-from qvl.engine.headers import image_size
 from qvl.engine.media.image import load_image
 from qvl.engine.media.visual import Visual
+from qvl.engine.picture_size import image_size
 from qvl.engine.protocol import Content, Source
 
 FORMATS: dict[str, tuple[str, dict[str, object]]] = {
