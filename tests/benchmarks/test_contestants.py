@@ -120,7 +120,7 @@ def test_tuned_stock_prepares_media_on_all_cores_of_a_gpu_s_host(
     api_servers: int,
     workers: str | None,
 ) -> None:
-    monkeypatch.setattr(stock, "cores", lambda: cores)
+    monkeypatch.setattr("benchmarks.contestants.stock.cores", lambda: cores)
     tuned = Stock("vllm-tuned", tuned=True, api_servers=api_servers)
     command = list(tuned.command(replace(sites["embedder"], gpu=True), 1))
     flags = dict(itertools.pairwise(command))
