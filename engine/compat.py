@@ -18,6 +18,7 @@ from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import BUNDLED, EngineConfig
 from qvl.engine.cpu_cache import cache_bytes
 from qvl.engine.errors import CheckpointError, NotStarted, Unavailable
+from qvl.engine.family import STEP_TOKENS
 from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
 from qvl.engine.shares import share
@@ -90,7 +91,7 @@ def engine_args(
     from qvl.engine.model.pixels import PixelsFile
 
     dtype = _dtype(config, checkpoint)
-    tokens = config.max_batched_tokens or (8192 if on_cpu() else 16384)
+    tokens = config.max_batched_tokens or (8192 if on_cpu() else STEP_TOKENS)
     settings: dict[str, Any] = {
         "model": str(checkpoint.path),
         "served_model_name": checkpoint.name,

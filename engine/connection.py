@@ -6,9 +6,14 @@ deadline."""
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
 from itertools import chain
+from typing import Any
 
 import httptools
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from qvl.engine.errors import BadRequest, HeadTooLarge, QvlError
@@ -22,6 +27,7 @@ HEAD_BYTES = 1 << 16
 """Of a request's head; as much may follow its body or stand between two pieces of it."""
 MOST_WAITING = 16
 """Requests on one connection that wait for the answers of those before them."""
+_CLOSE = (b"connection", b"close")
 
 
 class Connection(HttpToolsProtocol):
@@ -38,6 +44,16 @@ class Connection(HttpToolsProtocol):
     """The request before the newest one."""
     _refusal: QvlError | None = None
     """Why nothing is read any more."""
+    _last = False
+    """Its next answer behind which nothing has come ends it."""
+
+    def __init__(
+        self, *, until: float = math.inf, lost: Callable[[], None] = lambda: None, **settings: Any
+    ) -> None:
+        """`until`: by the monotonic clock; an answer after it ends the connection. `lost` hears its end."""
+        super().__init__(**settings)
+        self._until, self._lost = until, lost
+        self._inner, self.app = self.app, self._answer  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         super().connection_made(transport)
@@ -49,6 +65,8 @@ class Connection(HttpToolsProtocol):
         if self._leaving is not None:
             self._leaving.cancel()
         super().connection_lost(exc)
+        self.app = self._inner  # or each connection would be a cycle, for the collector
+        self._lost()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal:
@@ -121,6 +139,23 @@ class Connection(HttpToolsProtocol):
             self._owed = True
             self._wait(DAWDLE_SECONDS)
 
+    def _answer(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The app, without a frame more for each message."""
+
+        def sent(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                self._end_with(message)
+            return send(message)
+
+        return self._inner(scope, receive, sent)  # type: ignore[arg-type, return-value]
+
+    def _end_with(self, message: Message) -> None:
+        """Who asks to close waits for an answer behind which nothing has come: that would get none."""
+        plain = [each for each in message["headers"] if each != _CLOSE]
+        self._last |= len(plain) < len(message["headers"]) or time.monotonic() > self._until
+        alone = self._whole and not self.pipeline
+        message["headers"] = [*plain, _CLOSE] if self._last and alone else plain
+
     def _refuse(self, error: QvlError) -> None:
         """Read no more; requests that have come whole are answered first."""
         self._refusal, self._loose = error.bare(), 0
@@ -136,7 +171,7 @@ class Connection(HttpToolsProtocol):
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
+            _CLOSE,
         ]
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + body)

@@ -29,15 +29,16 @@ class Gpu:
     driver: str = ""
 
 
-def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs of this machine; none where there is no driver."""
+@cache
+def gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs of this machine, asked for once: it may take seconds; none where there is no driver."""
     query = "--query-gpu=name,memory.total,compute_cap,driver_version"
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (FileNotFoundError, subprocess.SubprocessError):
-        return []
-    return parse_gpus(done.stdout)
+        return ()
+    return tuple(parse_gpus(done.stdout))
 
 
 def parse_gpus(listing: str) -> list[Gpu]:

@@ -61,13 +61,19 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
     log_to_stderr(config)
     ignore_hangup()
-    threading.Thread(target=lambda: tell_of_idle(config, gpus_here()), daemon=True).start()
+    threading.Thread(target=_tell, args=(config,), name="qvl-about", daemon=True).start()
     with bind(config.host, config.port) as listener:
         try:
             return serve_at(Port(listener, tls.scheme(config)), config, Metrics(replicas=1), start)
         except (NotStarted, Unavailable) as error:
             _log.error("%s; exiting", error)
             return DIED
+
+
+def _tell(config: ServerConfig) -> None:
+    """In a thread of its own, and in one: to ask for the GPUs may take seconds, and two would ask twice."""
+    _log.info("%s", about.line(config))
+    tell_of_idle(config, gpus_here())
 
 
 def serve_at(door: Door, config: ServerConfig, metrics: Metrics, start: Starter = start_engine) -> int:
@@ -163,7 +169,6 @@ class _Server:
         self._stop_by = min(self._stop_by, time.monotonic() + seconds)
 
     async def _live(self, start: Starter) -> int:
-        about.tell(self._config)
         engine = await self._load(start)
         death = asyncio.create_task(engine.died())
         try:

@@ -64,6 +64,7 @@ class Edge:
                     full()
                 if self.last or full is not None or call.leads_elsewhere:
                     # A kept connection would lead here again, the sooner since a refusal frees it at once.
+                    # This is a wish: our `Connection` says first what has come behind it.
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
             await send(message)

@@ -9,30 +9,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import select
 import shutil
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
+from qvl.engine.connection import Connection
 from qvl.engine.errors import ConfigError, NotStarted, Unavailable
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.port import DIED, USAGE_ERROR
 from qvl.engine.replicas.channel import BEAT_SECONDS, Alive, Channel, Closed, Failed, Full, Ready, Refusing
 from qvl.engine.replicas.counts import keep
-from qvl.engine.replicas.kept import Kept
 from qvl.engine.replicas.orders import read
 from qvl.engine.server import serve_at
 from qvl.engine.start import rest_collector, start_engine
 
 rest_collector()
 
+KEPT_SECONDS = (120.0, 300.0)
+"""After which a client is asked to connect again: at least and at most, so that not all do at once. They keep
+connections for hours, and a replica that came back meanwhile would get none of their work."""
 _log = logging.getLogger("qvl.replica")
 
 
@@ -77,9 +82,10 @@ class HandedOver:
             task.add_done_callback(self._opening.discard)
 
     async def _answer(self, connection: socket.socket, server: uvicorn.Server) -> None:
-        def protocol() -> Kept:
-            return Kept(
-                self._lost,
+        def protocol() -> Connection:
+            return Connection(
+                until=time.monotonic() + random.uniform(*KEPT_SECONDS),
+                lost=self._lost,
                 config=server.config,
                 server_state=server.server_state,
                 app_state=server.lifespan.state,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from qvl.engine import tls
+from qvl.engine import about, tls
 from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
@@ -64,6 +64,7 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     ignore_hangup()
     tls.check(config)
     gpus = gpus_here()
+    about.tell(config)  # later than the one who asks for them
     tell_of_idle(config, gpus)
     folder = Path(tempfile.mkdtemp(prefix="qvl-metrics-"))
     orders = [
@@ -209,11 +210,8 @@ class _Supervisor:
             silent_seconds = silent_seconds + _WATCH_SECONDS if child.heard() == heard else 0.0
             heard = child.heard()
             if silent_seconds > child.stall_seconds:
-                _log.error(
-                    "replica %d has been silent for %g s (--stall-seconds); it is killed",
-                    child.number,
-                    child.stall_seconds,
-                )
+                told = child.number, child.stall_seconds
+                _log.error("replica %d has been silent for %g s (--stall-seconds); it is killed", *told)
                 child.kill()
 
     def _useless(self) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qvl.engine import about
+from qvl.engine import about, machine
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
 from qvl.ray_serve.config import DeployConfig, load
 
@@ -32,6 +33,14 @@ def names(settings: Any) -> list[tuple[str, Any]]:
     return found
 
 
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    machine.gpus.cache_clear()
+    yield
+    machine.gpus.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_versions_and_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nvidia-smi").write_text(SMI)
     (tmp_path / "nvidia-smi").chmod(0o755)
@@ -40,6 +49,7 @@ def test_versions_and_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert re.match(r"qvl \d\S*, vllm \d\S*, torch \d\S*, transformers \d\S*, Python 3\.\d+\.\d+; ", line)
     assert "; 2 × NVIDIA H200 (driver 580.95.05); " in line
     monkeypatch.setenv("PATH", "/no/such")
+    machine.gpus.cache_clear()
     assert "; no GPU that nvidia-smi tells of; " in about.line(config())
 
 

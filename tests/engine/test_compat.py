@@ -15,6 +15,7 @@ import pytest
 from qvl.engine import checkpoint, compat
 from qvl.engine.config import BUNDLED, Dtype, EngineConfig
 from qvl.engine.errors import CheckpointError, NotStarted, Unavailable
+from qvl.engine.family import STEP_TOKENS
 from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
 from tests.parity.conftest import vllm_warnings
@@ -53,6 +54,17 @@ def test_what_vllm_warns_of_is_for_who_debugs(
     with vllm_warnings(), caplog.at_level(ours, "qvl.engine"):
         compat.prepare_environment()
     assert os.environ["VLLM_LOGGING_LEVEL"] == vllms
+
+
+@pytest.mark.parametrize(("cpu", "tokens"), [(False, STEP_TOKENS), (True, 8192)])
+def test_a_step_is_what_the_estimate_and_the_warm_up_take_it_for(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, cpu: bool, tokens: int
+) -> None:
+    monkeypatch.setattr(compat, "on_cpu", lambda: cpu)
+    config = EngineConfig(models=(str(pair.embedder),))
+    (found,) = checkpoint.find(config)
+    args = compat.engine_args(config, found, load_text_side(found), pixels="/file", shared=False)
+    assert args.max_num_batched_tokens == tokens
 
 
 def test_no_more_run_at_once_than_a_step_has_tokens(pair: Pair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,11 @@ def test_gpus_are_read_from_nvidia_smi() -> None:
 
 
 @pytest.fixture
-def no_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    machine.gpus.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
+    yield
+    machine.gpus.cache_clear()
 
 
 @pytest.mark.usefixtures("no_tool")
@@ -32,7 +36,7 @@ def test_gpus_are_counted_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tm
     for name in ("nvidia0", "nvidia3", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
     monkeypatch.setattr(machine, "_DEVICES", tmp_path)
-    assert machine.gpus() == []
+    assert machine.gpus() == ()
     assert machine.count() == 2
 
 

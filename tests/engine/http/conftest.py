@@ -48,12 +48,15 @@ def client(make: Callable[..., Client]) -> Client:
 
 @contextmanager
 def on_a_port(
-    engine: FakeEngine, http: Callable[..., Connection] = Connection, **options: object
+    engine: FakeEngine,
+    http: Callable[..., Connection] = Connection,
+    full: Callable[[], None] | None = None,
+    **options: object,
 ) -> Iterator[str]:
     """The app under uvicorn, as `qvl serve` runs it."""
     with bind("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
-            create_app(engine, settings(**options)),
+            create_app(engine, settings(**options), full),
             http=http,
             lifespan="on",
             log_config=None,

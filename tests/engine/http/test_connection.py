@@ -12,15 +12,14 @@ from functools import partial
 
 import pytest
 
-from qvl.engine.connection import HEAD_BYTES, MOST_WAITING
-from qvl.engine.replicas import kept
+from qvl.engine.connection import HEAD_BYTES, MOST_WAITING, Connection
 from tests.engine.http.conftest import on_a_port
 from tests.engine.http.fake import FakeEngine
 from tests.engine.http.test_edge import E, connect, head
 
 GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-BODY = b'{"input": "a"}'
-POST = head(len(BODY)) + BODY
+BODY, BUSY = b'{"input": "a"}', b'{"input": "!busy"}'
+POST, REFUSED = head(len(BODY)) + BODY, head(len(BUSY)) + BUSY
 CHUNKED = f"POST {E} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n".encode()
 
 
@@ -130,36 +129,41 @@ def test_nonsense(live: str) -> None:
     assert json.loads(body)["error"]["code"] == "invalid_http"
 
 
-class TestOneThatIsOld:
-    """Of several replicas: it ends with an answer behind which nothing has come."""
+class TestOneThatIsToEnd:
+    """With an answer behind which nothing has come: an old one of several replicas, or one that was refused
+    by a replica that is full."""
 
-    @pytest.fixture
-    def old(self, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-        monkeypatch.setattr(kept, "KEPT_SECONDS", (0, 0))
-        with on_a_port(engine, partial(kept.Kept, lambda: None)) as url:
-            yield url
+    @pytest.fixture(params=["old", "refused"])
+    def ending(self, request: pytest.FixtureRequest, engine: FakeEngine) -> Iterator[tuple[str, bytes, int]]:
+        """Where, what to ask first, and the status of its answer."""
+        old = request.param == "old"
+        http = partial(Connection, until=0) if old else Connection
+        with on_a_port(engine, http, None if old else lambda: None) as url:
+            yield (url, POST, 200) if old else (url, REFUSED, 429)
 
     @pytest.mark.parametrize("behind", [0, 3])
-    def test_all_that_came_at_once_is_answered(self, old: str, behind: int) -> None:
-        with connect(old) as sock:
-            sock.sendall(POST + GET * behind)
+    def test_all_that_came_at_once_is_answered(self, ending: tuple[str, bytes, int], behind: int) -> None:
+        url, first, status = ending
+        with connect(url) as sock:
+            sock.sendall(first + GET * behind)
             said = rest(sock)
-        assert statuses(said) == [200] * (1 + behind)
+        assert statuses(said) == [status] + [200] * behind
         assert said.count(b"connection: close") == 1
-        assert b"connection: close" in said[said.rindex(b"HTTP/1.1 200") :]
+        assert b"connection: close" in said[said.rindex(b"HTTP/1.1 ") :]
 
     @pytest.mark.parametrize("half", [POST[:-3], GET[:-3]], ids=["body", "head"])
-    def test_so_is_what_had_begun_to_come(self, old: str, half: bytes) -> None:
-        with connect(old) as sock:
-            sock.sendall(GET + half)
-            assert answer(sock)[0] == 200
+    def test_so_is_what_had_begun_to_come(self, ending: tuple[str, bytes, int], half: bytes) -> None:
+        url, first, status = ending
+        with connect(url) as sock:
+            sock.sendall(first + half)
+            assert answer(sock)[0] == status
             sock.sendall((POST if half in POST else GET)[-3:])
             said = rest(sock)
         assert statuses(said) == [200]
         assert b"connection: close" in said
 
-    def test_a_young_one_is_kept(self, engine: FakeEngine) -> None:
-        with on_a_port(engine, partial(kept.Kept, lambda: None)) as url, connect(url) as sock:
+    def test_a_young_one_is_kept(self, live: str) -> None:
+        with connect(live) as sock:
             for _ in range(3):
                 sock.sendall(POST)
                 assert answer(sock)[0] == 200

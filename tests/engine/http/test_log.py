@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,9 +19,9 @@ import pytest
 from qvl.engine.logs import MOST_WAITING, Written
 from tests import web
 from tests.engine.http import test_replicas, test_server
-from tests.engine.http.running import E, Start
+from tests.engine.http.running import ROOT, E, Start, running
 from tests.engine.http.test_server import ready
-from tests.replicas import until
+from tests.replicas import metric, until
 
 start = test_server.start
 several = test_replicas.start
@@ -154,3 +155,29 @@ def test_it_outlives_that_vllm_configures_logging_for_itself() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said = re.findall(r"qvl\.x line (\d+)\.\n", done.stderr)
     assert list(map(int, said)) == list(range(MOST_WAITING))
+
+
+@pytest.mark.parametrize(
+    ("count", "module", "arguments"),
+    [(1, "serve_fake", (0, 0, 8, 120, "", "{}")), (2, "fake_replica", (2, "start", "", "{}"))],
+    ids=["one", "several"],
+)
+def test_a_start_asks_for_the_gpus_once(
+    tmp_path: Path, count: int, module: str, arguments: tuple[object, ...]
+) -> None:
+    """For all that wants to know of them, where vLLM is the build for GPUs, and for all replicas."""
+    smi, asked = tmp_path / "nvidia-smi", tmp_path / "asked"
+    smi.write_text(f"#!/bin/sh\necho once >> {asked}\necho 'NVIDIA H200, 143771, 9.0, 580.95.05'\n")
+    smi.chmod(0o755)
+    build = tmp_path / "vllm-0.33.0.dist-info" / "METADATA"
+    build.parent.mkdir()
+    build.write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.33.0\n")
+    found = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with running(module, *arguments, environment=found | {"TMPDIR": str(tmp_path)}) as server:
+        until(lambda: web.probe(f"{server.url}/health/ready") == 200)
+        until(lambda: asked.exists() and metric(server, "qvl_ready_replicas") == count)
+        server.signal()
+        _, said = server.process.communicate(timeout=300)
+    assert asked.read_text() == "once\n"
+    [line] = re.findall(".*settings that are not the default.*", said)
+    assert "vllm 0.33.0, " in line and "; 1 × NVIDIA H200 (driver 580.95.05); " in line
