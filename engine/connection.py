@@ -53,7 +53,7 @@ class Connection(HttpToolsProtocol):
         """`until`: by the monotonic clock; an answer after it ends the connection. `lost` hears its end."""
         super().__init__(**settings)
         self._until, self._lost = until, lost
-        self._inner, self.app = self.app, self._answer  # type: ignore[assignment]
+        self._inner, self.app = self.app, self._answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         super().connection_made(transport)
@@ -147,7 +147,7 @@ class Connection(HttpToolsProtocol):
                 self._end_with(message)
             return send(message)
 
-        return self._inner(scope, receive, sent)  # type: ignore[arg-type, return-value]
+        return self._inner(scope, receive, sent)  # type: ignore[no-any-return]
 
     def _end_with(self, message: Message) -> None:
         """Who asks to close waits for an answer behind which nothing has come: that would get none."""

@@ -6,6 +6,7 @@ step, which is longer than any item.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -160,7 +161,7 @@ def _verdict(model: Model, gpu: Gpu) -> str:
     return "FP8" if fits(model, "fp8", gpu.memory) else "no"
 
 
-def recommendation(found: list[Gpu]) -> list[str]:
+def recommendation(found: Sequence[Gpu]) -> list[str]:
     memory = f"{host_memory() / GIB:.0f} GiB of host memory"
     if not found:
         small = max(model.weights("bf16") for model in MODELS[:2]) * 2
