@@ -1,4 +1,4 @@
-"""Which page of a PDF a name says: one pattern for the server, for jobs and for clients."""
+"""Which page of a PDF, or part of a film, a name says: one rule for the server, for jobs and for clients."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ NAMED = re.compile(r"(.+\.pdf)(#(?:[^/]*&)?page=[^/]*)", re.IGNORECASE | re.DOTA
 _LONGEST = 256
 """Characters of a fragment that are looked at."""
 _PAGE = re.compile(r"(?:.*&)?page=0*([1-9][0-9]{0,5})(?:&.*)?", re.DOTALL)
+
+
+def refuse_times(source: Source) -> None:
+    """Raises Unprocessable for what asks for a part of a film as browsers do (`a.mp4#t=10,20`):
+    the whole one would be another answer."""
+    if isinstance(source, str) and (at := source.find("#")) >= 0:
+        fragment = source[at + 1 : at + 1 + _LONGEST].lower()
+        if any(each.startswith("t=") for each in fragment.split("&")):
+            raise Unprocessable(
+                f"{source[at : at + 40]!r} names a part of a film, which cannot be chosen: "
+                "cut the file, or send frames as images",
+                code="part_of_video",
+            )
 
 
 def page_of(source: Source) -> int:

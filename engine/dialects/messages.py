@@ -8,31 +8,35 @@ have no place in what the model was trained on, so it is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from qvl.engine.dialects import items
 from qvl.engine.dialects.fields import Body
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content
 
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
 
 class Message(Body):
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str | list[items.Part] | None = None
     name: str | None = None
 
 
-def conversations(messages: Sequence[Message | list[Message]]) -> tuple[Content, ...]:
+def conversations(
+    messages: Sequence[Message | list[Message]], where: str = "messages"
+) -> tuple[Content, ...]:
     """One item for each conversation."""
     single = [message for message in messages if isinstance(message, Message)]
     if len(single) == len(messages):
-        return (_item(single, "messages"),)
+        return (_item(single, where),)
     if single:
         raise BadRequest(
-            "messages: give one conversation or a list of conversations, not a mixture", param="messages"
+            f"{where}: give one conversation or a list of conversations, not a mixture", param=where
         )
     batch = [turns for turns in messages if isinstance(turns, list)]
-    return tuple(_item(turns, f"messages[{i}]") for i, turns in enumerate(batch))
+    return tuple(_item(turns, f"{where}[{i}]") for i, turns in enumerate(batch))
 
 
 def _item(turns: Sequence[Message], where: str) -> Content:

@@ -6,22 +6,16 @@ instruction, as `tasks` has it: vectors of queries and of documents differ, as i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, messages, tasks, vectors
+from qvl.engine.dialects import inputs, messages, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count, Truncate, Urgency, agreed, cuts, one_of, priority, refuse
-from qvl.engine.dialects.items import Item
 from qvl.engine.dialects.usage import Usage, usage
-from qvl.engine.errors import BadRequest, TooLarge
+from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, OnError, Tokens
 
-TokenId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-TokenIds: TypeAlias = Annotated[list[TokenId], msgspec.Meta(min_length=1)]
-MOST_IDS = 1 << 18
-"""Token ids of one item: what the longest context of any Qwen3-VL holds."""
 Conversation: TypeAlias = Annotated[list[messages.Message], msgspec.Meta(min_length=1)]
 TruncateTo: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 
@@ -86,18 +80,12 @@ class Options(Body):
         return None if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens
 
 
-Input: TypeAlias = str | Item | Annotated[list[str | TokenId | TokenIds | Item], msgspec.Meta(min_length=1)]
-
-
-Modality: TypeAlias = Literal["text", "image", "text_image", "audio"]
-
-
 class EmbeddingsBody(Options):
-    input: Input | None = None
-    """A string, a list of strings, token ids, or native items."""
+    input: inputs.Input | None = None
+    """A string, a list of strings, token ids, or native items; or what `messages` takes, as in vLLM."""
     messages: Annotated[list[messages.Message | Conversation], msgspec.Meta(min_length=1)] | None = None
     """vLLM's: one conversation or a list of them, instead of `input`."""
-    modality: Modality | Annotated[list[Modality], msgspec.Meta(min_length=1)] | None = None
+    modality: inputs.Modality | Annotated[list[inputs.Modality], msgspec.Meta(min_length=1)] | None = None
     """Infinity's and NVIDIA's: what the strings of `input` are, all or each."""
     dimensions: Count | None = None
     output_dimension: Count | None = None
@@ -147,7 +135,7 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     given: tuple[Content | Tokens, ...] = (
         messages.conversations(body.messages or ())
         if one_of({"input": body.input, "messages": body.messages}) == "messages"
-        else entries(body.input, "input", _modalities(body))
+        else inputs.entries(body.input, "input", _modalities(body))
     )
     # Not a task as well: there are clients that send one with whatever they have.
     untold = explicit and any(isinstance(each, Tokens) for each in given)
@@ -171,7 +159,7 @@ def unit_length(**flags: bool | None) -> None:
         refuse(wanted is False, name, "vectors always have length 1")
 
 
-def _modalities(body: EmbeddingsBody) -> list[Modality]:
+def _modalities(body: EmbeddingsBody) -> list[inputs.Modality]:
     """One for all items, or one for each."""
     given = body.modality if isinstance(body.modality, list) else [body.modality or "text"]
     refuse("audio" in given, "modality", "the model reads texts, images and videos")
@@ -184,44 +172,6 @@ def _modalities(body: EmbeddingsBody) -> list[Modality]:
             code="length_mismatch",
         )
     return given
-
-
-def entries(
-    value: Input | None, where: str, modalities: Sequence[Modality] = ("text",)
-) -> tuple[Content | Tokens, ...]:
-    """The items of an input; of the modality `image` its strings are images."""
-    if not isinstance(value, list):
-        return (_entry(value or "", where, modalities[0]),)
-    if isinstance(value[0], int):
-        tokens = _tokens(value, where)
-        if not all(isinstance(each, int) for each in value):
-            raise BadRequest(f"{where}: a list of token ids holds nothing but integers", param=where)
-        return (tokens,)
-    return tuple(
-        _entry(each, f"{where}[{i}]", modalities[i % len(modalities)]) for i, each in enumerate(value)
-    )
-
-
-def _entry(value: Any, where: str, modality: Modality) -> Content | Tokens:
-    if isinstance(value, list):
-        return _tokens(value, where)
-    if isinstance(value, int):
-        raise BadRequest(
-            f"{where}: a token id among other items; send them as a list of their own", param=where
-        )
-    if modality == "image" and isinstance(value, str):
-        return Content(images=(value,), where=where)
-    return items.content(value, where)
-
-
-def _tokens(ids: list[Any], where: str) -> Tokens:
-    if len(ids) > MOST_IDS:
-        raise TooLarge(
-            f"{len(ids)} token ids in one item; at most {MOST_IDS}: send fewer, or the text itself",
-            param=where,
-            code="too_many_ids",
-        )
-    return Tokens(ids=tuple(ids), where=where)
 
 
 def kind(body: EmbeddingsBody) -> vectors.Kind:

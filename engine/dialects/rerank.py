@@ -42,6 +42,8 @@ class RerankBody(vllm.Scoring, kw_only=True):
     return_embeddings: bool | None = None
     max_chunks_per_doc: Count | None = None
     """No effect: a document is never cut into chunks."""
+    max_chunk_per_doc: Count | None = None
+    """new-api's `max_chunks_per_doc`."""
     overlap_tokens: vllm.OrAll | None = None
     """SiliconFlow's, of such chunks: no effect."""
     kwargs: Literal["{}"] | None = None
@@ -80,7 +82,7 @@ def parse(body: RerankBody) -> RerankRequest:
     _most(body)
     tei.cut_right(body.truncation_direction)
     refuse(body.return_embeddings, "return_embeddings", "a reranker has no vectors; /v1/embeddings has them")
-    refuse(body.max_query_length, "max_query_length", "a query is never cut: every document is judged by it")
+    refuse(body.max_query_length, "max_query_length", vllm.NEVER_CUT)
     one_of({"documents": body.documents, "texts": body.texts})
     if body.documents is not None:
         documents = records.documents(body.documents, body.rank_fields)

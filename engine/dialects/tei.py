@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, openai, ranking, tasks, vectors
+from qvl.engine.dialects import inputs, items, openai, ranking, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count, Truncate, convert, cuts, refuse
 from qvl.engine.dialects.items import Item
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankResult, Tokens
@@ -59,7 +59,7 @@ class SimilarityBody(Body):
 
 
 Inputs: TypeAlias = (
-    str | Either | Annotated[list[str | openai.TokenId | openai.TokenIds | Item], msgspec.Meta(min_length=1)]
+    str | Either | Annotated[list[str | inputs.TokenId | inputs.TokenIds | Item], msgspec.Meta(min_length=1)]
 )
 
 
@@ -95,7 +95,7 @@ def cut_right(direction: Direction | None) -> None:
 def parse_embed(body: EmbedBody) -> EmbedRequest:
     openai.unit_length(normalize=body.normalize)
     asked = _compared(body.inputs)
-    given = openai.entries(body.inputs, "inputs") if asked is None else _sides(asked)
+    given = inputs.entries(body.inputs, "inputs") if asked is None else _sides(asked)
     return replace(body.request(given, body.model), dimensions=body.dimensions)
 
 

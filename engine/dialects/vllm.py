@@ -13,13 +13,13 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 import msgspec
 
 from qvl.engine.dialects import items, openai, ranking
-from qvl.engine.dialects.fields import Truncate, agreed, cuts, one_of, priority
+from qvl.engine.dialects.fields import Truncate, agreed, cuts, one_of, priority, refuse
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, RerankRequest, RerankResult
 
 OrAll: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-Unset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0)]
+NEVER_CUT = "a query is never cut: every document is judged by it"
 
 
 class Scoring(openai.Options):
@@ -28,8 +28,8 @@ class Scoring(openai.Options):
     """false: logits instead of their sigmoid."""
     max_tokens_per_doc: OrAll | None = None
     """0: no limit."""
-    max_tokens_per_query: Unset | None = None
-    """The query is never cut: every document of the request is judged by it."""
+    max_tokens_per_query: OrAll | None = None
+    """0: no limit; there is no other."""
     truncate: Truncate | None = None
     truncation: bool | None = None
     fps: items.Fps | None = None
@@ -47,6 +47,7 @@ class Scoring(openai.Options):
                 param="truncate_prompt_tokens",
                 code="unsupported_field",
             )
+        refuse(self.max_tokens_per_query, "max_tokens_per_query", NEVER_CUT)
         self.raw()  # before the work, not after it
         return RerankRequest(
             query=self._sampled(query),

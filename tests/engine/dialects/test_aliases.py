@@ -102,7 +102,9 @@ class TestJina:
     def test_length_of_a_document(self) -> None:
         assert ranked(max_doc_length=9) == ranked(max_tokens_per_doc=9)
         assert "contradict" in refused("max_doc_length", ranked, max_doc_length=9, max_tokens_per_doc=8)
-        assert "never cut" in refused("max_query_length", ranked, max_query_length=9)
+        for name in ("max_query_length", "max_tokens_per_query"):
+            assert "never cut" in refused(name, ranked, **{name: 9})
+        assert ranked(max_tokens_per_query=0) == ranked(max_chunk_per_doc=10, overlap_tokens=5) == ranked()
 
     def test_vectors_of_a_reranker(self) -> None:
         assert ranked(return_embeddings=False) == ranked()

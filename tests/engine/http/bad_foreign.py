@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.engine.http.bad_requests import CONFLICT, INVALID, MISSING, UNKNOWN, UNSUPPORTED, Bad
+from tests.engine.http.bad_requests import CONFLICT, INVALID, MISSING, UNKNOWN, UNSUPPORTED, Bad, E, R
 
 DE = "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
 DR = "/api/v1/services/rerank/text-rerank/text-rerank"
@@ -10,6 +10,8 @@ K = "/tokenize"
 N = "/v1/ranking"
 T = "/similarity"
 TEXT = {"text": "a"}
+PART = "part_of_video"
+MP4 = "data:video/mp4;base64,AAAAGGZ0eXBtcDQy"
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,AA=="}]}
 PAIR = {"query": "a", "documents": ["b"]}
 
@@ -102,6 +104,25 @@ SHAPES = (
 )
 
 MEDIA = (
+    Bad(
+        "a part of a film",
+        E,
+        {"input": ["a", {"video": "https://h/a.mp4#t=10,20"}]},
+        422,
+        PART,
+        "input[1].video",
+    ),
+    Bad(
+        "a part of an inline film", E, {"input": [{"video": f"{MP4}#T=npt:10"}]}, 422, PART, "input[0].video"
+    ),
+    Bad(
+        "a part of a film in a folder",
+        R,
+        {"query": "a", "documents": [{"content": [{"video_url": "a.mp4#x=1&t=10"}]}]},
+        422,
+        PART,
+        "documents[0].video",
+    ),
     Bad(
         "a private address in an envelope",
         DE,
