@@ -3,7 +3,7 @@
 An item is a text, a picture, a file, or a dict of them:
 
     "a text"
-    Path("cat.jpg"), Path("report.pdf#page=2")         image, page or video, told from the content
+    Path("cat.jpg"), Path("report.pdf#page=2"), Path("film.mp4#t=10,20")      told from the content
     PIL.Image.open("cat.jpg")                          sent as PNG, so no pixel changes
     {"text": "...", "image": [img, b"...", "https://…"], "video": [frame, frame, ...], "instruction": "..."}
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from qvl.engine.errors import BadRequest, UnsupportedMedia
 from qvl.engine.magic import PDF, sniff
-from qvl.engine.pages import NAMED
+from qvl.engine.pages import parted
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Content
 
 if TYPE_CHECKING:
@@ -98,12 +98,11 @@ def _media(value: Any, where: str) -> Any:
 
 
 def _read(given: bytes | Path) -> tuple[bytes, str]:
-    """The bytes, and the end of a PDF's name that says a page of them: that of its URL, too."""
+    """The bytes, and the end of a name that says a page or a part of them: that of its URL, too."""
     if isinstance(given, bytes):
         return given, ""
-    if (found := NAMED.fullmatch(str(given))) and not given.exists():
-        return Path(found[1]).read_bytes(), found[2]
-    return given.read_bytes(), ""
+    file, end = parted(given)
+    return file.read_bytes(), end
 
 
 def data_url(data: bytes, mime: str) -> str:

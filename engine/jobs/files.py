@@ -28,6 +28,7 @@ from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.magic import PDF, sniff
+from qvl.engine.pages import NAMED, parted
 from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 KINDS = {
@@ -61,7 +62,8 @@ def most_of(engine: EngineConfig | None) -> int:
 
 def kind_of(path: Path) -> str | None:
     """Without a look into the file; None: no item."""
-    return "image" if pdf.names_page(path.name) else _KIND_OF.get(path.suffix.lower())
+    found = NAMED.fullmatch(path.name)
+    return _KIND_OF.get(Path(found[1] if found else path).suffix.lower())
 
 
 def content(path: Path, most: int = FILE_BYTES) -> bytes:
@@ -88,13 +90,13 @@ def inline(path: Path, most: int = FILE_BYTES) -> str:
     if page:
         with _opened(file):
             return data_url(pdf.cut_page(file, page), PDF)
-    data = content(path, most)
-    return data_url(data, sniff(data) or UNKNOWN)
+    data = content(file, most)
+    return data_url(data, sniff(data) or UNKNOWN) + parted(path)[1]
 
 
 def url_of(path: Path) -> str:
     file, page = pdf.parted(path)
-    return file.resolve().as_uri() + (f"#page={page}" if page else "")
+    return file.resolve().as_uri() + (f"#page={page}" if page else parted(path)[1])
 
 
 def left_out(files: Iterable[Path]) -> str:

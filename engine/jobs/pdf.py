@@ -18,11 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from qvl.engine import pages
 from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, QvlError, short
 from qvl.engine.jobs.cutter import SECONDS
 from qvl.engine.machine import foreign_environment
-from qvl.engine.pages import NAMED, page_of
 
 SUFFIX = ".pdf"
 MOST_PAGES = 10_000
@@ -35,18 +35,12 @@ _HEAD, _TRAILER = 512, 256
 """Bytes of a file that PDFium has written where it says when, and calls it by a random name."""
 
 
-def names_page(name: str) -> bool:
-    return NAMED.fullmatch(name) is not None
-
-
 def parted(path: Path) -> tuple[Path, int]:
     """The file, and the page that `path` names of it, from 1 (0: none), as the server reads it. Raises
     BadRequest."""
-    found = NAMED.fullmatch(str(path))
-    if found is None or path.exists():
-        return path, 0
+    file, end = pages.parted(path)
     try:
-        return Path(found[1]), page_of(found[2])
+        return file, pages.page_of(end)
     except QvlError as error:
         raise BadRequest(f"{short(path.name)}: {error.message}", code=error.code) from None
 

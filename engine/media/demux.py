@@ -20,6 +20,8 @@ from qvl.engine.media.image import too_many_pixels
 
 MOST_FRAMES = 36_000
 """Frames one video file may hold: ten minutes at 60 a second. A bound of ours, for it bounds the decoding."""
+MOST_LISTED = 10 * MOST_FRAMES
+"""Likewise, where a part of it is wanted: what is not near that part is listed, and not decoded."""
 MOST_PIXELS = MOST_FRAMES * 1920 * 1080
 """Pixels decoded of one video file, frames that are then dropped included."""
 CODECS = frozenset(
@@ -83,14 +85,16 @@ def packets(file: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoS
     return (packet for packet in file.demux(stream) if packet.size)
 
 
-def scan(data: bytes, kind: Container, limits: Limits) -> Index:
+def scan(data: bytes, kind: Container, limits: Limits, *, whole: bool = True) -> Index:
+    """Unless the `whole` is wanted it may be longer than what may be wanted."""
+    most = MOST_FRAMES if whole else MOST_LISTED
     if (missing := missing_bytes(data)) > 0:
         raise _truncated(f"{missing:,} bytes")
     with opened(data, kind, limits) as (file, stream):
-        if file.duration is not None:
-            _check_seconds(file.duration / av.time_base, limits)
+        if whole and file.duration is not None:
+            check_seconds(file.duration / av.time_base, limits)
         everything = [
-            (packet.pts, packet.is_keyframe, packet.is_discard) for packet in _bounded(file, stream)
+            (packet.pts, packet.is_keyframe, packet.is_discard) for packet in _bounded(file, stream, most)
         ]
         if kind is MP4 and len(everything) < stream.frames:
             raise _truncated(f"{stream.frames - len(everything)} frames")
@@ -101,8 +105,8 @@ def scan(data: bytes, kind: Container, limits: Limits) -> Index:
                 "the video has no frames, or no frame rate; re-encode it", code="undecodable_media"
             )
         times = [pts for pts, _ in shown if pts is not None]
-        if times and stream.time_base is not None:
-            _check_seconds(float((max(times) - min(times)) * stream.time_base), limits)
+        if whole and times and stream.time_base is not None:
+            check_seconds(float((max(times) - min(times)) * stream.time_base), limits)
         codec = stream.codec_context
         return Index(
             pts=tuple(pts for pts, _ in shown),
@@ -115,11 +119,11 @@ def scan(data: bytes, kind: Container, limits: Limits) -> Index:
         )
 
 
-def _bounded(file: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def _bounded(file: InputContainer, stream: VideoStream, most: int) -> Iterator[Packet[VideoStream]]:
     for place, packet in enumerate(packets(file, stream)):
-        if place == MOST_FRAMES:
+        if place == most:
             raise TooLarge(
-                f"a video file may hold {MOST_FRAMES:,} frames; send a shorter one, fewer frames per second, "
+                f"a video file may hold {most:,} frames; send a shorter one, fewer frames per second, "
                 "or a list of frames",
                 code="too_many_frames",
             )
@@ -143,10 +147,10 @@ def check_work(index: Index, frames: int) -> None:
         )
 
 
-def _check_seconds(seconds: float, limits: Limits) -> None:
+def check_seconds(seconds: float, limits: Limits) -> None:
     if seconds > limits.video_seconds:
         raise TooLarge(
             f"a video file may last {limits.video_seconds:g} s (--video-seconds); this lasts "
-            f"{seconds:.1f} s: cut it into parts",
+            f"{seconds:.1f} s: ask for parts of it, as #t=0,60 behind its name, or cut it",
             code="video_too_long",
         )

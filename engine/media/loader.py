@@ -24,7 +24,7 @@ from qvl.engine.media.threads import Share, Threads
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
 from qvl.engine.media.wire import Job
-from qvl.engine.pages import page_of, refuse_times
+from qvl.engine.pages import page_of, span_of
 from qvl.engine.protocol import Content, Source, Video
 
 T = TypeVar("T")
@@ -146,14 +146,13 @@ class _Batch:
         if isinstance(video, tuple):
             return self._once(("frames", video), lambda: self._counted(self._frames(video)))
         fps, max_frames = content.fps or FILE_FPS, content.max_frames or MAX_FRAMES
-        settings = ("video", fps, max_frames)
-        job = Job("video", self._limits, fps=fps, max_frames=max_frames)
 
         async def load() -> Visual:
-            refuse_times(video)
-            return await self._file(video, settings, job)
+            span = span_of(video)
+            job = Job("video", self._limits, fps=fps, max_frames=max_frames, span=span)
+            return await self._file(video, ("video", fps, max_frames, span), job)
 
-        return self._once((video, *settings), load)
+        return self._once(("video", video, fps, max_frames), load)
 
     async def _file(self, source: Source, settings: Key, job: Job) -> Visual:
         def decode(data: bytes) -> Visual | Future[Visual]:

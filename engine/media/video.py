@@ -8,40 +8,45 @@ from collections.abc import Iterator
 import av
 import numpy as np
 import torch
-from qwen_vl_utils.vision_process import smart_nframes
+from qwen_vl_utils.vision_process import FRAME_FACTOR, calculate_video_frame_range, smart_nframes
 
 from qvl.engine.config import Limits
 from qvl.engine.errors import QvlError, Unprocessable, UnsupportedMedia
 from qvl.engine.media.container import ACCEPTED, Container, container_of
-from qvl.engine.media.demux import Index, check_work, opened, packets, scan
+from qvl.engine.media.demux import Index, check_seconds, check_work, opened, packets, scan
 from qvl.engine.media.frames import FILE_BUDGET, resize_frame, video_size
 from qvl.engine.media.image import broken, is_image, too_many_pixels
 from qvl.engine.media.visual import Pixels, pair_times
+from qvl.engine.pages import Span
 
 FILE_FPS = 1.0
 """Frames per second taken of a video file unless the item says otherwise."""
 SEEKABLE = frozenset({"h264", "hevc", "av1", "libdav1d", "vp9"})
 """Decoders of codecs in which each packet shows one frame, so frames can be counted without decoding."""
 
+_WHOLE = Span()
 # It warns where more frames a second are asked for than there are; it then takes them all, as asked.
 logging.getLogger("qwen_vl_utils").setLevel(logging.ERROR)
 
 
-def load_video(data: bytes, fps: float, max_frames: int, limits: Limits) -> tuple[Pixels, tuple[float, ...]]:
-    """(T, H, W, 3), and the seconds of each pair of frames."""
+def load_video(
+    data: bytes, fps: float, max_frames: int, limits: Limits, span: Span = _WHOLE
+) -> tuple[Pixels, tuple[float, ...]]:
+    """(T, H, W, 3), and the seconds of each pair of frames, from the film's beginning."""
     kind = container_of(data)
     if kind is None:
         raise _not_a_video(data)
     try:
-        index = scan(data, kind, limits)
-        wanted = _wanted(len(index.pts), index.rate, fps, max_frames)
+        index = scan(data, kind, limits, whole=span == _WHOLE)
+        wanted = _wanted(len(index.pts), index.rate, fps, max_frames, span)
+        check_seconds((wanted[-1] - wanted[0]) / index.rate, limits)
         clip = _Clip(data, kind, index, limits)
         pixels = clip.sparse(wanted)
         if pixels is None:
             pixels, seen = clip.all(wanted)
             if seen != len(index.pts):
                 # Packets that show no frame (hidden, damaged): the reference counts frames, so sample again.
-                wanted = _wanted(seen, index.rate, fps, max_frames)
+                wanted = _wanted(seen, index.rate, fps, max_frames, span)
                 pixels, seen = clip.all(wanted)
     except QvlError:
         raise
@@ -59,17 +64,30 @@ def _not_a_video(data: bytes) -> UnsupportedMedia:
     return UnsupportedMedia(f"not a video in an accepted container ({ACCEPTED}); convert it to MP4")
 
 
-def _wanted(total: int, rate: float, fps: float, max_frames: int) -> list[int]:
-    """Indices of the frames that qwen_vl_utils' readers take."""
+def _wanted(total: int, rate: float, fps: float, max_frames: int, span: Span) -> list[int]:
+    """Indices of the frames that qwen_vl_utils' readers take; `span` is their `video_start`, `video_end`."""
+    part = {"video_start": span.start, "video_end": span.end}
     try:
-        count = smart_nframes({"fps": fps, "max_frames": max_frames}, total_frames=total, video_fps=rate)
+        first, last, frames = calculate_video_frame_range(part, total, rate)
+        count = smart_nframes({"fps": fps, "max_frames": max_frames}, total_frames=frames, video_fps=rate)
     except ValueError:
-        raise Unprocessable(
+        raise _too_few(total, rate, max_frames, span) from None
+    return [int(place) for place in torch.linspace(first, last, count).round().long().tolist()]
+
+
+def _too_few(total: int, rate: float, max_frames: int, span: Span) -> Unprocessable:
+    if span == _WHOLE or max_frames < FRAME_FACTOR:
+        return Unprocessable(
             f"a video file needs at least 2 frames and max_frames of at least 2; this has {total} "
             f"and {max_frames}: pass a single frame as `image`",
             code="too_few_frames",
-        ) from None
-    return [int(place) for place in torch.linspace(0, total - 1, count).round().long().tolist()]
+        )
+    end = total / rate if span.end is None else span.end
+    return Unprocessable(
+        f"from {span.start or 0:g} to {end:g} s the film has fewer than 2 frames: it lasts "
+        f"{total / rate:g} s, with {rate:g} frames a second",
+        code="no_such_part",
+    )
 
 
 class _Clip:

@@ -18,6 +18,7 @@ from qvl.engine import errors
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError
 from qvl.engine.media.visual import Pixels
+from qvl.engine.pages import Span
 
 Room: TypeAlias = Callable[[int], Pixels]
 """Memory for so many bytes, flat."""
@@ -34,6 +35,8 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     max_frames: int = 64
     count: int = 1
     """Of a frame: how many images the list has."""
+    span: Span = Span()
+    """Of a video: the part that is wanted."""
     page: int = 0
     """Of an image that is a PDF, from 1; 0: its only one."""
     pixels: tuple[int, int] = (MediaConfig.min_pixels, MediaConfig.max_pixels)

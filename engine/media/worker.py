@@ -44,7 +44,7 @@ def decode(job: Job, data: bytes) -> tuple[Decoded, Pixels]:
         pixels, rounded = load_frame(data, job.count, job.limits, job.page)
         return Decoded(pixels.shape, rounded=rounded), pixels
     if job.kind == "video":
-        pixels, timestamps = load_video(data, job.fps, job.max_frames, job.limits)
+        pixels, timestamps = load_video(data, job.fps, job.max_frames, job.limits, job.span)
         return Decoded(pixels.shape, timestamps), pixels
     pixels = load_image(data, job.limits, job.page, job.pixels)
     return Decoded(pixels.shape), pixels

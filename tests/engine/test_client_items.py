@@ -93,6 +93,16 @@ def test_a_page_behind_the_name_of_a_pdf_stands_behind_its_url(tmp_path: Path) -
         native(tmp_path / "other.pdf#page=2")
 
 
+def test_a_part_behind_the_name_of_a_film_stands_behind_its_url(tmp_path: Path) -> None:
+    data = b"\0\0\0\x20ftypisom...."
+    (tmp_path / "film.mp4").write_bytes(data)
+    for path in (tmp_path / "film.mp4#t=1,2.5", tmp_path / "film.mp4#t=x"):
+        for item in (native(path), native({"video": path})):
+            assert isinstance(item, dict)
+            url, mark, said = item["video"].partition("#")
+            assert (decoded(url), mark + said) == (data, "#" + path.name.partition("#")[2])
+
+
 @pytest.mark.parametrize(
     ("head", "mime"),
     [

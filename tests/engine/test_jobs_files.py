@@ -80,6 +80,17 @@ def test_a_line_names_nothing_outside_its_folder(tmp_path: Path, page: str) -> N
         assert caught.value.code == "file_forbidden"
 
 
+def test_a_line_names_a_part_of_a_film(tmp_path: Path) -> None:
+    data = b"\0\0\0\x20ftypisom...."
+    (tmp_path / "a.MP4").write_bytes(data)
+    sent, kept = read({"video": "a.MP4#t=1,2"}, tmp_path)
+    assert sent["video"] == data_url(data, "video/mp4") + "#t=1,2"
+    assert kept["video"] == f"{(tmp_path / 'a.MP4').resolve().as_uri()}#t=1,2"
+    (tmp_path / "given").mkdir()
+    with pytest.raises(BadRequest, match="lies outside"):
+        read({"video": "../a.MP4#t=1,2"}, tmp_path / "given")
+
+
 @pytest.mark.parametrize("name", ["x.png", "x.pdf", "x.pdf#page=1"])
 def test_a_line_names_regular_files_alone(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name.partition("#")[0])

@@ -10,7 +10,7 @@ K = "/tokenize"
 N = "/v1/ranking"
 T = "/similarity"
 TEXT = {"text": "a"}
-PART = "part_of_video"
+PART = "no_such_part"
 MP4 = "data:video/mp4;base64,AAAAGGZ0eXBtcDQy"
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,AA=="}]}
 PAIR = {"query": "a", "documents": ["b"]}
@@ -107,18 +107,18 @@ MEDIA = (
     Bad(
         "a part of a film",
         E,
-        {"input": ["a", {"video": "https://h/a.mp4#t=10,20"}]},
+        {"input": ["a", {"video": "https://h/a.mp4#t=20,10"}]},
         422,
         PART,
         "input[1].video",
     ),
     Bad(
-        "a part of an inline film", E, {"input": [{"video": f"{MP4}#T=npt:10"}]}, 422, PART, "input[0].video"
+        "a part of an inline film", E, {"input": [{"video": f"{MP4}#T=npt:10,"}]}, 422, PART, "input[0].video"
     ),
     Bad(
         "a part of a film in a folder",
         R,
-        {"query": "a", "documents": [{"content": [{"video_url": "a.mp4#x=1&t=10"}]}]},
+        {"query": "a", "documents": [{"content": [{"video_url": "a.mp4#x=1&t=1e3"}]}]},
         422,
         PART,
         "documents[0].video",

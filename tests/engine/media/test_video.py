@@ -6,6 +6,7 @@ the test registers one that is line by line `_read_video_torchvision` with PyAV'
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import struct
@@ -19,28 +20,31 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from qvl.engine.client.items import native
 from qvl.engine.config import Limits
+from qvl.engine.errors import TooLarge, Unprocessable
 from qvl.engine.media.container import container_of
 from qvl.engine.media.demux import Index, scan
-from qvl.engine.media.video import _needed
+from qvl.engine.media.video import _needed, load_video
+from qvl.engine.pages import Span
 from qvl.engine.protocol import Content
 
 
 @pytest.fixture
 def official(monkeypatch):
-    def run(data, fps=1.0, max_frames=64, turns=0):
+    def run(data, fps=1.0, max_frames=64, turns=0, **part):
         def reader(element):
             with av.open(io.BytesIO(data)) as file:
                 rate = float(file.streams.video[0].average_rate)
                 frames = [np.rot90(frame.to_rgb().to_ndarray(), turns) for frame in file.decode(video=0)]
             video = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-            total = video.size(0)
+            # As the readers that know of parts; the whole is torchvision's.
+            first, last, total = vision_process.calculate_video_frame_range(element, video.size(0), rate)
             nframes = vision_process.smart_nframes(element, total_frames=total, video_fps=rate)
-            idx = torch.linspace(0, total - 1, nframes).round().long()
+            idx = torch.linspace(first, last, nframes).round().long()
             return video[idx], {"fps": rate, "frames_indices": idx}, nframes / total * rate
 
         monkeypatch.setattr(vision_process, "get_video_reader_backend", lambda: "torchvision")
         monkeypatch.setitem(vision_process.VIDEO_READER_BACKENDS, "torchvision", reader)
-        element = {"type": "video", "video": "file.mp4", "fps": fps, "max_frames": max_frames}
+        element = {"type": "video", "video": "file.mp4", "fps": fps, "max_frames": max_frames} | part
         messages = [{"role": "user", "content": [element]}]
         _, videos = vision_process.process_vision_info(
             messages, image_patch_size=16, return_video_metadata=True
@@ -107,6 +111,38 @@ def test_sampling(count, fps, max_frames, one, official, film):
     pixels, times = official(data, fps or 1, max_frames or 64)
     assert np.array_equal(visual.pixels, pixels)
     assert visual.timestamps == times
+
+
+PARTS = {
+    "#t=1,3": {"video_start": 1.0, "video_end": 3.0},
+    "#t=2.05": {"video_start": 2.05},
+    "#t=,1.97": {"video_end": 1.97},
+    "#t=0:01,1:59:00": {"video_start": 1.0, "video_end": 7140.0},
+    "#t=0,0.4": {"video_start": 0.0, "video_end": 0.4},
+}
+
+
+@pytest.mark.parametrize("kind", [*list(KINDS)[1:3], "webm vp8", "avi mjpeg"])
+@pytest.mark.parametrize("part", PARTS)
+def test_parts(part, kind, one, official, film):
+    data = film(count=60, **KINDS[kind])
+    source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}{part}"
+    visual = one(Content(videos=(source,), fps=4.0))
+    pixels, times = official(data, fps=4.0, **PARTS[part])
+    assert np.array_equal(visual.pixels, pixels)
+    assert visual.timestamps == times
+
+
+def test_what_is_longer_than_a_video_may_be_has_parts(film):
+    data, limits = film(count=60), Limits(video_seconds=3)
+    with pytest.raises(TooLarge, match="#t=0,60"):
+        load_video(data, 1.0, 64, limits)
+    with pytest.raises(TooLarge, match="3 s"):
+        load_video(data, 1.0, 64, limits, Span(1, 5))
+    pixels, times = load_video(data, 1.0, 64, limits, Span(3.0, 5.0))
+    assert len(pixels) == 4 and 3 < times[0] < times[1] < 5
+    with pytest.raises(Unprocessable, match="from 7 to 9 s the film has fewer than 2 frames"):
+        load_video(data, 1.0, 64, limits, Span(7.0, 9.0))
 
 
 @pytest.mark.parametrize("size", [(64, 48), (320, 256), (334, 250), (1280, 720), (48, 1024), (1998, 20)])
