@@ -45,8 +45,8 @@ T = TypeVar("T")
 REFUSED = {
     "chat_template": "the template is part of the model; it is applied already",
     "media_io_kwargs": "set `fps` and `max_frames` instead, beside `input` or `messages` or in the item",
-    "mm_processor_kwargs": "it may hold `fps`, `max_frames` and `do_sample_frames`: true; pixel limits are "
-    "the server's",
+    "mm_processor_kwargs": "it may hold `fps`, `max_frames`, `do_sample_frames`: true, and `min_pixels`, "
+    "`max_pixels` and `total_pixels` as the server has them",
 }
 """Fields of other servers that would change the answer silently if they were ignored."""
 

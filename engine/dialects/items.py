@@ -23,13 +23,24 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from qvl.engine.dialects.parts import Media, Part, Parts, Sampling, fold, frameless, sampled, source, video
+from qvl.engine.dialects.parts import (
+    Media,
+    Part,
+    Parts,
+    Seen,
+    fold,
+    frameless,
+    limited,
+    sampled,
+    source,
+    video,
+)
 from qvl.engine.errors import BadRequest, short
 from qvl.engine.magic import sniff
 from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Video
 
 
-class Document(Sampling):
+class Document(Seen):
     """An item without an instruction: a query or a document."""
 
     text: str | list[str] | None = None
@@ -94,8 +105,9 @@ def content(value: str | Document | list[Part], where: str) -> Content:
                 code="conflicting_fields",
             )
         item = fold(value.content, f"{where}.content")
-        return sampled(replace(item, instruction=instruction, where=where), value.fps, value.max_frames)
-    return Content(
+        item = sampled(replace(item, instruction=instruction, where=where), value.fps, value.max_frames)
+        return limited(item, value)
+    item = Content(
         videos=(*films, *_videos(value.video, f"{where}.video")),
         images=(*map(source, _many(value.image)), *older),
         texts=tuple(_many(value.text)),
@@ -104,6 +116,7 @@ def content(value: str | Document | list[Part], where: str) -> Content:
         max_frames=value.max_frames,
         where=where,
     )
+    return limited(item, value)
 
 
 def contents(values: Sequence[str | Document], where: str) -> tuple[Content, ...]:

@@ -16,7 +16,7 @@ from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, OnError, Tokens
 
-T = TypeVar("T", bound=Content | Tokens)
+T = TypeVar("T", Content, Content | Tokens)
 Conversation: TypeAlias = Annotated[list[messages.Message], msgspec.Meta(min_length=1)]
 TruncateTo: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 
@@ -31,8 +31,8 @@ class Nothing(Body):
     """An empty object."""
 
 
-class ProcessorOptions(parts.Sampling):
-    """vLLM's `mm_processor_kwargs`; of the frames of videos, as beside it."""
+class ProcessorOptions(parts.Seen):
+    """vLLM's `mm_processor_kwargs`; of the frames of videos, as beside it, and of all media."""
 
     do_sample_frames: bool | None = None
     """They are always."""
@@ -83,15 +83,18 @@ class Options(parts.Sampling):
         )
 
     def sampled(self, given: tuple[T, ...]) -> tuple[T, ...]:
-        """With the request's `fps` and `max_frames` where items have none."""
+        """With the request's `fps` and `max_frames` where items have none, and with its limits."""
         told = self.mm_processor_kwargs or ProcessorOptions()
         never = "the frames of a video are always sampled"
         refuse(told.do_sample_frames is False, "mm_processor_kwargs.do_sample_frames", never)
         fps = agreed({"fps": self.fps, "mm_processor_kwargs.fps": told.fps})
         most = agreed({"max_frames": self.max_frames, "mm_processor_kwargs.max_frames": told.max_frames})
-        if fps is most is None:
+        if fps is most is told.min_pixels is told.max_pixels is told.total_pixels is None:
             return given
-        return tuple(parts.sampled(each, fps, most) if isinstance(each, Content) else each for each in given)
+        return tuple(
+            parts.limited(parts.sampled(each, fps, most), told) if isinstance(each, Content) else each
+            for each in given
+        )
 
     def max_tokens(self) -> int | None:
         if self.truncate_prompt_tokens == 0:

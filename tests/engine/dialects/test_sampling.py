@@ -72,8 +72,12 @@ def test_pairs() -> None:
             "messages[0].content[1]",
             "in all",
         ),
-        ({"input": [{"content": [{**TEXT, "fps": 2}]}]}, "input[0].content[0].fps", "is of a video"),
-        ({"input": [{"content": [{**IMAGE, "max_frames": 2}]}]}, "input[0].content[0].max_frames", "is of a"),
+        ({"input": [{"content": [{**TEXT, "fps": 2}]}]}, "input[0].content[0].fps", "type text has no `fps`"),
+        (
+            {"input": [{"content": [{**IMAGE, "max_frames": 2}]}]},
+            "input[0].content[0].max_frames",
+            "type image_url has",
+        ),
         ({"input": [{"content": [{**FILM, "fps": 0}]}]}, "input[0].content[0].fps", "> 0"),
         ({"input": "a", "max_frames": 65}, "max_frames", "<= 64"),
         (
