@@ -5,7 +5,8 @@ Dialects map foreign JSON to requests, and results back. Nothing here knows HTTP
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import add
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -18,6 +19,9 @@ Source: TypeAlias = str | bytes
 
 Video: TypeAlias = Source | tuple[Source, ...]
 """A video file, or its frames as images (sampled evenly to 64, taken as 2 frames per second)."""
+
+PixelLimit: TypeAlias = tuple[Literal["image", "video", "frames"], str, int]
+"""Of a medium: `min_pixels`, `max_pixels` or `total_pixels`, and what the caller says it is."""
 
 OnError: TypeAlias = Literal["fail", "skip"]
 Priority: TypeAlias = Literal["interactive", "batch"]
@@ -41,6 +45,8 @@ class Content:
     """Frames per second sampled from video files (None: 1)."""
     max_frames: int | None = None
     """At most this many frames of a video file (None: 64)."""
+    limits: tuple[PixelLimit, ...] = ()
+    """Checked against the server's own, never set."""
     where: str = "input"
     """How the caller names this item in errors, e.g. `input[3]`, `query`, `documents[2]`."""
 
@@ -123,14 +129,7 @@ class Usage:
         return self.text_tokens + self.visual_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.text_tokens + other.text_tokens,
-            self.visual_tokens + other.visual_tokens,
-            self.images + other.images,
-            self.videos + other.videos,
-            self.image_pixels + other.image_pixels,
-            self.video_pixels + other.video_pixels,
-        )
+        return Usage(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

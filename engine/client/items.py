@@ -71,9 +71,18 @@ def written(content: Content) -> dict[str, Any]:
     """The JSON of a query or document, in parts: in the other shapes a list under `video` may be one video or
     several. Without an instruction, which neither of them has on the wire."""
     given = (("video", content.videos), ("image", content.images), ("text", content.texts))
-    parts = [{"type": kind, kind: _media(each, content.where)} for kind, some in given for each in some]
+    parts = [
+        {"type": kind, kind: _media(each, content.where), **_limits(content, kind, each)}
+        for kind, some in given
+        for each in some
+    ]
     options = {"fps": content.fps, "max_frames": content.max_frames}
     return {"content": parts} | {key: value for key, value in options.items() if value is not None}
+
+
+def _limits(content: Content, kind: str, medium: object) -> dict[str, int]:
+    kind = "frames" if isinstance(medium, tuple) else kind
+    return {name: value for of, name, value in content.limits if of == kind}
 
 
 def _media(value: Any, where: str) -> Any:

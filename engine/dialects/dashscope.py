@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypedDict
 import msgspec
 
 from qvl.engine import protocol
-from qvl.engine.dialects import items, ranking, vectors
+from qvl.engine.dialects import items, parts, ranking, vectors
 from qvl.engine.dialects.fields import Body, Count, refuse
 from qvl.engine.dialects.items import Document
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, RerankRequest, RerankResult
@@ -33,8 +33,8 @@ class Contents(Body):
 
 class Parameters(Body):
     instruct: str | None = None
-    fps: items.Fps | None = None
-    max_video_frames: items.Frames | None = None
+    fps: parts.Fps | None = None
+    max_video_frames: parts.Frames | None = None
     res_level: int | None = None
 
     def check(self) -> None:

@@ -44,8 +44,9 @@ T = TypeVar("T")
 
 REFUSED = {
     "chat_template": "the template is part of the model; it is applied already",
-    "media_io_kwargs": "set `fps` and `max_frames` on the item instead",
-    "mm_processor_kwargs": "pixel limits are the server's; `fps` and `max_frames` go on the item",
+    "media_io_kwargs": "set `fps` and `max_frames` instead, beside `input` or `messages` or in the item",
+    "mm_processor_kwargs": "it may hold `fps`, `max_frames`, `do_sample_frames`: true, and `min_pixels`, "
+    "`max_pixels` and `total_pixels` as the server has them",
 }
 """Fields of other servers that would change the answer silently if they were ignored."""
 

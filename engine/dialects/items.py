@@ -17,89 +17,35 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias, get_args
+from dataclasses import replace
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
-from qvl.engine.dialects.fields import Body
+from qvl.engine.dialects.parts import (
+    Media,
+    Part,
+    Parts,
+    Seen,
+    fold,
+    frameless,
+    limited,
+    sampled,
+    source,
+    video,
+)
 from qvl.engine.errors import BadRequest, short
 from qvl.engine.magic import sniff
-from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Source, Video
-
-Fps: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1000)]
-Frames: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=64)]
+from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Video
 
 
-class Url(Body):
-    """An image or video by `data:`, http(s) or file URL, or bare base64."""
-
-    url: str
-    detail: str | None = None
-    """OpenAI's; the model has one resolution rule, so it changes nothing."""
-
-
-Media: TypeAlias = str | Url
-
-
-Kind: TypeAlias = Literal["text", "image_url", "image", "image_base64", "video_url", "video", "video_base64"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-class Part(Body):
-    """Exactly one of `text`, `image_url`, `image`, `image_base64`, `video_url`, `video` and `video_base64`.
-
-    `type` may be left out: it is the name of that one."""
-
-    type: Kind | None = None
-    text: str | None = None
-    image_url: Media | None = None
-    image: Media | None = None
-    image_base64: str | None = None
-    video_url: Media | None = None
-    video: Media | list[Media] | None = None
-    """A file, or the frames of one video."""
-    video_base64: str | None = None
-    uuid: str | None = None
-    """vLLM's name for its cache; the one here goes by content."""
-
-    def kind(self) -> Kind | None:
-        """What it holds; None unless that is one thing, and of its type. A body may have half a million."""
-        held = (
-            *(self.text, self.image_url, self.image, self.image_base64),
-            *(self.video_url, self.video, self.video_base64),
-        )
-        if held.count(None) != len(KINDS) - 1:
-            return None
-        if self.type is None:
-            return next(kind for kind, value in zip(KINDS, held, strict=True) if value is not None)
-        return None if getattr(self, self.type) is None else self.type
-
-    def wrong(self, where: str) -> BadRequest:
-        """Why it has no kind."""
-        given = [name for name in KINDS if getattr(self, name) is not None]
-        param: str = self.type or "type"
-        text = f"a part of type {self.type} has a `{self.type}`, which is missing"
-        if self.type is None:
-            text = f"give exactly one of {', '.join(KINDS)}"
-        elif self.type in given:
-            param = next(name for name in given if name != self.type)
-            text = f"a part of type {self.type} has no `{param}`; give another part for it"
-        code = "unknown_field" if self.type in given else "missing_field"
-        return BadRequest(f"{where}: {text}", param=f"{where}.{param}", code=code)
-
-
-Parts: TypeAlias = Annotated[list[Part], msgspec.Meta(min_length=1)]
-
-
-class Document(Body):
+class Document(Seen):
     """An item without an instruction: a query or a document."""
 
     text: str | list[str] | None = None
     image: Media | list[Media] | None = None
     video: Media | list[Media | list[Media]] | None = None
-    fps: Fps | None = None
-    max_frames: Frames | None = None
     content: str | list[Part] | None = None
     type: Literal["text", "image", "video", "image_url", "video_url"] | None = None
     """Of one part that is written without `content`; what it holds says as much."""
@@ -143,15 +89,14 @@ def content(value: str | Document | list[Part], where: str) -> Content:
             code="not_a_medium",
         )
     if isinstance(value, list):
-        videos, images, texts = fold(value, where)
-        return Content(videos=videos, images=images, texts=texts, where=where)
+        return fold(value, where)
     instruction: str | None = None
     given = [value.image_url]
     if isinstance(value, Item):
         instruction = value.instruction
         given += [value.pdf, value.url, value.bytes]
-    older = tuple(_source(image) for image in given if image is not None)
-    films = () if value.video_url is None else (_source(value.video_url),)
+    older = tuple(source(image) for image in given if image is not None)
+    films = () if value.video_url is None else (source(value.video_url),)
     if value.content is not None:
         if older or films or not (value.text is value.image is value.video is None):
             raise BadRequest(
@@ -159,71 +104,34 @@ def content(value: str | Document | list[Part], where: str) -> Content:
                 param=f"{where}.content",
                 code="conflicting_fields",
             )
-        videos, images, texts = fold(value.content, f"{where}.content")
-    else:
-        videos = (*films, *_videos(value.video, f"{where}.video"))
-        images = (*map(_source, _many(value.image)), *older)
-        texts = tuple(_many(value.text))
-    return Content(
-        videos=videos,
-        images=images,
-        texts=texts,
+        item = fold(value.content, f"{where}.content")
+        item = sampled(replace(item, instruction=instruction, where=where), value.fps, value.max_frames)
+        return limited(item, value)
+    item = Content(
+        videos=(*films, *_videos(value.video, f"{where}.video")),
+        images=(*map(source, _many(value.image)), *older),
+        texts=tuple(_many(value.text)),
         instruction=instruction,
         fps=value.fps,
         max_frames=value.max_frames,
         where=where,
     )
+    return limited(item, value)
 
 
 def contents(values: Sequence[str | Document], where: str) -> tuple[Content, ...]:
     return tuple(content(value, f"{where}[{i}]") for i, value in enumerate(values))
 
 
-def fold(
-    parts: str | Sequence[Part], where: str
-) -> tuple[tuple[Video, ...], tuple[Source, ...], tuple[str, ...]]:
-    """Parts in the caller's order to videos, images, texts."""
-    if isinstance(parts, str):
-        return (), (), (parts,)
-    videos: list[Video] = []
-    images: list[Source] = []
-    texts: list[str] = []
-    for i, part in enumerate(parts):
-        if (kind := part.kind()) is None:
-            raise part.wrong(f"{where}[{i}]")
-        value = getattr(part, kind)
-        if kind == "text":
-            texts.append(value)
-        elif kind.startswith("image"):
-            images.append(_source(value))
-        else:
-            if value == []:
-                raise _frameless(f"{where}[{i}].{kind}")
-            videos.append(_video(value))
-    return tuple(videos), tuple(images), tuple(texts)
-
-
 def _videos(value: Media | list[Media | list[Media]] | None, where: str) -> tuple[Video, ...]:
     if not isinstance(value, list):
-        return () if value is None else (_source(value),)
-    flat = [_source(entry) for entry in value if not isinstance(entry, list)]
+        return () if value is None else (source(value),)
+    flat = [source(entry) for entry in value if not isinstance(entry, list)]
     if flat and len(flat) == len(value) and looks_like_image(flat[0]):
         return (tuple(flat),)
     if [] in value:
-        raise _frameless(f"{where}[{value.index([])}]")
-    return tuple(map(_video, value))
-
-
-def _video(value: Media | list[Media]) -> Video:
-    return tuple(map(_source, value)) if isinstance(value, list) else _source(value)
-
-
-def _frameless(where: str) -> BadRequest:
-    return BadRequest(f"{where}: a video needs at least one frame", param=where, code="empty_list")
-
-
-def _source(value: Media) -> str:
-    return value if isinstance(value, str) else value.url
+        raise frameless(f"{where}[{value.index([])}]")
+    return tuple(map(video, value))
 
 
 def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:  # type: ignore[type-arg]  # of what it is given
@@ -232,18 +140,18 @@ def _many(value: msgspec.Struct | str | list[str] | list[Media] | None) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def looks_like_image(source: str) -> bool:
+def looks_like_image(given: str) -> bool:
     """Whether a source is an image rather than a video file, by its prefix alone."""
-    head = source[:16].lower()
+    head = given[:16].lower()
     if head.startswith("data:"):
         return head.startswith(("data:image/", "data:application"))
     if head.startswith(("http://", "https://", "file://")):
         try:
-            return urlsplit(source).path.lower().endswith(IMAGE_SUFFIXES)
+            return urlsplit(given).path.lower().endswith(IMAGE_SUFFIXES)
         except ValueError:
             return False
     try:
-        kind = sniff(base64.b64decode(source[:16], validate=True))
+        kind = sniff(base64.b64decode(given[:16], validate=True))
     except (binascii.Error, ValueError):
         return False
     return kind is not None and not kind.startswith("video/")

@@ -8,9 +8,10 @@ have no place in what the model was trained on, so it is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from qvl.engine.dialects import items
+from qvl.engine.dialects import parts
 from qvl.engine.dialects.fields import Body
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content
@@ -20,7 +21,7 @@ Role: TypeAlias = Literal["system", "user", "assistant"]
 
 class Message(Body):
     role: Role
-    content: str | list[items.Part] | None = None
+    content: str | list[parts.Part] | None = None
     name: str | None = None
 
 
@@ -44,17 +45,16 @@ def _item(turns: Sequence[Message], where: str) -> Content:
     user: Content | None = None
     for i, turn in enumerate(turns):
         param = f"{where}[{i}]"
-        videos, images, texts = items.fold(turn.content or (), f"{param}.content")
+        said = parts.fold(turn.content or (), f"{param}.content")
+        media = said.videos or said.images
         match turn.role:
             case "system" if i == 0:
-                if videos or images:
+                if media:
                     raise BadRequest(f"{param}: a system message is text only", param=param)
-                instruction = "".join(texts)
+                instruction = "".join(said.texts)
             case "user" if user is None:
-                user = Content(videos=videos, images=images, texts=texts, where=where)
-            case "assistant" if (
-                user is not None and i == len(turns) - 1 and not (videos or images or any(texts))
-            ):
+                user = said
+            case "assistant" if user is not None and i == len(turns) - 1 and not (media or any(said.texts)):
                 pass
             case role:
                 raise BadRequest(
@@ -65,6 +65,4 @@ def _item(turns: Sequence[Message], where: str) -> Content:
                 )
     if user is None:
         raise BadRequest(f"{where}: there is no user message", param=where, code="missing_field")
-    return Content(
-        videos=user.videos, images=user.images, texts=user.texts, instruction=instruction, where=where
-    )
+    return replace(user, instruction=instruction, where=where)

@@ -6,16 +6,17 @@ instruction, as `tasks` has it: vectors of queries and of documents differ, as i
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
-from qvl.engine.dialects import inputs, messages, tasks, vectors
+from qvl.engine.dialects import inputs, messages, parts, tasks, vectors
 from qvl.engine.dialects.fields import Body, Count, Truncate, Urgency, agreed, cuts, one_of, priority, refuse
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
 from qvl.engine.protocol import Content, EmbedRequest, EmbedResult, OnError, Tokens
 
+T = TypeVar("T", Content, Content | Tokens)
 Conversation: TypeAlias = Annotated[list[messages.Message], msgspec.Meta(min_length=1)]
 TruncateTo: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 
@@ -30,7 +31,14 @@ class Nothing(Body):
     """An empty object."""
 
 
-class Options(Body):
+class ProcessorOptions(parts.Seen):
+    """vLLM's `mm_processor_kwargs`; of the frames of videos, as beside it, and of all media."""
+
+    do_sample_frames: bool | None = None
+    """They are always."""
+
+
+class Options(parts.Sampling):
     """vLLM's common fields. Those with no effect here exist elsewhere only to obtain the right prompt, or
     tell a proxy in between what to do."""
 
@@ -52,13 +60,15 @@ class Options(Body):
     truncation_side: Literal["right"] | None = None
     chat_template_kwargs: TemplateArguments | None = None
     chat_template: None = None
-    mm_processor_kwargs: Nothing | None = None
+    mm_processor_kwargs: ProcessorOptions | None = None
     media_io_kwargs: Nothing | None = None
     truncate_prompt_tokens: TruncateTo | None = None
     """Cut to this many tokens; -1: to the model's length."""
     instruction: str | None = None
     instruct: str | None = None
     """SGLang's `instruction`."""
+    # `fps` and `max_frames` are of the videos of items that say nothing of their own, as the reference's
+    # `process` takes them.
     on_error: OnError = "fail"
     """`skip`: a bad item becomes an error entry and the others are answered."""
 
@@ -70,6 +80,20 @@ class Options(Body):
                 "instruct": self.instruct,
                 "chat_template_kwargs.instruction": told,
             }
+        )
+
+    def sampled(self, given: tuple[T, ...]) -> tuple[T, ...]:
+        """With the request's `fps` and `max_frames` where items have none, and with its limits."""
+        told = self.mm_processor_kwargs or ProcessorOptions()
+        never = "the frames of a video are always sampled"
+        refuse(told.do_sample_frames is False, "mm_processor_kwargs.do_sample_frames", never)
+        fps = agreed({"fps": self.fps, "mm_processor_kwargs.fps": told.fps})
+        most = agreed({"max_frames": self.max_frames, "mm_processor_kwargs.max_frames": told.max_frames})
+        if fps is most is told.min_pixels is told.max_pixels is told.total_pixels is None:
+            return given
+        return tuple(
+            parts.limited(parts.sampled(each, fps, most), told) if isinstance(each, Content) else each
+            for each in given
         )
 
     def max_tokens(self) -> int | None:
@@ -141,7 +165,7 @@ def parse(body: EmbeddingsBody) -> EmbedRequest:
     untold = explicit and any(isinstance(each, Tokens) for each in given)
     refuse(untold, "instruction", "token ids are taken as they are, without the template that holds it")
     return EmbedRequest(
-        input=given,
+        input=body.sampled(given),
         model=body.model,
         instruction=tasks.instruction(explicit, **named),
         documents=tasks.documents(**named),

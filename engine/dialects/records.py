@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from qvl.engine.dialects import items
+from qvl.engine.dialects import items, parts
 from qvl.engine.dialects.fields import convert, near, refuse
 from qvl.engine.dialects.items import Document
 from qvl.engine.errors import BadRequest, short
@@ -24,7 +24,7 @@ _OF_ITEMS = frozenset((*Document.__struct_fields__, "instruction"))
 _RECORD = {"description": "a `Document`; or a record of texts, of which `rank_fields` or `text` are read"}
 # Read as anything first: its keys are the caller's own.
 Record: TypeAlias = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema=_RECORD)]
-Records: TypeAlias = str | Record | Annotated[list[str | Record | items.Parts], msgspec.Meta(min_length=1)]
+Records: TypeAlias = str | Record | Annotated[list[str | Record | parts.Parts], msgspec.Meta(min_length=1)]
 """A string or an object alone is one document; a list in the list is one of parts."""
 RankFields: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=1)] | None
 
@@ -38,7 +38,7 @@ def documents(value: Records, fields: list[str] | None) -> tuple[Content, ...]:
     return (_document(value, "documents", fields),)
 
 
-def _document(value: str | Record | list[items.Part], where: str, fields: list[str] | None) -> Content:
+def _document(value: str | Record | list[parts.Part], where: str, fields: list[str] | None) -> Content:
     if not isinstance(value, dict):
         return items.content(value, where)
     if _is_item(value, fields):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-from qvl.engine.dialects import items, openai, ranking
+from qvl.engine.dialects import openai, ranking
 from qvl.engine.dialects.fields import Truncate, agreed, cuts, one_of, priority, refuse
 from qvl.engine.dialects.usage import Usage, usage
 from qvl.engine.errors import BadRequest
@@ -32,9 +31,6 @@ class Scoring(openai.Options):
     """0: no limit; there is no other."""
     truncate: Truncate | None = None
     truncation: bool | None = None
-    fps: items.Fps | None = None
-    max_frames: items.Frames | None = None
-    """Of the videos of items that say nothing of their own, as the reference's `process` takes them."""
 
     def raw(self) -> bool:
         unscaled = None if self.use_activation is None else not self.use_activation
@@ -49,9 +45,10 @@ class Scoring(openai.Options):
             )
         refuse(self.max_tokens_per_query, "max_tokens_per_query", NEVER_CUT)
         self.raw()  # before the work, not after it
+        query, *others = self.sampled((query, *documents))
         return RerankRequest(
-            query=self._sampled(query),
-            documents=tuple(map(self._sampled, documents)),
+            query=query,
+            documents=tuple(others),
             model=self.model,
             instruction=self.asked_instruction(),
             truncate=cuts(self.truncate, self.truncation),
@@ -59,13 +56,6 @@ class Scoring(openai.Options):
             on_error=self.on_error,
             priority=priority(self.priority),
         )
-
-    def _sampled(self, item: Content) -> Content:
-        fps = self.fps if item.fps is None else item.fps
-        most = self.max_frames if item.max_frames is None else item.max_frames
-        if (fps, most) == (item.fps, item.max_frames):
-            return item
-        return replace(item, fps=fps, max_frames=most)
 
 
 class ScoreBody(Scoring):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from qwen_vl_utils.vision_process import VIDEO_MAX_TOKEN_NUM, VIDEO_MIN_TOKEN_NUM
+
 from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, TooLarge
-from qvl.engine.media.frames import MAX_FRAMES
+from qvl.engine.media.frames import FACTOR, FILE_BUDGET, LIST_BUDGET, MAX_FRAMES
 from qvl.engine.media.visual import Kind
 from qvl.engine.protocol import Content
 
@@ -14,6 +16,29 @@ from qvl.engine.protocol import Content
 def name_of(content: Content, kind: Kind, place: int) -> str:
     several = len(content.videos if kind == "video" else content.images) > 1
     return f"{content.where}.{kind}[{place}]" if several else f"{content.where}.{kind}"
+
+
+def check_pixels(content: Content, of_images: tuple[int, int]) -> None:
+    """Raises BadRequest for a limit that is not the one here: `of_images`, or qwen_vl_utils' for a video."""
+    own: dict[tuple[str, str], int] = {
+        ("image", "min_pixels"): of_images[0],
+        ("image", "max_pixels"): of_images[1],
+        ("video", "min_pixels"): VIDEO_MIN_TOKEN_NUM * FACTOR**2,
+        ("video", "max_pixels"): VIDEO_MAX_TOKEN_NUM * FACTOR**2,
+        ("video", "total_pixels"): int(FILE_BUDGET),
+        # Listed frames are resized twice, by different numbers: none is both.
+        ("frames", "total_pixels"): LIST_BUDGET,
+    }
+    for kind, name, value in content.limits:
+        if value != (here := own.get((kind, name))):
+            what = {"image": "an image", "video": "a video file", "frames": "a list of frames"}[kind]
+            raise BadRequest(
+                f"`{name}` cannot be set: of {what} it is {here} here, not {value}"
+                if here
+                else f"`{name}` cannot be set: {what} has no such number",
+                param=f"{content.where}.{name}",
+                code="unsupported_field",
+            )
 
 
 def check(content: Content, limits: Limits) -> None:

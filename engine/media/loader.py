@@ -13,7 +13,7 @@ from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
 from qvl.engine.machine import cores
 from qvl.engine.media.arena import Arena, Lookup
-from qvl.engine.media.counts import check, name_of
+from qvl.engine.media.counts import check, check_pixels, name_of
 from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
@@ -122,6 +122,7 @@ class _Batch:
     async def item(self, content: Content) -> tuple[Visual, ...] | QvlError:
         try:
             check(content, self._limits)
+            check_pixels(content, self._loader.pixels)
             named = [
                 (name_of(content, "video", place), self._video(video, content))
                 for place, video in enumerate(content.videos)

@@ -28,7 +28,7 @@ def refusal(body: Any, kind: Any = openai.EmbeddingsBody) -> BadRequest:
         (
             {"input": [{"zzz": 1}]},
             "input[0].zzz",
-            "known fields: bytes, content, fps, image, image_url, instruction, max_frames, name, pdf, role",
+            "known fields: bytes, content, fps, image, image_url, instruction, max_frames, max_pixels, ",
         ),
         (
             {"input": ["a", {"content": [{"type": "text", "txt": 1}]}]},

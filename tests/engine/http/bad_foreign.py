@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.engine.http.bad_requests import CONFLICT, INVALID, MISSING, UNKNOWN, UNSUPPORTED, Bad, E, R
+from tests.engine.http.bad_requests import (
+    CONFLICT,
+    INVALID,
+    MISSING,
+    UNKNOWN,
+    UNSUPPORTED,
+    Bad,
+    E,
+    R,
+    png,
+    url,
+)
 
 DE = "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
 DR = "/api/v1/services/rerank/text-rerank/text-rerank"
@@ -13,6 +24,7 @@ TEXT = {"text": "a"}
 PART = "no_such_part"
 MP4 = "data:video/mp4;base64,AAAAGGZ0eXBtcDQy"
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,AA=="}]}
+PNG = url("image/png", png(64, 64))
 PAIR = {"query": "a", "documents": ["b"]}
 
 SHAPES = (
@@ -104,6 +116,30 @@ SHAPES = (
 )
 
 MEDIA = (
+    Bad(
+        "pixels of an image",
+        E,
+        {"input": ["a", {"image": PNG, "max_pixels": 1843201}]},
+        400,
+        UNSUPPORTED,
+        "input[1].max_pixels",
+    ),
+    Bad(
+        "pixels of all frames of a file",
+        E,
+        {"input": [{"video": MP4, "total_pixels": 7864320}]},
+        400,
+        UNSUPPORTED,
+        "input[0].total_pixels",
+    ),
+    Bad(
+        "pixels of an image for its frames",
+        E,
+        {"input": [{"video": [PNG, PNG]}], "mm_processor_kwargs": {"max_pixels": 1843200}},
+        400,
+        UNSUPPORTED,
+        "input[0].max_pixels",
+    ),
     Bad(
         "a part of a film",
         E,
