@@ -61,10 +61,14 @@ def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
     log_to_stderr(config)
     ignore_hangup()
-    threading.Thread(target=_tell, args=(config,), name="qvl-about", daemon=True).start()
+
+    def started(engine: EngineConfig, metrics: Metrics) -> Awaitable[Managed]:
+        threading.Thread(target=_tell, args=(config,), name="qvl-about", daemon=True).start()
+        return start(engine, metrics)
+
     with bind(config.host, config.port) as listener:
         try:
-            return serve_at(Port(listener, tls.scheme(config)), config, Metrics(replicas=1), start)
+            return serve_at(Port(listener, tls.scheme(config)), config, Metrics(replicas=1), started)
         except (NotStarted, Unavailable) as error:
             _log.error("%s; exiting", error)
             return DIED
