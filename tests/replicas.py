@@ -76,12 +76,12 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def connections(server: Running) -> Counter[int]:
-    """How many clients each replica has, by process."""
+    """How many clients each replica has, by process: until it has closed them, as it counts them itself."""
     port = int(server.url.rpartition(":")[2])
     found: Counter[int] = Counter()
     for replica in replicas(server):
         found[replica.pid] = sum(
-            each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+            each.status in (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT) and each.laddr.port == port
             for each in replica.net_connections("tcp")
         )
     return found

@@ -41,6 +41,8 @@ _POLL_MILLISECONDS = 50
 _PATIENCE_SECONDS = 0.5
 """For a job that nobody waits for: an image is done by then, and a new process costs more."""
 _START_SECONDS = 120.0
+_TRIES = 3
+"""To fork a process that does not end before it is known."""
 _DAY_SECONDS = 86400.0
 _ANSWER = msgspec.msgpack.Decoder(Decoded | Failed)
 _ENVIRONMENT = {
@@ -172,17 +174,21 @@ class ForkServer:
 
     def _fork(self) -> Worker:
         self._wait()
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                socket.send_fds(self._control, [b"f"], [theirs.fileno()])
-            answer = self._control.recv(4, socket.MSG_WAITALL)
-            if len(answer) < 4:
-                raise Closed("it ended")
-            return Worker(ours, int.from_bytes(answer, "little"))
-        except BaseException:
-            ours.close()
-            raise
+        for _ in range(_TRIES):
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+                answer = self._control.recv(4, socket.MSG_WAITALL)
+                if len(answer) < 4:
+                    raise Closed("it ended")
+                return Worker(ours, int.from_bytes(answer, "little"))
+            except ProcessLookupError:  # killed and reaped already: that is no fault of who forked it
+                ours.close()
+            except BaseException:
+                ours.close()
+                raise
+        raise Closed("each ended at once")
 
 
 def _none_to_be_had(error: Exception) -> Unavailable:

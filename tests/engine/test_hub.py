@@ -16,8 +16,8 @@ from urllib.parse import unquote
 import pytest
 
 from qvl.engine.demo.bundled import FOLDER
-from qvl.engine.port import free_port
 from tests.engine.conftest import CLEAN
+from tests.ports import free_port
 
 MODEL = FOLDER / "embedder"
 NAME, COMMIT = "org/Finds-2B", "c0" * 20
@@ -133,7 +133,8 @@ def test_a_revision_pins_the_weights(run, tmp_path: Path) -> None:
     ],
 )
 def test_what_the_hub_does_not_have_is_told(model: str, told: str, run) -> None:
-    done = run("-m", "qvl.engine.cli", "serve", model, "--log-level", "warning")
+    quiet = ["--port", str(free_port()), "--log-level", "warning"]
+    done = run("-m", "qvl.engine.cli", "serve", model, *quiet)
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1

@@ -42,7 +42,7 @@ def test_a_full_disk(fake: Start, tmp_path: Path, suffix: str, size: str) -> Non
     command += ["-o", str(disk / f"out.{suffix}"), "--url", server.url, "--batch", "10"]
     environment = {"SIZE": size, "DISK": str(disk), "SAID": str(said)}
     shell = ["env", *(f"{name}={value}" for name, value in environment.items()), "sh", "-c", _SCRIPT, "sh"]
-    subprocess.run([*_IN_A_NAMESPACE, *shell, *command], check=True, timeout=120)
+    subprocess.run([*_IN_A_NAMESPACE, *shell, *command], check=True, timeout=600)
 
     assert (said / "first.code").read_text() == "2\n"
     complaint = (said / "first").read_text().splitlines()[-1]

@@ -1,14 +1,18 @@
-"""The work folder of a job: whose it is, and what is on disk when."""
+"""The work folder of a job: whose it is, what is on disk when, and which settings it keeps apart."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qvl.engine.jobs.work import Busy, Work
+from qvl.engine.config import EngineConfig, MediaConfig
+from qvl.engine.jobs.answers import settings_of
+from qvl.engine.jobs.settings import JobConfig
+from qvl.engine.jobs.work import Busy, Work, difference
 from tests.engine.conftest import lines_of
 
 
@@ -65,3 +69,13 @@ def test_what_gets_its_name_is_whole_on_disk(tmp_path: Path, monkeypatch: pytest
         work.finish(made, {}, {})
     assert {"errors.new", "made", "out.jsonl.job.json.new"} <= synced
     assert lines_of(tmp_path / "out.jsonl.errors.jsonl") == [{"line": 1}]
+
+
+def test_vectors_of_other_pixels_are_not_mixed() -> None:
+    fewer = MediaConfig(max_pixels=1 << 20)
+    begun, now = (
+        asyncio.run(settings_of(JobConfig(), EngineConfig(embedder="x", media=media), "embedder"))
+        for media in (MediaConfig(), fewer)
+    )
+    assert "max_pixels" not in begun  # so that what an older qvl began goes on
+    assert difference(begun, now) == "max_pixels null, now 1048576"

@@ -121,7 +121,8 @@ def test_pixels_that_are_sent_count_as_waited_for_no_more() -> None:
         pixels = [weakref.ref(each.visuals[0]) for each in inputs]
         running = asyncio.ensure_future(model.run(inputs))
         await asked(client, 2)
-        assert [each() for each in pixels] == [None, None]
+        while any(each() for each in pixels):  # noqa: ASYNC110 - a thread that brought them may hold them yet
+            await asyncio.sleep(0.01)
         running.cancel()
 
     with_model(work)

@@ -27,7 +27,7 @@ if __name__ == "__main__":
     out = context.Queue()
     process = context.Process(target=spawned, args=(out,))
     process.start()
-    print(json.dumps([gc.isenabled(), *out.get(timeout=60)]))
+    print(json.dumps([gc.isenabled(), *out.get(timeout=300)]))
     process.join()
 """
 
@@ -36,7 +36,7 @@ def test_it_rests_in_a_spawned_process_until_the_plugin(tmp_path: Path) -> None:
     main = tmp_path / "main.py"
     main.write_text(MAIN)
     done = subprocess.run(
-        [sys.executable, main], env={"QVL_FOLLOW_PARENT": "1"}, capture_output=True, text=True, timeout=60
+        [sys.executable, main], env={"QVL_FOLLOW_PARENT": "1"}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [True, False, True, True]
@@ -53,5 +53,5 @@ def test_an_engine_that_fails_to_start_leaves_it_on() -> None:
         "except (ConfigError, QvlError) as error:\n"
         "    print(type(error).__name__, gc.isenabled())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["CheckpointError", "True"], done.stderr

@@ -100,7 +100,8 @@ def test_requests_on_top_of_each_other(live: str) -> None:
 def test_too_many_of_them_are_not_kept(live: str) -> None:
     """Those that came first are answered."""
     with connect(live) as sock:
-        sock.sendall(POST + GET * 1000)
+        with suppress(ConnectionError):  # it may close before all has come
+            sock.sendall(POST + GET * 1000)
         said = rest(sock)
     assert statuses(said) == [200] * (1 + MOST_WAITING)
     assert said.count(b"connection: close") == 1
@@ -220,7 +221,8 @@ class TestAnotherProtocol:
 
     def test_many_at_once(self, live: str) -> None:
         with connect(live) as sock:
-            sock.sendall((LENGTH + b"\r\n" + BODY) * 500)
+            with suppress(ConnectionError):  # as above
+                sock.sendall((LENGTH + b"\r\n" + BODY) * 500)
             assert statuses(rest(sock)) == [200] * (1 + MOST_WAITING)
 
     def test_without_a_body(self, live: str) -> None:

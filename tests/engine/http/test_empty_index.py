@@ -28,5 +28,5 @@ def test_a_server_says_so_at_its_start(
     make(index=str(folder))
     for thread in threading.enumerate():
         if thread.name == "qvl-index-load":
-            thread.join(30)
+            thread.join()
     assert (f"the index {folder} holds no items yet" in caplog.text) is not bool(items)

@@ -144,7 +144,7 @@ def test_one_that_ends_in_disorder_has_ended(monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.setattr("threading.Thread.start", lambda _: 1 / 0)  # there is none for what waits
         child.start()
         child.stop()
-        await asyncio.wait_for(child.gone(), 20)
+        await asyncio.wait_for(child.gone(), 120)
 
     asyncio.run(ended())
     assert child.status == -signal.SIGTERM
@@ -172,7 +172,7 @@ def test_one_that_hangs_while_it_loads_is_started_again(
     for name, value in (("_LOADING_SECONDS", 0.05), ("_LOAD_SECONDS", 0.1), ("_PAUSES_SECONDS", (0,))):
         monkeypatch.setattr(supervisor, name, value)
     caplog.set_level(logging.INFO)
-    assert asyncio.run(asyncio.wait_for(over(child)._keep(child), 30)) == DIED
+    assert asyncio.run(asyncio.wait_for(over(child)._keep(child), 120)) == DIED
     assert caplog.messages.count("replica 0 has been loading for 0.05 s") == supervisor._ATTEMPTS
     assert caplog.messages.count("replica 0 has ended (status -9); it starts again in 0 s") == 2
 
@@ -184,7 +184,7 @@ def test_one_that_hangs_on_its_way_out_is_killed(monkeypatch: pytest.MonkeyPatch
     async def watched() -> bool:
         child.start()
         ready = await child.settled()
-        await asyncio.wait_for(over(child)._watched(child), 20)
+        await asyncio.wait_for(over(child)._watched(child), 120)
         return ready
 
     try:

@@ -121,7 +121,12 @@ def test_a_killed_replica_comes_back_while_the_other_answers(start: Start, tmp_p
     with load(lambda: server.post("a").status_code) as statuses:
         until(lambda: statuses[200] > 20)
         first.kill()
-        until(lambda: metric(server, "qvl_ready_replicas") == 1)
+        until(
+            lambda: (
+                metric(server, "qvl_ready_replicas") == 1
+                or bool({each.pid for each in replicas(server)} - before)
+            )
+        )
         assert metric(server, "qvl_replicas") == 2
         until(lambda: len({each.pid for each in replicas(server)} - before) == 1)
         until(lambda: metric(server, "qvl_ready_replicas") == 2)
@@ -154,9 +159,9 @@ def test_a_replica_told_to_stop_gets_no_more_and_is_replaced(start: Start) -> No
         first.terminate()
         until(lambda: len({each.pid for each in replicas(server)} - {first.pid, second.pid}) == 1)
         until(lambda: metric(server, "qvl_ready_replicas") == 2)
-    # Those that were on their way to it are told to ask again.
-    assert set(statuses) <= {200, 503}, statuses
-    assert statuses[503] <= CLIENTS, statuses
+    # Those that were on their way to it are told to ask again, or find it closed if they were slow.
+    assert set(statuses) <= {200, 503, 0}, statuses
+    assert statuses[503] + statuses[0] <= CLIENTS, statuses
 
 
 def test_ready_line_and_a_stop_at_rest(start: Start, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_https(
     assert server.process.stdout
     assert server.process.stdout.readline().startswith(f"qvl is ready on {url}: ")
     server.signal()
-    _, err = server.process.communicate(timeout=60)
+    _, err = server.process.communicate(timeout=300)
     assert "Traceback" not in err
 
 
@@ -130,7 +130,7 @@ def test_a_certificate_is_replaced(kind: str, tmp_path: Path, request: pytest.Fi
     used, old, new = tmp_path / "both.pem", str(tmp_path / "ca.pem"), str(tmp_path / "new" / "ca.pem")
     server = request.getfixturevalue(kind)(tls=str(used))
     url = ready(server, old)
-    with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=old)) as kept:
+    with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=old), timeout=120) as kept:
         assert kept.get("/health/live").status_code == 200
         renewed = (tmp_path / "new" / "both.pem").read_bytes()
         used.write_bytes(renewed[: len(renewed) // 2])
@@ -143,14 +143,15 @@ def test_a_certificate_is_replaced(kind: str, tmp_path: Path, request: pytest.Fi
         assert not trusted(url, old)
         assert kept.get("/health/live").status_code == 200
     server.signal()
-    _, err = server.process.communicate(timeout=20)
+    _, err = server.process.communicate(timeout=300)
     assert "; kept the old certificate" in err
     assert "Traceback" not in err
 
 
 def trusted(url: str, ca: str) -> bool:
     """On a connection of its own."""
+    context = ssl.create_default_context(cafile=ca)
     try:
-        return httpx.get(f"{url}/health/live", verify=ssl.create_default_context(cafile=ca)).is_success
+        return httpx.get(f"{url}/health/live", verify=context, timeout=120).is_success
     except httpx.ConnectError:
         return False

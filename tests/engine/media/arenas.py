@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -21,6 +23,16 @@ CPU = torch.device("cpu")
 def image(seed: int, count: int = 1) -> Visual:
     data = np.random.default_rng(seed).integers(0, 256, (1, 32, 32 * count, 3), dtype=np.uint8)
     return Visual("image", data, (), f"image-{seed}-{count}")
+
+
+def on_one_thread(go: Callable[[], Awaitable[None]]) -> None:
+    """When a thread begins the next it holds nothing of the last; a second thread may, a moment longer."""
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        await go()
+
+    asyncio.run(run())
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from qvl.engine.media.landing import Landing
 from qvl.engine.media.memory import Memory
 from qvl.engine.model import pixels
 from qvl.engine.model.pixels import SharedPixels
-from tests.engine.media.arenas import BLOCK, CPU, FRAME, held, image, read
+from tests.engine.media.arenas import BLOCK, CPU, FRAME, held, image, on_one_thread, read
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_least_recently_used_goes_first(arena: Arena) -> None:
         _, stale = read(arena, places[2], places[3])
         assert stale == [0]
 
-    asyncio.run(go())
+    on_one_thread(go)
 
 
 def test_a_full_arena_makes_the_next_one_wait_its_turn(arena: Arena) -> None:
@@ -177,7 +177,7 @@ def test_only_as_much_goes_as_is_needed(arena: Arena) -> None:
                 True,
             ]
 
-    asyncio.run(go())
+    on_one_thread(go)
 
 
 def test_large_ones_are_copied_beside_the_loop() -> None:

@@ -6,10 +6,8 @@ import asyncio
 import io
 import os
 import resource
-import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +28,6 @@ from tests.engine.media.pdfs import endless
 from tests.replicas import until
 
 ONE = MediaConfig(workers=1)
-
-
 LITTLE = 128 << 20
 
 
@@ -85,7 +81,8 @@ def killing(most: int) -> Iterator[list[int]]:
         while not over.is_set() and len(killed) < most:
             for each in decoders():
                 with suppress(psutil.NoSuchProcess):
-                    if each not in known and each.status() != psutil.STATUS_ZOMBIE:
+                    lives = each not in known and each.status() != psutil.STATUS_ZOMBIE
+                    if lives and each.cpu_times().user > 0.02:  # at its work
                         each.kill()
                         killed.append(each.pid)
                         known.append(each)
@@ -225,23 +222,3 @@ def test_a_dead_parent_takes_them_with_it(own, hangs: bool) -> None:  # type: ig
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     os.close(worker._process)
-
-
-def test_one_whose_parent_has_gone_already_ends_too() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        call = f"worker._become_decoder({theirs.fileno()}, {LITTLE}, parent={os.getpid() + 1})"
-        command = [sys.executable, "-c", f"from qvl.engine.media import worker; {call}"]
-        assert subprocess.run(command, pass_fds=(theirs.fileno(),), timeout=60).returncode == 0
-
-
-def test_a_server_that_ends_before_it_reads_an_answer_is_the_end_of_input() -> None:
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-P", "-m", "qvl.engine.media.worker", str(theirs.fileno()), "1"]
-    with subprocess.Popen(command, pass_fds=(theirs.fileno(),), stderr=subprocess.PIPE) as process:
-        theirs.close()
-        select.select([ours], [], [], 60)
-        ours.close()  # with `READY` unread
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
-        assert process.wait(30) == 0
