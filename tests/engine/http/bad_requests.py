@@ -103,10 +103,10 @@ SHAPES = (
     Bad(
         "processor options",
         E,
-        {"input": "a", "mm_processor_kwargs": {"max_pixels": 9}},
+        {"input": "a", "mm_processor_kwargs": {"do_sample_frames": False}},
         400,
         UNSUPPORTED,
-        "mm_processor_kwargs",
+        "mm_processor_kwargs.do_sample_frames",
     ),
     Bad("truncation to nothing", E, {"input": "a", "truncate_prompt_tokens": 0}, 400, INVALID),
     Bad("ids mixed with text", E, {"input": [1, "a"]}, 400, INVALID, "input"),
