@@ -1,4 +1,4 @@
-"""Ray's own commands: `serve deploy` of the file that is there, `serve run` of the builder."""
+"""Ray's own commands: `serve deploy` of the file that is there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ import yaml
 
 from qvl.ray_serve import environment, haproxy
 from tests import web
-from tests.conftest import Pair
 from tests.ray_serve.cluster import KEY, KEYED, START_SECONDS, STOP_SECONDS, Cluster, title
 from tests.ray_serve.front import free_port
 
 pytestmark = pytest.mark.engine
 
 FILE = Path(__file__).parents[2] / "ray_serve" / "deploy.yaml"
-RERANKED = 'qvl_requests_total{route="/v1/rerank",status="200"}'
 BIN = Path(sys.executable).parent
 
 
@@ -158,31 +156,3 @@ def test_replicas_refuse_to_come_up_behind_another_proxy(
         del config["controller_options"]["runtime_env"]["env_vars"][variable]
     node.deploy(config, tmp_path)
     node.wait(lambda: told in " ".join(node.serve("status").split()), START_SECONDS)
-
-
-def test_serve_run_of_the_builder(pair: Pair, tmp_path: Path) -> None:
-    """It listens where it is told to, and the parts of a rerank come to the same address."""
-    cluster = Cluster([], tmp_path / "log")
-    settings = {
-        "reranker": pair.reranker,
-        "port": cluster.port,
-        "stats_port": cluster.stats,
-        "metrics_port": free_port(),
-        "api_key": KEY,
-        "split_tokens": 200,
-        "max_replicas": 2,
-        "replica_cpus": 0.5,
-        "log_level": "debug",
-        "enforce_eager": True,
-    }
-    cluster._command = [str(BIN / "serve"), "run", "qvl.ray_serve.app:build"]
-    cluster._command += [f"{name}={value}" for name, value in settings.items()]
-    cluster.READY = b"is ready at http"
-    with cluster:
-        answer = cluster.post("/v1/rerank", query="red", documents=["red shape " * 10] * 20)
-        assert sorted(each["index"] for each in answer["results"]) == list(range(20))
-        cluster.wait(lambda: cluster.metric("both", RERANKED) == [2], 60)
-        # vLLM is imported by now, which closes the handlers of everybody's log.
-        assert re.search(
-            r"^DEBUG .* request id=\S+ key=key-1 route=/v1/rerank status=200", cluster.said(), re.MULTILINE
-        )
