@@ -153,7 +153,7 @@ class Connection(HttpToolsProtocol):
         """Who asks to close waits for an answer behind which nothing has come: that would get none."""
         plain = [each for each in message["headers"] if each != _CLOSE]
         self._last |= len(plain) < len(message["headers"]) or time.monotonic() > self._until
-        alone = self._whole and not self.pipeline
+        alone = not self.pipeline and (self._whole or self.cycle.more_body)
         message["headers"] = [*plain, _CLOSE] if self._last and alone else plain
 
     def _refuse(self, error: QvlError) -> None:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from qvl.engine.errors import Unprocessable
-from qvl.engine.protocol import VIDEO_SUFFIXES, Source
+from qvl.engine.magic import VIDEO_SUFFIXES
+from qvl.engine.protocol import Source
 
 _FILM = "|".join(map(re.escape, VIDEO_SUFFIXES))
 NAMED = re.compile(
@@ -40,10 +41,11 @@ def span_of(source: Source) -> Span:
 
     Raises Unprocessable for what it says of a time and cannot be read: the whole film would be wrong.
     """
-    said = [each[2:].removeprefix("npt:") for each in _fragment(source) if each.startswith("t=")]
+    parts = _fragment(source, whole=True)
+    said = [unquote(each[2:]).removeprefix("npt:") for each in parts if each.startswith("t=")]
     if not said:
         return Span()
-    start, comma, end = unquote(said[0]).partition(",")
+    start, comma, end = said[0].partition(",")
     span = Span(_seconds(start), _seconds(end))
     unread = (span.start is None and start) or (span.end is None and (end or comma))
     empty = (span.start or 0) >= (inf if span.end is None else span.end)
@@ -81,8 +83,10 @@ def page_of(source: Source) -> int:
     return int(found[1])
 
 
-def _fragment(source: Source) -> list[str]:
+def _fragment(source: Source, *, whole: bool = False) -> list[str]:
     """What stands behind the first `#`, in parts."""
     if not isinstance(source, str) or (at := source.find("#")) < 0:
         return []
+    if whole and len(source) - at - 1 > _LONGEST:
+        raise Unprocessable(f"what stands behind the # has over {_LONGEST} characters", code="no_such_part")
     return source[at + 1 : at + 1 + _LONGEST].lower().split("&")

@@ -5,8 +5,7 @@ Dialects map foreign JSON to requests, and results back. Nothing here knows HTTP
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, field
-from operator import add
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -27,10 +26,6 @@ OnError: TypeAlias = Literal["fail", "skip"]
 Priority: TypeAlias = Literal["interactive", "batch"]
 """`batch` is refused first when much is in progress, and the model takes it after `interactive`."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".ogv", ".3gp")
-"""By which a file is known that nobody has looked into."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
@@ -45,8 +40,7 @@ class Content:
     """Frames per second sampled from video files (None: 1)."""
     max_frames: int | None = None
     """At most this many frames of a video file (None: 64)."""
-    limits: tuple[PixelLimit, ...] = ()
-    """Checked against the server's own, never set."""
+    limits: tuple[PixelLimit, ...] = ()  # checked against the server's own, never set
     where: str = "input"
     """How the caller names this item in errors, e.g. `input[3]`, `query`, `documents[2]`."""
 
@@ -129,7 +123,14 @@ class Usage:
         return self.text_tokens + self.visual_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*map(add, astuple(self), astuple(other)))
+        return Usage(
+            self.text_tokens + other.text_tokens,
+            self.visual_tokens + other.visual_tokens,
+            self.images + other.images,
+            self.videos + other.videos,
+            self.image_pixels + other.image_pixels,
+            self.video_pixels + other.video_pixels,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

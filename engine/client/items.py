@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from qvl.engine.errors import BadRequest, UnsupportedMedia
-from qvl.engine.magic import PDF, sniff
+from qvl.engine.magic import IMAGE_SUFFIXES, PDF, VIDEO_SUFFIXES, sniff
 from qvl.engine.pages import parted
-from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Content
+from qvl.engine.protocol import Content
 
 if TYPE_CHECKING:
     from PIL.Image import Image

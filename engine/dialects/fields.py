@@ -148,7 +148,8 @@ def near(name: str, kind: type[Body]) -> bool:
 
 @functools.lru_cache(1024)
 def _is_near(name: str, kind: type[Body]) -> bool:
-    return bool(_near(name, kind.__struct_fields__))
+    # Nobody misspells limits of pixels: a record's `min_price` and `total_sales` would look like them.
+    return bool(_near(name, [each for each in kind.__struct_fields__ if not each.endswith("_pixels")]))
 
 
 def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
@@ -167,6 +168,7 @@ def _explain(body: type[Body], message: str, where: str = "") -> BadRequest:
             for kind in types
             if isinstance(kind, inspect.StructType)
             for field in kind.fields
+            if field.encode_name not in getattr(kind.cls, "UNTOLD", ())
         ]
         shown = short(name)
         where = f"{param}.{shown}" if param else shown

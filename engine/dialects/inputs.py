@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,8 @@ Modality: TypeAlias = Literal["text", "image", "text_image", "audio"]
 class Entry(items.Item):
     """An item; with a `role`, a message of a conversation (JSON tells the two apart by nothing else)."""
 
+    UNTOLD: ClassVar = frozenset({"role", "name"})
+    """Of no use to an item."""
     role: messages.Role | None = None
     name: str | None = None
 

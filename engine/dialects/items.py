@@ -36,8 +36,8 @@ from qvl.engine.dialects.parts import (
     video,
 )
 from qvl.engine.errors import BadRequest, short
-from qvl.engine.magic import sniff
-from qvl.engine.protocol import IMAGE_SUFFIXES, Content, Video
+from qvl.engine.magic import IMAGE_SUFFIXES, sniff
+from qvl.engine.protocol import Content, Video
 
 
 class Document(Seen):

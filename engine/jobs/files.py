@@ -27,9 +27,8 @@ from qvl.engine.errors import BadRequest, short
 from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
-from qvl.engine.magic import PDF, sniff
+from qvl.engine.magic import IMAGE_SUFFIXES, PDF, VIDEO_SUFFIXES, sniff
 from qvl.engine.pages import NAMED, parted
-from qvl.engine.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 KINDS = {
     "image": IMAGE_SUFFIXES,

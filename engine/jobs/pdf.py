@@ -40,7 +40,7 @@ def parted(path: Path) -> tuple[Path, int]:
     BadRequest."""
     file, end = pages.parted(path)
     try:
-        return file, pages.page_of(end)
+        return file, pages.page_of(end) if file.suffix.lower() == SUFFIX else 0
     except QvlError as error:
         raise BadRequest(f"{short(path.name)}: {error.message}", code=error.code) from None
 

@@ -139,10 +139,11 @@ def _truncated(what: str) -> Unprocessable:
 
 def check_work(index: Index, frames: int) -> None:
     pixels = frames * index.height * index.width
-    if pixels > MOST_PIXELS:
+    if frames > MOST_FRAMES or pixels > MOST_PIXELS:
         raise TooLarge(
             f"{frames:,} frames of {index.width} x {index.height} would have to be decoded; at most "
-            f"{MOST_PIXELS:,} pixels of one video file are: scale it down, shorten it, or send frames",
+            f"{MOST_FRAMES:,} and {MOST_PIXELS:,} pixels of one video file are: scale it down, shorten it, "
+            "re-encode it as H.264 with more keyframes, or send frames",
             code="too_many_frames",
         )
 

@@ -39,7 +39,8 @@ def load_video(
     try:
         index = scan(data, kind, limits, whole=span == _WHOLE)
         wanted = _wanted(len(index.pts), index.rate, fps, max_frames, span)
-        check_seconds((wanted[-1] - wanted[0]) / index.rate, limits)
+        if span != _WHOLE:
+            check_seconds((wanted[-1] - wanted[0]) / index.rate, limits)
         clip = _Clip(data, kind, index, limits)
         pixels = clip.sparse(wanted)
         if pixels is None:

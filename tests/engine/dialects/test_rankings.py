@@ -186,6 +186,11 @@ def test_a_record_of_many_keys_is_no_misspelt_item() -> None:
     assert asked(documents=[many]).documents[0].texts == ("a",)
 
 
+@pytest.mark.parametrize("key", ["min_price", "total_pages", "max_size", "megapixels"])
+def test_a_records_own_numbers_are_no_misspelt_limits(key: str) -> None:
+    assert asked(documents=[{"text": "a", "title": "b", key: 5}]).documents[0].texts == ("a",)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -163,6 +163,11 @@ class TestOneThatIsToEnd:
         assert statuses(said) == [200]
         assert b"connection: close" in said
 
+    def test_one_that_is_answered_before_its_body_is_told_too(self, engine: FakeEngine) -> None:
+        with on_a_port(engine, partial(Connection, until=0)) as url, connect(url) as sock:
+            sock.sendall(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
+            assert b"connection: close" in rest(sock)
+
     def test_a_young_one_is_kept(self, live: str) -> None:
         with connect(live) as sock:
             for _ in range(3):

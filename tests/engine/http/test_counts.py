@@ -11,7 +11,7 @@ import pytest
 
 from qvl.engine.api import counts
 from qvl.engine.config import Limits
-from qvl.engine.dialects import cohere, dashscope, items, messages, openai, records
+from qvl.engine.dialects import cohere, dashscope, inputs, items, messages, parts, records
 from tests.engine.http.conftest import Client
 
 E, R, S = "/v1/embeddings", "/v1/rerank", "/score"
@@ -29,10 +29,10 @@ def client(make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch) -> Clie
     def made(**_: object) -> None:
         raise AssertionError("an item was made")
 
-    for dialect in (cohere, dashscope, items, messages, records):
+    for dialect in (cohere, dashscope, inputs, items, messages, parts, records):
         monkeypatch.setattr(dialect, "Content", made)
     monkeypatch.setattr(counts, "MOST_VALUES", 48)
-    monkeypatch.setattr(openai, "MOST_IDS", 8)
+    monkeypatch.setattr(inputs, "MOST_IDS", 8)
     return make(limits=Limits(items=4, documents=4))
 
 

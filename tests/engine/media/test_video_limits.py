@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 
 from qvl.engine.config import Limits
 from qvl.engine.errors import TooLarge
-from qvl.engine.media.demux import Index, check_work
+from qvl.engine.media import video
+from qvl.engine.media.demux import Index, check_work, scan
 from qvl.engine.protocol import Content
 
 
@@ -60,6 +63,16 @@ def test_frames_of_a_file(refusal, film):
     data = film(count=36_001, size=(32, 32), rate=200, codec="mpeg4", still=True)
     error = refusal(Content(videos=(data,)))
     assert (error.status, error.code) == (413, "too_many_frames") and "36,000" in error.message
+    part = f"data:video/mp4;base64,{base64.b64encode(data).decode()}#t=1,2"
+    error = refusal(Content(videos=(part,)))  # one that cannot be had without all before it
+    assert (error.status, error.code) == (413, "too_many_frames") and "decoded" in error.message
+
+
+def test_a_whole_film_lasts_as_long_as_its_times_say(film, monkeypatch):
+    """Of frames at uneven times the demuxer guesses a rate."""
+    monkeypatch.setattr(video, "scan", lambda *of, **more: replace(scan(*of, **more), rate=0.5))
+    pixels, _ = video.load_video(film(count=60), 0.5, 8, Limits(video_seconds=10))
+    assert len(pixels) == 8
 
 
 def test_pixels_decoded_of_a_file():
