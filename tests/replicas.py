@@ -62,7 +62,7 @@ def family(*parents: psutil.Process) -> list[psutil.Process]:
     return [*parents, *(child for parent in parents for child in parent.children(recursive=True))]
 
 
-def gone(processes: list[psutil.Process]) -> bool:
+def gone(processes: list[psutil.Process], seconds: float = 120) -> bool:
     """Soon; one that only waits to be reaped has gone."""
 
     def lives(process: psutil.Process) -> bool:
@@ -71,7 +71,7 @@ def gone(processes: list[psutil.Process]) -> bool:
         except psutil.NoSuchProcess:
             return False
 
-    until(lambda: not any(map(lives, processes)), seconds=60)
+    until(lambda: not any(map(lives, processes)), seconds)
     return True
 
 

@@ -31,7 +31,8 @@ def test_a_controller_comes_back_and_a_dead_gcs_ends_the_server(tmp_path: Path) 
         ours("gcs_server").kill()
         code, said = cluster.process.wait(NOTICED_SECONDS), log.read_text()
         assert code == DIED, said
-        # Ray's agents, which hold nothing, look for a GCS for a minute, to tell it that their node has ended.
-        assert gone([each for each in family if "Agent" not in titles[each.pid]])
+        # Ray's agents, which hold nothing, look for a GCS for a minute, to tell it that their node has ended;
+        # so may a controller that had only begun.
+        assert gone([each for each in family if "Agent" not in titles[each.pid]], NOTICED_SECONDS)
         assert said.count("qvl: for 40 s Ray has known nothing of what was deployed here") == 1, said
         assert "The program will terminate" not in said  # Ray's own end, which comes later
