@@ -51,7 +51,8 @@ def test_a_key_is_rotated_under_load(kind: str, request: pytest.FixtureRequest, 
         assert [asked(server, "old") for _ in range(8)] == [401] * 8
         until(lambda: statuses[200] > 40)
     assert set(statuses) == {200}
-    assert replicas(server) == before
+    # One server alone has none, only what it asks at its start and what ends by itself.
+    assert kind == "one" or replicas(server) == before
     server.signal()
     assert server.wait() == 0
     err = server.process.communicate()[1]
