@@ -147,7 +147,7 @@ class Connection(HttpToolsProtocol):
                 self._end_with(message)
             return send(message)
 
-        return self._inner(scope, receive, sent)  # type: ignore[no-any-return]
+        return self._inner(scope, receive, sent)  # type: ignore[no-any-return]  # uvicorn tells no types of it
 
     def _end_with(self, message: Message) -> None:
         """Who asks to close waits for an answer behind which nothing has come: that would get none."""

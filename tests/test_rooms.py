@@ -35,7 +35,7 @@ MAY_IMPORT = {
         "qvl.engine.errors",
         "qvl.engine.machine",
         "qvl.engine.magic",
-        "qvl.engine.pages",
+        "qvl.engine.fragments",
         "qvl.engine.protocol",
     },
     "qvl.engine.check.reference": set(),

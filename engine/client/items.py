@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from qvl.engine.errors import BadRequest, UnsupportedMedia
+from qvl.engine.fragments import parted
 from qvl.engine.magic import IMAGE_SUFFIXES, PDF, VIDEO_SUFFIXES, sniff
-from qvl.engine.pages import parted
 from qvl.engine.protocol import Content
 
 if TYPE_CHECKING:

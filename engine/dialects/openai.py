@@ -67,8 +67,6 @@ class Options(parts.Sampling):
     instruction: str | None = None
     instruct: str | None = None
     """SGLang's `instruction`."""
-    # `fps` and `max_frames` are of the videos of items that say nothing of their own, as the reference's
-    # `process` takes them.
     on_error: OnError = "fail"
     """`skip`: a bad item becomes an error entry and the others are answered."""
 
@@ -83,7 +81,8 @@ class Options(parts.Sampling):
         )
 
     def sampled(self, given: tuple[T, ...]) -> tuple[T, ...]:
-        """With the request's `fps` and `max_frames` where items have none, and with its limits."""
+        """With the request's `fps` and `max_frames` where items have none, as the reference's `process` takes
+        them, and with its limits."""
         told = self.mm_processor_kwargs or ProcessorOptions()
         never = "the frames of a video are always sampled"
         refuse(told.do_sample_frames is False, "mm_processor_kwargs.do_sample_frames", never)

@@ -17,8 +17,7 @@ from qvl.engine.protocol import Content, PixelLimit, Source, Video
 
 Fps: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 Frames: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=64)]
-
-
+Medium: TypeAlias = Literal["image", "video", "frames"]
 LIMITS = ("min_pixels", "max_pixels", "total_pixels")
 
 
@@ -155,7 +154,7 @@ def limited(item: Content, said: Seen) -> Content:
     """With the limits that are said of all its media; an image has no `total_pixels` beside a video."""
     if said.min_pixels is said.max_pixels is said.total_pixels is None:
         return item
-    kinds: dict[Literal["image", "video", "frames"], None] = {}
+    kinds: dict[Medium, None] = {}
     for each in item.videos:
         kinds["frames" if isinstance(each, tuple) else "video"] = None
     limits = [limit for kind in kinds for limit in _limits(said, kind)]
@@ -164,7 +163,7 @@ def limited(item: Content, said: Seen) -> Content:
     return replace(item, limits=_agreeing([*item.limits, *limits], item.where))
 
 
-def _limits(said: Seen, kind: Literal["image", "video", "frames"]) -> list[PixelLimit]:
+def _limits(said: Seen, kind: Medium) -> list[PixelLimit]:
     if said.min_pixels is said.max_pixels is said.total_pixels is None:
         return []
     return [(kind, name, value) for name in LIMITS if (value := getattr(said, name)) is not None]

@@ -24,11 +24,11 @@ import orjson
 from qvl.engine.client.items import data_url
 from qvl.engine.config import EngineConfig, Limits
 from qvl.engine.errors import BadRequest, short
+from qvl.engine.fragments import NAMED, parted
 from qvl.engine.jobs import pdf
 from qvl.engine.jobs.lines import Line
 from qvl.engine.jobs.settings import JobError
 from qvl.engine.magic import IMAGE_SUFFIXES, PDF, VIDEO_SUFFIXES, sniff
-from qvl.engine.pages import NAMED, parted
 
 KINDS = {
     "image": IMAGE_SUFFIXES,

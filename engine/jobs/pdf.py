@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qvl.engine import pages
+from qvl.engine import fragments
 from qvl.engine.config import Limits
 from qvl.engine.errors import BadRequest, QvlError, short
 from qvl.engine.jobs.cutter import SECONDS
@@ -38,9 +38,9 @@ _HEAD, _TRAILER = 512, 256
 def parted(path: Path) -> tuple[Path, int]:
     """The file, and the page that `path` names of it, from 1 (0: none), as the server reads it. Raises
     BadRequest."""
-    file, end = pages.parted(path)
+    file, end = fragments.parted(path)
     try:
-        return file, pages.page_of(end) if file.suffix.lower() == SUFFIX else 0
+        return file, fragments.page_of(end) if file.suffix.lower() == SUFFIX else 0
     except QvlError as error:
         raise BadRequest(f"{short(path.name)}: {error.message}", code=error.code) from None
 

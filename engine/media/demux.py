@@ -21,7 +21,7 @@ from qvl.engine.media.image import too_many_pixels
 MOST_FRAMES = 36_000
 """Frames one video file may hold: ten minutes at 60 a second. A bound of ours, for it bounds the decoding."""
 MOST_LISTED = 10 * MOST_FRAMES
-"""Likewise, where a part of it is wanted: what is not near that part is listed, and not decoded."""
+"""Likewise, where a part of it is wanted: they are listed. Of no film are more than MOST_FRAMES decoded."""
 MOST_PIXELS = MOST_FRAMES * 1920 * 1080
 """Pixels decoded of one video file, frames that are then dropped included."""
 CODECS = frozenset(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
+from qvl.engine.fragments import page_of, span_of
 from qvl.engine.machine import cores
 from qvl.engine.media.arena import Arena, Lookup
 from qvl.engine.media.counts import check, check_pixels, name_of
@@ -24,7 +25,6 @@ from qvl.engine.media.threads import Share, Threads
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
 from qvl.engine.media.wire import Job
-from qvl.engine.pages import page_of, span_of
 from qvl.engine.protocol import Content, Source, Video
 
 T = TypeVar("T")

@@ -12,12 +12,12 @@ from qwen_vl_utils.vision_process import FRAME_FACTOR, calculate_video_frame_ran
 
 from qvl.engine.config import Limits
 from qvl.engine.errors import QvlError, Unprocessable, UnsupportedMedia
+from qvl.engine.fragments import Span
 from qvl.engine.media.container import ACCEPTED, Container, container_of
 from qvl.engine.media.demux import Index, check_seconds, check_work, opened, packets, scan
 from qvl.engine.media.frames import FILE_BUDGET, resize_frame, video_size
 from qvl.engine.media.image import broken, is_image, too_many_pixels
 from qvl.engine.media.visual import Pixels, pair_times
-from qvl.engine.pages import Span
 
 FILE_FPS = 1.0
 """Frames per second taken of a video file unless the item says otherwise."""

@@ -17,8 +17,8 @@ import numpy as np
 from qvl.engine import errors
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import QvlError
+from qvl.engine.fragments import Span
 from qvl.engine.media.visual import Pixels
-from qvl.engine.pages import Span
 
 Room: TypeAlias = Callable[[int], Pixels]
 """Memory for so many bytes, flat."""

@@ -13,8 +13,8 @@ from pypdfium2.version import PDFIUM_INFO
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.errors import Unprocessable
+from qvl.engine.fragments import page_of
 from qvl.engine.media.pdf import draw
-from qvl.engine.pages import page_of
 from qvl.engine.protocol import Content
 from tests.engine.media.pdfs import of, of_one_page
 from tests.engine.media.test_image import official

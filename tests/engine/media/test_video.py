@@ -21,10 +21,10 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from qvl.engine.client.items import native
 from qvl.engine.config import Limits
 from qvl.engine.errors import TooLarge, Unprocessable
+from qvl.engine.fragments import Span
 from qvl.engine.media.container import container_of
 from qvl.engine.media.demux import Index, scan
 from qvl.engine.media.video import _needed, load_video
-from qvl.engine.pages import Span
 from qvl.engine.protocol import Content
 
 

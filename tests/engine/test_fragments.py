@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qvl.engine.errors import Unprocessable
-from qvl.engine.pages import Span, page_of, span_of
+from qvl.engine.fragments import Span, page_of, span_of
 from qvl.engine.protocol import Source
 
 

@@ -1,4 +1,5 @@
-"""Which page of a PDF, or part of a film, a name says: one rule for the server, for jobs and for clients."""
+"""What stands behind the # of a name, a page of a PDF or a part of a film: one rule for the server, for jobs
+and for clients."""
 
 from __future__ import annotations
 
