@@ -17,7 +17,7 @@ from qvl.engine.adapters import Adapter
 from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import BUNDLED, EngineConfig
 from qvl.engine.cpu_cache import cache_bytes
-from qvl.engine.errors import CheckpointError, NotStarted, Unavailable
+from qvl.engine.errors import CheckpointError
 from qvl.engine.family import STEP_TOKENS
 from qvl.engine.machine import can_compile
 from qvl.engine.model.plugin import ARCHITECTURE, FOLLOW
@@ -231,20 +231,3 @@ def _eager(config: EngineConfig, checkpoint: Checkpoint) -> bool:
         )
         return True
     return checkpoint.said == BUNDLED if config.enforce_eager is None else config.enforce_eager
-
-
-def not_started(said: str, error: BaseException) -> CheckpointError:
-    """vLLM refuses settings by a ValueError; what may pass ends its process, which is a RuntimeError here."""
-    passing = isinstance(error, (RuntimeError, OSError, Unavailable))
-    return (NotStarted if passing else CheckpointError)(f"{said}: {reason(error)}")
-
-
-def reason(error: BaseException) -> str:
-    """One line; of settings that vLLM refuses, which is pydantic's doing, what is wrong with the first."""
-    from pydantic import ValidationError
-
-    told = str(error)
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        told = ": ".join((*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")))
-    return (told.strip() or type(error).__name__).splitlines()[0]

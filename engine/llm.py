@@ -16,6 +16,7 @@ from qvl.engine.checkpoint import Checkpoint
 from qvl.engine.config import EngineConfig
 from qvl.engine.core import Asked, Core
 from qvl.engine.errors import QvlError, TooLarge, Unavailable
+from qvl.engine.failure import not_started, starting
 from qvl.engine.media.arena import Arena
 from qvl.engine.media.block import Block
 from qvl.engine.prepare import Ready
@@ -91,7 +92,7 @@ class LLM:
         args = compat.engine_args(
             config, checkpoint, text, pixels=str(arena.path), shared=shared, adapters=adapters
         )
-        try:
+        with starting(f"{checkpoint.name}: the engine did not start"):
             # Not through a name of this frame: a failed import inside vLLM, which keeps its traceback, would
             # keep the engine with it beyond the interpreter's modules.
             return cls(
@@ -103,8 +104,6 @@ class LLM:
                 adapters,
                 config.stall_seconds,
             )
-        except (RuntimeError, ValueError, OSError, TypeError) as error:
-            raise compat.not_started(f"{checkpoint.name}: the engine did not start", error) from error
 
     async def open(self) -> None:
         """Before it is asked. Raises NotStarted when the engine has died, CheckpointError when it refuses
@@ -117,7 +116,7 @@ class LLM:
                 failed = f"--lora {name}: the engine refused it"
                 await self._core.told(self._engine.add_lora(adapter))
         except Exception as error:  # the engine process names its own errors in its own words
-            raise compat.not_started(failed, error) from error
+            raise not_started(failed, error) from error
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ _LINKS = ("tcp://", "udp://", "sctp://")
 """How the addresses of services begin; no value of ours does."""
 _LINK = re.compile(r"QVL_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
 """How Kubernetes calls its variables of Services named `qvl` or `qvl-…`."""
-_OTHERS = {"CACHE", "COMMIT", "CORS_ORIGINS", "FOLLOW_PARENT"}
+_OTHERS = {"CACHE", "COMMIT", "CORS_ORIGINS", "FOLLOW_PARENT", "LAST_WORDS"}
 """Of ours that are no options: `QVL_CACHE`, and what processes of ours tell each other."""
 _OPPOSITES = ("--no-", "--empty-")
 _ALIKE = 0.88

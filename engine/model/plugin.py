@@ -1,13 +1,16 @@
 """The `vllm.general_plugins` entry point: runs in every vLLM process, so it only names the class, and in
-processes of ours sees to it that they end with their server."""
+processes of ours sees to it that they end with their server, and say why when they do not start."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import threading
 from multiprocessing.connection import wait
+
+from qvl.engine.model.last_words import FILE, LastWords
 
 ARCHITECTURE = "QvlQwen3VL"
 """Our own name: other users of the same vLLM installation see no change."""
@@ -25,6 +28,8 @@ def register() -> None:
         threading.Thread(target=follow, args=(parent.sentinel,), name=FOLLOW, daemon=True).start()
         gc.freeze()  # vLLM's imports
         gc.enable()
+        if path := os.environ.get(FILE):
+            logging.getLogger("vllm").addHandler(LastWords(path))
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, "qvl.engine.model.qwen3_vl:QvlQwen3VL")

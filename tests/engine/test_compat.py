@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from qvl.engine import checkpoint, compat
+from qvl.engine import checkpoint, compat, failure
 from qvl.engine.config import BUNDLED, Dtype, EngineConfig
-from qvl.engine.errors import CheckpointError, NotStarted, Unavailable
 from qvl.engine.family import STEP_TOKENS
 from qvl.engine.text_side import load_text_side
 from tests.conftest import Pair
@@ -149,15 +148,15 @@ def test_settings_that_vllm_refuses_say_what_is_wrong(pair: Pair) -> None:
     args.max_num_batched_tokens = -5
     with vllm_warnings(), pytest.raises(ValueError, match="validation error") as caught:
         args.create_engine_config()
-    assert compat.reason(caught.value) == (
+    assert failure.reason(caught.value) == (
         "max_num_batched_tokens: Input should be greater than or equal to 1"
     )
     args.max_num_batched_tokens, args.quantization = None, "int8"
     with vllm_warnings(), pytest.raises(ValueError, match="validation error") as caught:
         args.create_engine_config()
-    assert compat.reason(caught.value).startswith("Unknown quantization method: int8")
-    assert compat.reason(RuntimeError("two\nlines")) == "two"
-    assert compat.reason(TypeError()) == "TypeError"
+    assert failure.reason(caught.value).startswith("Unknown quantization method: int8")
+    assert failure.reason(RuntimeError("two\nlines")) == "two"
+    assert failure.reason(TypeError()) == "TypeError"
 
 
 def test_what_the_user_set_in_the_environment_stays() -> None:
@@ -174,20 +173,3 @@ def test_what_the_user_set_in_the_environment_stays() -> None:
         check=True,
     )
     assert done.stdout.split() == ["7", "1"]
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (RuntimeError("Engine core initialization failed"), NotStarted),
-        (OSError("Address already in use"), NotStarted),
-        (Unavailable("the model's engine process has died"), NotStarted),
-        (ValueError("no such dtype"), CheckpointError),
-        (TypeError("no such argument"), CheckpointError),
-    ],
-    ids=lambda each: getattr(each, "__name__", type(each).__name__),
-)
-def test_what_may_pass_is_told_apart(error: Exception, kind: type[CheckpointError]) -> None:
-    found = compat.not_started("m: the engine did not start", error)
-    assert type(found) is kind
-    assert str(found) == f"m: the engine did not start: {error}"

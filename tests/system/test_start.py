@@ -39,7 +39,10 @@ def test_one_that_does_not_load_leaves_nothing_of_the_other(
     save_file({name: each[:1].contiguous() for name, each in load_file(weights).items()}, weights)
     config = EngineConfig(embedder=str(damaged), reranker=str(pair.reranker), dtype="float32")
     before = set(active_children())
-    with vllm_warnings(), pytest.raises(NotStarted, match="damaged: the engine did not start"):
+    with (
+        vllm_warnings(),
+        pytest.raises(NotStarted, match=r"damaged: .* did not start: AssertionError: .*shape"),
+    ):
         asyncio.run(Engine.start(config))
     assert stopped == [pair.reranker.name]
     until(lambda: set(active_children()) <= before)
