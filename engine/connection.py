@@ -6,7 +6,7 @@ deadline."""
 from __future__ import annotations
 
 import asyncio
-import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from itertools import chain
@@ -27,6 +27,9 @@ HEAD_BYTES = 1 << 16
 """Of a request's head; as much may follow its body or stand between two pieces of it."""
 MOST_WAITING = 16
 """Requests on one connection that wait for the answers of those before them."""
+KEPT_SECONDS = (120.0, 300.0)
+"""After which an answer ends the connection: at least and at most, so that not all end at once. Clients keep
+theirs for hours, and a replica, or a pod, that came meanwhile would get none of their work."""
 _CLOSE = (b"connection", b"close")
 
 
@@ -47,12 +50,10 @@ class Connection(HttpToolsProtocol):
     _last = False
     """Its next answer behind which nothing has come ends it."""
 
-    def __init__(
-        self, *, until: float = math.inf, lost: Callable[[], None] = lambda: None, **settings: Any
-    ) -> None:
-        """`until`: by the monotonic clock; an answer after it ends the connection. `lost` hears its end."""
+    def __init__(self, *, lost: Callable[[], None] = lambda: None, **settings: Any) -> None:
+        """`lost` hears its end."""
         super().__init__(**settings)
-        self._until, self._lost = until, lost
+        self._until, self._lost = time.monotonic() + random.uniform(*KEPT_SECONDS), lost
         self._inner, self.app = self.app, self._answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
@@ -71,7 +72,6 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal:
             return
-        self._unset_keepalive_if_required()
         self._loose += len(data)
         try:
             while data:
@@ -106,11 +106,14 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_WAITING:
             raise OverflowError  # the parser stops, and so do we
         self._settle()
+        # Not for any bytes: the parser passes over line ends between two requests, without end.
+        self._unset_keepalive_if_required()
         self._owed, self._whole = True, False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._settle()
+        self._unset_keepalive_if_required()  # the answer before this may have come meanwhile
         come, self._loose = self._loose, 0
         if self.parser.get_method() == b"CONNECT":
             raise NotImplementedError  # a tunnel

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import select
 import shutil
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,9 +33,6 @@ from qvl.engine.start import rest_collector, start_engine
 
 rest_collector()
 
-KEPT_SECONDS = (120.0, 300.0)
-"""After which a client is asked to connect again: at least and at most, so that not all do at once. They keep
-connections for hours, and a replica that came back meanwhile would get none of their work."""
 _log = logging.getLogger("qvl.replica")
 
 
@@ -84,7 +79,6 @@ class HandedOver:
     async def _answer(self, connection: socket.socket, server: uvicorn.Server) -> None:
         def protocol() -> Connection:
             return Connection(
-                until=time.monotonic() + random.uniform(*KEPT_SECONDS),
                 lost=self._lost,
                 config=server.config,
                 server_state=server.server_state,

@@ -47,20 +47,15 @@ def client(make: Callable[..., Client]) -> Client:
 
 
 @contextmanager
-def on_a_port(
-    engine: FakeEngine,
-    http: Callable[..., Connection] = Connection,
-    full: Callable[[], None] | None = None,
-    **options: object,
-) -> Iterator[str]:
+def on_a_port(engine: FakeEngine, full: Callable[[], None] | None = None, **options: object) -> Iterator[str]:
     """The app under uvicorn, as `qvl serve` runs it."""
     with bind("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
             create_app(engine, settings(**options), full),
-            http=http,
+            http=Connection,
             lifespan="on",
             log_config=None,
-            timeout_keep_alive=settings().keep_alive_seconds,
+            timeout_keep_alive=settings(**options).keep_alive_seconds,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))

@@ -8,11 +8,11 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 
 import pytest
 
-from qvl.engine.connection import HEAD_BYTES, MOST_WAITING, Connection
+from qvl.engine import connection
+from qvl.engine.connection import HEAD_BYTES, MOST_WAITING
 from tests.engine.http.conftest import on_a_port
 from tests.engine.http.fake import FakeEngine
 from tests.engine.http.test_edge import E, connect, head
@@ -131,15 +131,18 @@ def test_nonsense(live: str) -> None:
 
 
 class TestOneThatIsToEnd:
-    """With an answer behind which nothing has come: an old one of several replicas, or one that was refused
-    by a replica that is full."""
+    """With an answer behind which nothing has come: an old one, or one refused by a replica that is full."""
+
+    @pytest.fixture
+    def aged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection, "KEPT_SECONDS", (0, 0))
 
     @pytest.fixture(params=["old", "refused"])
     def ending(self, request: pytest.FixtureRequest, engine: FakeEngine) -> Iterator[tuple[str, bytes, int]]:
         """Where, what to ask first, and the status of its answer."""
-        old = request.param == "old"
-        http = partial(Connection, until=0) if old else Connection
-        with on_a_port(engine, http, None if old else lambda: None) as url:
+        if old := request.param == "old":
+            request.getfixturevalue("aged")
+        with on_a_port(engine, None if old else lambda: None) as url:
             yield (url, POST, 200) if old else (url, REFUSED, 429)
 
     @pytest.mark.parametrize("behind", [0, 3])
@@ -163,8 +166,9 @@ class TestOneThatIsToEnd:
         assert statuses(said) == [200]
         assert b"connection: close" in said
 
+    @pytest.mark.usefixtures("aged")
     def test_one_that_is_answered_before_its_body_is_told_too(self, engine: FakeEngine) -> None:
-        with on_a_port(engine, partial(Connection, until=0)) as url, connect(url) as sock:
+        with on_a_port(engine) as url, connect(url) as sock:
             sock.sendall(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
             assert b"connection: close" in rest(sock)
 
@@ -175,11 +179,7 @@ class TestOneThatIsToEnd:
                 assert answer(sock)[0] == 200
 
 
-H2C = (
-    "connection: Upgrade, HTTP2-Settings",
-    "upgrade: h2c",
-    "http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
-)
+H2C = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQBAAAAAAUAAEAA")
 PLAIN = "\r\n".join((f"POST {E} HTTP/1.1", "host: x", *H2C)).encode() + b"\r\n"
 LENGTH = PLAIN + b"content-length: %d\r\n" % len(BODY)
 PIECES = PLAIN + b"transfer-encoding: chunked\r\n"

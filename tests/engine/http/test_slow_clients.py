@@ -50,6 +50,15 @@ def drip(sock: socket.socket, data: bytes) -> bytes:
     raise AssertionError("the connection is still open")
 
 
+def test_line_ends_behind_an_answer_are_no_request(engine: FakeEngine) -> None:
+    """The parser passes over them; a connection that is kept for them would be kept for ever."""
+    with on_a_port(engine, keep_alive_seconds=1) as url, connect(url) as sock:
+        body = json.dumps(GOOD).encode()
+        sock.sendall(head(len(body)) + body)
+        assert b" 200 " in sock.recv(1000)
+        drip(sock, b"\r\n" * 1000)
+
+
 def test_a_head_that_never_ends(live: str) -> None:
     with connect(live) as sock:
         start = time.monotonic()
