@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from qvl.engine.check.cli import check
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
-from qvl.engine.errors import ConfigError, NotStarted, QvlError
+from qvl.engine.errors import ConfigError, NotStarted, QvlError, Unavailable
 from qvl.engine.jobs.cli import batch
 from qvl.engine.jobs.settings import JobConfig
 from qvl.engine.logs import flush
@@ -86,10 +86,7 @@ def serve(
     if ray:
         from qvl.ray_serve.run import serve as serve_on_ray
 
-        try:
-            return serve_on_ray(DeployConfig(server=server, cluster=cluster))
-        except NotStarted as error:
-            return _fail(str(error), DIED)
+        return serve_on_ray(DeployConfig(server=server, cluster=cluster))
     if server.replicas > 1:
         from qvl.engine.replicas.supervisor import supervise
 
@@ -216,10 +213,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         return _fail(str(error), USAGE_ERROR)
     except ConfigError as error:
-        return _fail(str(error), USAGE_ERROR)
+        return _fail(str(error), DIED if isinstance(error, NotStarted) else USAGE_ERROR)
     except QvlError as error:
         where = f"{error.param}: " if error.param and not error.message.startswith(error.param) else ""
-        return _fail(f"{where}{error.message} ({error.code})", 1)
+        return _fail(f"{where}{error.message} ({error.code})", DIED if isinstance(error, Unavailable) else 1)
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this the interpreter's own flush at exit complains again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

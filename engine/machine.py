@@ -18,6 +18,8 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 _MEMORY = Path("/sys/fs/cgroup/memory.max")
 """Of a container: bytes, or `max`."""
+_ANSWER_SECONDS = 20.0
+"""For nvidia-smi."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,14 @@ def gpus() -> tuple[Gpu, ...]:
     query = "--query-gpu=name,memory.total,compute_cap,driver_version"
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (FileNotFoundError, subprocess.SubprocessError):
+        asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        listing, _ = asked.communicate(timeout=_ANSWER_SECONDS)
+    except FileNotFoundError:
         return ()
-    return tuple(parse_gpus(done.stdout))
+    except subprocess.TimeoutExpired:
+        asked.kill()  # and not waited for, as `run` does: one that hangs in the driver never ends
+        return ()
+    return tuple(parse_gpus(listing)) if asked.returncode == 0 else ()
 
 
 def parse_gpus(listing: str) -> list[Gpu]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from qvl.engine.errors import ConfigError
+from qvl.engine.logs import flush
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +25,8 @@ USAGE_ERROR = 2
 """A setting that cannot work; starting again is of no use."""
 DIED = 3
 """What it needs has ended, or is not there yet; starting again may be of use."""
+_CHILD_SECONDS = 1.0
+"""For one that was killed to be gone."""
 
 
 class Door(Protocol):
@@ -85,8 +89,10 @@ def on_hangup(loop: asyncio.AbstractEventLoop, again: Callable[[], None], stop: 
     loop.add_signal_handler(signal.SIGHUP, stop if os.isatty(0) else again)
 
 
-def ignore_hangup() -> None:
-    """Until `on_hangup`: what SIGHUP asks to be read again has not been read yet, and by default it kills."""
+def early_signals() -> None:
+    """Until the loop has handlers: what SIGHUP asks to be read again has not been read yet, and by default it
+    kills; and SIGTERM by default does nothing to process 1 of a container."""
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(STOPPED))
     if not os.isatty(0):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -110,3 +116,13 @@ def bind(host: str, port: int) -> socket.socket:
                 f"port {port} on {host} is in use: stop the other program or choose another --port"
             ) from None
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def leave(code: int) -> NoReturn:
+    """End this process and those it started, now, whatever hangs in a thread: a model half loaded, say."""
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join(_CHILD_SECONDS)
+    flush()
+    sys.stdout.flush()
+    os._exit(code)

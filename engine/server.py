@@ -14,16 +14,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-import multiprocessing
-import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import uvicorn
 import uvloop
@@ -35,10 +32,10 @@ from qvl.engine.api.replica import Managed, Replica
 from qvl.engine.config import EngineConfig, ServerConfig
 from qvl.engine.connection import Connection
 from qvl.engine.errors import NotStarted, Unavailable
-from qvl.engine.logs import flush, log_to_stderr
+from qvl.engine.logs import log_to_stderr
 from qvl.engine.metrics import Metrics
 from qvl.engine.placement import gpus_here, tell_of_idle
-from qvl.engine.port import DIED, STOPPED, Door, Port, bind, ignore_hangup, on_hangup
+from qvl.engine.port import DIED, STOPPED, Door, Port, bind, early_signals, leave, on_hangup
 from qvl.engine.renew import read_again
 from qvl.engine.start import start_engine
 
@@ -60,7 +57,7 @@ _log = logging.getLogger("qvl.server")
 def serve(config: ServerConfig, start: Starter = start_engine) -> int:
     """Serve until told to stop; the process's exit code. ConfigError when it cannot start."""
     log_to_stderr(config)
-    ignore_hangup()
+    early_signals()
 
     def started(engine: EngineConfig, metrics: Metrics) -> Awaitable[Managed]:
         threading.Thread(target=_tell, args=(config,), name="qvl-about", daemon=True).start()
@@ -198,7 +195,6 @@ class _Server:
         if await _first(self._stop.wait(), loading):
             loading.cancel()
             await asyncio.wait((loading,), timeout=_LOADING_SECONDS)
-            # A model half loaded sits in a thread that cannot be interrupted and would hold up the exit.
             leave(STOPPED)
         return loading.result()
 
@@ -237,13 +233,3 @@ async def _first(event: Awaitable[object], other: asyncio.Future[Any]) -> bool:
         return waiting.done()
     finally:
         waiting.cancel()
-
-
-def leave(code: int) -> NoReturn:
-    """End this process and those it started, now."""
-    for child in multiprocessing.active_children():
-        child.kill()
-        child.join(_FLUSH_SECONDS)
-    flush()
-    sys.stdout.flush()
-    os._exit(code)

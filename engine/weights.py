@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from qvl.engine.errors import CheckpointError
 INDEX = "model.safetensors.index.json"
 _OTHERS = ("*.bin", "*.pt")
 """What vLLM reads where there is no safetensors file."""
+_SHARD = re.compile(r"(.+-)[0-9]{5}-of-([0-9]{5})(\.safetensors)")
 
 
 class _Index(msgspec.Struct):
@@ -21,6 +23,8 @@ class _Index(msgspec.Struct):
 def check(folder: Path) -> None:
     """Raises CheckpointError, one line, for a file that is missing, cut off or none of weights."""
     found = files(folder)
+    if found and not (folder / INDEX).is_file():
+        _all_shards(folder, {file.name for file in found})
     if not found and not any(any(folder.glob(kind)) for kind in _OTHERS):
         raise CheckpointError(f"{folder}: no weights (*.safetensors): download them")
     for file in found:
@@ -35,6 +39,16 @@ def check(folder: Path) -> None:
             raise CheckpointError(
                 f"{file} ({size:,} bytes) is not a whole safetensors file ({error}): download it again"
             ) from None
+
+
+def _all_shards(folder: Path, names: set[str]) -> None:
+    """Of files that say how many they are: without an index nobody else would miss one."""
+    for name in names:
+        if shard := _SHARD.fullmatch(name):
+            start, count, end = shard.groups()
+            wanted = {f"{start}{number:05}-of-{count}{end}" for number in range(1, int(count) + 1)}
+            if lacking := sorted(wanted - names):
+                raise CheckpointError(f"{folder / lacking[0]} is missing: download it again")
 
 
 def size(folder: Path) -> int:

@@ -26,8 +26,8 @@ from qvl.engine.api.cors import with_cors
 from qvl.engine.api.replica import Managed
 from qvl.engine.machine import cores
 from qvl.engine.metrics import Metrics
-from qvl.engine.port import DIED
-from qvl.engine.server import Starter, leave
+from qvl.engine.port import DIED, leave
+from qvl.engine.server import Starter
 from qvl.engine.shares import decoding
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment

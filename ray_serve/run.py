@@ -13,8 +13,8 @@ from typing import Any
 from qvl.engine import checkpoint
 from qvl.engine.api.auth import load_keys
 from qvl.engine.errors import ConfigError
-from qvl.engine.port import DIED, STOPPED, bind, url
-from qvl.engine.server import Starter, leave
+from qvl.engine.port import DIED, STOPPED, bind, leave, url
+from qvl.engine.server import Starter
 from qvl.engine.start import start_engine
 from qvl.ray_serve import environment
 from qvl.ray_serve.card import cards_for, gpus_of

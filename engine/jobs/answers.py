@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from qvl.engine.errors import NotFound, Overloaded, Unavailable
 from qvl.engine.jobs.native import contents, pair
 from qvl.engine.jobs.progress import say
 from qvl.engine.jobs.settings import JobConfig, JobError
+from qvl.engine.port import leave
 from qvl.engine.protocol import EmbedRequest, EmbedResult, ModelCard, RerankRequest, RerankResult
 from qvl.engine.start import start_engine
 
@@ -159,9 +161,19 @@ async def answering(job: JobConfig, config: EngineConfig | None) -> AsyncIterato
             yield FromServer(client)
     elif config is not None:
         say("loading the model")
-        async with await start_engine(config) as engine:
+        async with await _loaded(config) as engine:
             died = asyncio.ensure_future(engine.died())
             try:
                 yield FromEngine(engine, died)
             finally:
                 died.cancel()
+
+
+async def _loaded(config: EngineConfig) -> Engine:
+    """When the job is stopped before it is there, this does not return: nothing has been answered yet, and a
+    model half loaded sits in a thread that cannot be interrupted."""
+    try:
+        return await start_engine(config)
+    except asyncio.CancelledError:
+        say("stopped while the model was loading")
+        leave(128 + signal.SIGTERM)

@@ -30,7 +30,7 @@ from qvl.engine.config import ServerConfig
 from qvl.engine.errors import ConfigError
 from qvl.engine.logs import log_to_stderr
 from qvl.engine.placement import gpus_here, seats, tell_of_idle
-from qvl.engine.port import DIED, STOPPED, bind, ignore_hangup, on_hangup, say_ready
+from qvl.engine.port import DIED, STOPPED, bind, early_signals, on_hangup, say_ready
 from qvl.engine.replicas.child import Child
 from qvl.engine.replicas.orders import Orders
 
@@ -61,7 +61,7 @@ def supervise(config: ServerConfig, start: Starter | None = None) -> int:
     if find_spec("vllm") is None:
         raise ModuleNotFoundError("vLLM is not installed", name="vllm")
     log_to_stderr(config)
-    ignore_hangup()
+    early_signals()
     tls.check(config)
     gpus = gpus_here()
     about.tell(config)  # later than the one who asks for them

@@ -14,7 +14,7 @@ import pytest
 
 from qvl.engine import cli
 from qvl.engine.config import EngineConfig, Limits, MediaConfig, ServerConfig
-from qvl.engine.errors import ConfigError, Unavailable
+from qvl.engine.errors import ConfigError, NotFound, NotStarted, Unavailable
 from qvl.engine.jobs.settings import JobConfig
 from tests.engine.conftest import CLEAN, QVL, Served, mistake, without_settings
 
@@ -145,7 +145,9 @@ def test_a_mistake_in_the_file_names_the_file(
     ("failure", "code", "said"),
     [
         (ConfigError("two\nlines"), 2, "qvl: two lines\n"),
-        (Unavailable("the server is away"), 1, "qvl: the server is away (unavailable)\n"),
+        (Unavailable("the server is away"), 3, "qvl: the server is away (unavailable)\n"),
+        (NotFound("no route"), 1, "qvl: no route (not_found)\n"),
+        (NotStarted("no memory"), 3, "qvl: no memory\n"),
         (PermissionError(13, "Permission denied", "/x"), 2, "qvl: /x: Permission denied\n"),
         (ModuleNotFoundError("no", name="vllm"), 2, "qvl: vLLM is not installed"),
         (KeyboardInterrupt(), 130, ""),

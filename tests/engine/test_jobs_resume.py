@@ -160,6 +160,18 @@ def test_ctrl_c_keeps_what_was_answered(qvl: Run, fake: Start, source: Path, tmp
     assert len(lines_of(out)) == 50
 
 
+@pytest.mark.engine
+def test_told_to_stop_while_the_model_loads_it_does_not_wait_for_it(source: Path, tmp_path: Path) -> None:
+    command = [*QVL, "embed", str(source), "-o", str(tmp_path / "out.jsonl"), "--embedder", "bundled"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert "loading the model" in next(line for line in process.stderr if "loading" in line)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 143
+    assert "stopped while the model was loading" in said
+
+
 def test_two_runs_do_not_write_the_same_file(qvl: Run, fake: Start, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     folder = tmp_path / "out.jsonl.work"

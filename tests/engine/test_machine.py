@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,22 @@ def test_gpus_are_counted_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(machine, "_DEVICES", tmp_path)
     assert machine.gpus() == ()
     assert machine.count() == 2
+
+
+@pytest.mark.usefixtures("no_tool")
+def test_a_tool_that_hangs_holds_up_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor is its end waited for, which may never come."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexec /bin/sleep 1000\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(machine, "_ANSWER_SECONDS", 0.1)
+    killed: list[subprocess.Popen[str]] = []
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: killed.append(process))
+    assert machine.gpus() == ()
+    monkeypatch.undo()
+    (hung,) = killed
+    with hung:
+        hung.kill()
 
 
 @pytest.mark.usefixtures("no_tool")

@@ -59,6 +59,10 @@ def shards(file: Path) -> None:
     (file.parent / INDEX).write_text(json.dumps({"weight_map": index}))
 
 
+def shards_alone(file: Path) -> None:
+    file.rename(file.parent / "model-00001-of-00004.safetensors")
+
+
 def no_index(file: Path) -> None:
     (file.parent / INDEX).write_text("{")
 
@@ -74,6 +78,7 @@ def no_index(file: Path) -> None:
         (lambda file: file.write_bytes(b""), WHOLE),
         (dangling, r"model\.safetensors: No such file or directory: download it again"),
         (shards, r"model-00002-of-00002\.safetensors: No such file or directory: download it again"),
+        (shards_alone, r"model-00002-of-00004\.safetensors is missing: download it again"),
         (no_index, r"index\.json: .*: download it again"),
         (Path.unlink, r"no weights \(\*\.safetensors\)"),
     ],
