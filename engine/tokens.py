@@ -50,17 +50,14 @@ class PromptTokenizer:
     def _ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
         found = [self._proven(text) for text in texts] if self._proven else [None] * len(texts)
         left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
-        # One text alone: the thread pool costs more than it.
-        slower = (
-            iter([self._tokenizer.encode(left[0], add_special_tokens=False)])
-            if len(left) == 1
-            else iter(self._tokenizer.encode_batch_fast(left, add_special_tokens=False) if left else ())
-        )
+        # Of one text as of many: `encode` holds the GIL, and stopped a server for a second per 2 M characters.
+        slower = iter(self._tokenizer.encode_batch_fast(left, add_special_tokens=False) if left else ())
         return (next(slower).ids if ids is None else ids for ids in found)
 
     def clip(self, text: str, tokens: int) -> str:
         """The longest prefix of `text` that is at most `tokens` tokens, and ends with a whole character."""
-        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        (found,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
+        offsets = found.offsets
         if len(offsets) <= tokens:
             return text
         while tokens and offsets[tokens][0] < offsets[tokens - 1][1]:  # one character, several tokens
@@ -72,9 +69,13 @@ class PromptTokenizer:
 
     def split(self, text: str, special: bool) -> list[Token]:
         """With or without what the tokenizer puts behind every text; releases the GIL."""
-        found = self._tokenizer.encode(text, add_special_tokens=special)
-        own = (each == 1 for each in found.special_tokens_mask)
-        return list(map(Token, found.ids, found.tokens, own, *zip(*found.offsets, strict=True)))
+        (found,) = self._tokenizer.encode_batch([text], add_special_tokens=special)
+        return [
+            Token(id, piece, own == 1, start, stop)
+            for id, piece, own, (start, stop) in zip(
+                found.ids, found.tokens, found.special_tokens_mask, found.offsets, strict=True
+            )
+        ]
 
     def prompt(
         self,

@@ -71,7 +71,11 @@ def gone(processes: list[psutil.Process], seconds: float = 120) -> bool:
         except psutil.NoSuchProcess:
             return False
 
-    until(lambda: not any(map(lives, processes)), seconds)
+    deadline = time.monotonic() + seconds
+    while left := [each for each in processes if lives(each)]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"alive after {seconds:g} s: {left}")
+        time.sleep(0.05)
     return True
 
 

@@ -112,7 +112,7 @@ def test_with_a_url_the_environment_and_the_file_ask_for_no_engine(
     settings.write_text("stall-seconds = 5\n")
     items.write_text('{"text": "a"}\n')
     command = ["embed", str(items), "-o", str(tmp_path / "out.jsonl"), "--url", "http://127.0.0.1:9"]
-    assert cli.main([*command, "--config", str(settings)]) == 1
+    assert cli.main([*command, "--config", str(settings)]) == 3
     assert "cannot reach the server" in capsys.readouterr().err
     for option in (
         ("--dtype", "float32"),

@@ -70,6 +70,23 @@ def test_ids_are_those_of_the_whole_text(
     assert ours.encode(texts) == [ours._tokenizer.encode(text).ids for text in texts]
 
 
+class Batches:
+    """A tokenizer whose `encode`, which keeps all other threads waiting, is not to be called."""
+
+    def __init__(self, real: Tokenizer) -> None:
+        self.encode_batch, self.encode_batch_fast = real.encode_batch, real.encode_batch_fast
+
+
+def test_a_text_alone_holds_up_no_other_thread(folder: Path) -> None:
+    ours = build(folder)
+    text = "one \U0001f600 two"  # which the proven tokenizer does not take
+    ids = ours._tokenizer.encode(text).ids
+    ours._tokenizer = Batches(ours._tokenizer)
+    assert ours.encode([text]) == [ids]
+    assert [each.id for each in ours.split(text, special=False)] == ids
+    assert ours.clip(text, 1) == "one"
+
+
 @pytest.fixture(scope="module")
 def both(folder: Path) -> dict[bool, PromptTokenizer]:
     return {end: build(folder, append_end=end) for end in (False, True)}
