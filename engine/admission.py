@@ -49,9 +49,12 @@ def cost(
         return _of([asked], media)
     if isinstance(asked, EmbedRequest):
         ids = sum(len(item.ids) for item in asked.input if isinstance(item, Tokens))
-        return ids + _of([item for item in asked.input if isinstance(item, Content)], media)
+        items = [item for item in asked.input if isinstance(item, Content)]
+        lacking = sum(not item.instruction for item in items) if asked.instruction else 0
+        return ids + _of(items, media) + lacking * _text_tokens(asked.instruction)
     pairs = (asked,) if isinstance(asked, RerankRequest) else asked
-    return _of([item for each in pairs for item in (each.query, *each.documents)], media)
+    instructions = sum(_text_tokens(each.instruction) for each in pairs if not each.query.instruction)
+    return instructions + _of([item for each in pairs for item in (each.query, *each.documents)], media)
 
 
 def _of(items: Sequence[Content], media: MediaConfig) -> int:
@@ -65,6 +68,10 @@ def _other_tokens(item: Content) -> int:
     """All but its images'."""
     text = sum(map(_utf8_bytes, item.texts)) + _utf8_bytes(item.instruction or "")
     return TEMPLATE_TOKENS + text // BYTES_PER_TOKEN + VIDEO_TOKENS * len(item.videos)
+
+
+def _text_tokens(text: str | None) -> int:
+    return _utf8_bytes(text or "") // BYTES_PER_TOKEN
 
 
 def _utf8_bytes(text: str) -> int:

@@ -23,6 +23,7 @@ from qvl.engine.config import EngineConfig
 from qvl.engine.errors import NotFound, QvlError
 from qvl.engine.llm import LLM
 from qvl.engine.load import load
+from qvl.engine.media import Quota
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Outcome, Preparer, Ready, settled, usage
 from qvl.engine.protocol import (
@@ -117,9 +118,10 @@ class Engine:
         model = self._model("reranker", requests[0].model)
         with self._admission.admit(cost(requests, self.config.media), requests[0].priority):
             tasks: list[asyncio.Future[RerankResult]] = []
+            quota = self._preparer.quota()
             try:
                 for request in requests:
-                    tasks.append(asyncio.ensure_future(self._ranked(model, request)))
+                    tasks.append(asyncio.ensure_future(self._ranked(model, request, quota)))
                     if len(tasks) % _AT_ONCE == 0:
                         await asyncio.sleep(0)
                 return await asyncio.gather(*tasks)
@@ -141,8 +143,8 @@ class Engine:
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         return await work()
 
-    async def _ranked(self, model: LLM, request: RerankRequest) -> RerankResult:
-        batch = await self._preparer.rerank(request, model.text)
+    async def _ranked(self, model: LLM, request: RerankRequest, quota: Quota | None = None) -> RerankResult:
+        batch = await self._preparer.rerank(request, model.text, quota)
         read = usage(batch)
         answers = await self._run(model, batch, request)
         self.metrics.usage("reranker", len(batch), read, CALLER.get())

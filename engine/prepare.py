@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from qvl.engine import prompt
-from qvl.engine.errors import QvlError, TooLarge
-from qvl.engine.media import MediaLoader, Visual
+from qvl.engine.errors import QvlError, Unavailable
+from qvl.engine.lengths import MOST_ITEM_CHARACTERS, check, length, too_large, weight
+from qvl.engine.media import MediaLoader, Quota, Visual
 from qvl.engine.metrics import Metrics
 from qvl.engine.prompt import Prompt
 from qvl.engine.protocol import Content, EmbedRequest, OnError, RerankRequest, Tokens, Usage
 from qvl.engine.text_side import TextSide
 
 T = TypeVar("T")
-_INLINE_BYTES = 20_000
-"""Text beyond this is tokenised off the event loop; of one that is not ASCII, which takes longer, a character
-counts as four."""
-_AT_ONCE = 64
-"""Texts of one request whose ids are held before they are cut."""
-
-MOST_CHARACTERS = 128 << 20
-"""Of all prompts of one request: an instruction stands in each of them, a query in each pair."""
+_INLINE = 20_000
+"""What weighs more, by `weight`, is tokenised off the event loop."""
+_PART_ITEMS, _PART_WEIGHT = 64, 1 << 20
+"""Of a request, what is tokenised at once: before it is cut it takes 280 bytes a character."""
+_READERS = 2
+"""Threads that tokenise what is not short, a part of some request each."""
 
 
 @dataclass(slots=True)
@@ -62,12 +63,13 @@ def usage(batch: Iterable[Outcome]) -> Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spelled:
-    """An item whose media are loaded: its prompt's text, or the ids that the caller made."""
+class _Item:
+    """One whose media are loaded: what writes its prompt, or the ids that the caller made."""
 
-    source: str | Tokens
+    source: Callable[[], str] | Tokens
     visuals: tuple[Visual, ...]
     where: str
+    weight: int
 
 
 class Preparer:
@@ -76,84 +78,134 @@ class Preparer:
     def __init__(self, media: MediaLoader, metrics: Metrics) -> None:
         self._media = media
         self._metrics = metrics
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="qvl-texts")
+        self._closed = False
+
+    def quota(self) -> Quota:
+        """For the parts of one request that are given to `rerank` one by one."""
+        return self._media.quota()
 
     async def embed(self, request: EmbedRequest, side: TextSide) -> list[Outcome]:
         """One outcome per item. Raises the first error unless `on_error="skip"`."""
-        items = [Content() if isinstance(item, Tokens) else item for item in request.input]
-        written = (item for item in request.input if isinstance(item, Content))
-        _check_length(sum(_length(item, request.instruction) for item in written))
-        spelled: list[_Spelled | QvlError] = []
-        for item, seen in zip(request.input, await self._load(items, request.on_error), strict=True):
+        shared = request.instruction
+        check(sum(length(item, shared) for item in request.input if isinstance(item, Content)))
+        media = [Content() if isinstance(item, Tokens) else item for item in request.input]
+        items: list[_Item | QvlError] = []
+        for item, seen in zip(request.input, await self._load(media, request.on_error), strict=True):
             if isinstance(seen, QvlError):
-                spelled.append(seen)
+                items.append(seen)
             elif isinstance(item, Tokens):
-                spelled.append(_Spelled(item, (), item.where))
+                items.append(_Item(item, (), item.where, len(item.ids)))
             else:
-                text = prompt.embed_text(side.template, item, seen, request.instruction)
-                spelled.append(_Spelled(text, seen, item.where))
-        return await self._tokenize(side, spelled, request, request.max_tokens)
+                text = partial(prompt.embed_text, side.template, item, seen, shared)
+                items.append(_bounded(_Item(text, seen, item.where, weight(item, shared)), item, shared))
+        return await self._tokenize(side, items, request, request.max_tokens)
 
-    async def rerank(self, request: RerankRequest, side: TextSide) -> list[Outcome]:
+    async def rerank(
+        self, request: RerankRequest, side: TextSide, quota: Quota | None = None
+    ) -> list[Outcome]:
         """One outcome per document. The query's error is raised in any case."""
-        query, documents = request.query, request.documents
-        before = len(documents) * _length(query, request.instruction)
-        _check_length(before + sum(_length(each, None) for each in documents))
-        if most := request.max_tokens_per_document:
-            texts = [text for each in documents for text in each.texts]
-            documents = await _beside(texts, lambda: _clipped(documents, side, most))
-        query_seen, *seen_all = await self._load([query, *documents], request.on_error)
+        query, documents, shared = request.query, request.documents, request.instruction
+        before = len(documents) * length(query, shared)
+        check(before + sum(length(each, None) for each in documents))
+        query_outcome, *seen_all = await self._load([query, *documents], request.on_error, quota)
+        query_seen = too_large(query, shared) or query_outcome
         if isinstance(query_seen, QvlError):
             raise query_seen
-        spelled: list[_Spelled | QvlError] = []
+        queries = weight(query, shared)
+        items: list[_Item | QvlError] = []
         for document, seen in zip(documents, seen_all, strict=True):
             if isinstance(seen, QvlError):
-                spelled.append(seen)
+                items.append(seen)
                 continue
-            text = prompt.rerank_text(side.template, query, document, query_seen, seen, request.instruction)
-            spelled.append(_Spelled(text, (*query_seen, *seen), document.where))
-        return await self._tokenize(side, spelled, request, None)
+            text = partial(_pair_text, side, request, document, query_seen, seen)
+            item = _Item(text, (*query_seen, *seen), document.where, queries + weight(document, None))
+            items.append(_bounded(item, document, None))
+        return await self._tokenize(side, items, request, None)
 
     async def close(self) -> None:
+        self._closed = True
+        self._readers.shutdown(wait=False)
         await self._media.close()
 
-    async def _load(self, items: Sequence[Content], on_error: OnError) -> list[tuple[Visual, ...] | QvlError]:
+    async def _load(
+        self, items: Sequence[Content], on_error: OnError, quota: Quota | None = None
+    ) -> list[tuple[Visual, ...] | QvlError]:
         if not any(item.images or item.videos for item in items):
             return [()] * len(items)
         with self._metrics.stage("media"):
-            return settled(await self._media.load(items), on_error)
+            return settled(await self._media.load(items, quota), on_error)
 
     async def _tokenize(
         self,
         side: TextSide,
-        spelled: Sequence[_Spelled | QvlError],
+        items: Sequence[_Item | QvlError],
         request: EmbedRequest | RerankRequest,
         max_tokens: int | None,
     ) -> list[Outcome]:
-        def tokenised() -> list[Outcome]:
-            parts = (spelled[start : start + _AT_ONCE] for start in range(0, len(spelled), _AT_ONCE))
-            return [each for part in parts for each in _finished(side, part, request.truncate, max_tokens)]
-
-        texts = [s.source for s in spelled if isinstance(s, _Spelled) and isinstance(s.source, str)]
+        finish = partial(_finished, side, truncate=request.truncate, max_tokens=max_tokens)
+        outcomes: list[Outcome] = []
         with self._metrics.stage("tokenize"):
-            outcomes = await _beside(texts, tokenised)
+            if sum(map(_weight_of, items)) <= _INLINE:
+                outcomes = finish(items)
+            else:
+                for part in _parts(items):
+                    outcomes += await self._read(partial(finish, part))
         return settled(outcomes, request.on_error)
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        """In a thread; requests take turns. Of one whose caller has gone, no more is read than this."""
+        if self._closed:
+            raise Unavailable("the engine is stopping", code="draining")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+
+def _pair_text(
+    side: TextSide,
+    request: RerankRequest,
+    document: Content,
+    query_seen: tuple[Visual, ...],
+    seen: tuple[Visual, ...],
+) -> str:
+    if (most := request.max_tokens_per_document) and document.texts:
+        # In a prompt its texts stand end to end.
+        document = replace(document, texts=(side.tokenizer.clip("".join(document.texts), most),))
+    return prompt.rerank_text(side.template, request.query, document, query_seen, seen, request.instruction)
+
+
+def _bounded(item: _Item, content: Content, instruction: str | None) -> _Item | QvlError:
+    return item if item.weight <= MOST_ITEM_CHARACTERS else too_large(content, instruction) or item
+
+
+def _parts(items: Iterable[_Item | QvlError]) -> Iterator[list[_Item | QvlError]]:
+    part: list[_Item | QvlError] = []
+    weight = 0
+    for item in items:
+        if part and (len(part) == _PART_ITEMS or weight + _weight_of(item) > _PART_WEIGHT):
+            yield part
+            part, weight = [], 0
+        part.append(item)
+        weight += _weight_of(item)
+    yield part
 
 
 def _finished(
-    side: TextSide, spelled: Sequence[_Spelled | QvlError], truncate: bool, max_tokens: int | None
-) -> Iterator[Outcome]:
-    texts = [s.source for s in spelled if isinstance(s, _Spelled) and isinstance(s.source, str)]
+    side: TextSide, items: Sequence[_Item | QvlError], *, truncate: bool, max_tokens: int | None
+) -> list[Outcome]:
+    texts = [s.source() for s in items if isinstance(s, _Item) and not isinstance(s.source, Tokens)]
     encoded = iter(side.tokenizer.encode(texts))
-    for each in spelled:
-        if isinstance(each, _Spelled):
-            ids = next(encoded) if isinstance(each.source, str) else each.source
-            yield _finish(side, each, ids, truncate, max_tokens)
+    outcomes: list[Outcome] = []
+    for each in items:
+        if isinstance(each, _Item):
+            ids = each.source if isinstance(each.source, Tokens) else next(encoded)
+            outcomes.append(_finish(side, each, ids, truncate, max_tokens))
         else:
-            yield each
+            outcomes.append(each)
+    return outcomes
 
 
 def _finish(
-    side: TextSide, item: _Spelled, ids: list[int] | Tokens, truncate: bool, max_tokens: int | None
+    side: TextSide, item: _Item, ids: list[int] | Tokens, truncate: bool, max_tokens: int | None
 ) -> Outcome:
     try:
         if isinstance(ids, Tokens):
@@ -167,34 +219,8 @@ def _finish(
         return error.bare()
 
 
-def _length(item: Content, instruction: str | None) -> int:
-    return sum(map(len, item.texts)) + len(item.instruction or instruction or "")
-
-
-def _check_length(characters: int) -> None:
-    """What a small body can grow to."""
-    if characters > MOST_CHARACTERS:
-        raise TooLarge(
-            f"the prompts of this request have {characters:,} characters, its instruction and query counted "
-            f"in each; at most {MOST_CHARACTERS:,}: shorten them, or send fewer items at once",
-            code="prompts_too_large",
-        )
-
-
-async def _beside(texts: Sequence[str], tokenise: Callable[[], T]) -> T:
-    """Off the event loop where there is much to read."""
-    if sum(len(text) if text.isascii() else 4 * len(text) for text in texts) > _INLINE_BYTES:
-        return await asyncio.to_thread(tokenise)
-    return tokenise()
-
-
-def _clipped(documents: Sequence[Content], side: TextSide, tokens: int) -> tuple[Content, ...]:
-    """Their texts, which a prompt has end to end, as one."""
-
-    def clipped(texts: tuple[str, ...]) -> tuple[str, ...]:
-        return (side.tokenizer.clip("".join(texts), tokens),) if texts else ()
-
-    return tuple(replace(each, texts=clipped(each.texts)) for each in documents)
+def _weight_of(item: _Item | QvlError) -> int:
+    return item.weight if isinstance(item, _Item) else 0
 
 
 def settled(outcomes: list[T | QvlError], on_error: OnError) -> list[T | QvlError]:

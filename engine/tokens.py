@@ -50,7 +50,7 @@ class PromptTokenizer:
     def _ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
         found = [self._proven(text) for text in texts] if self._proven else [None] * len(texts)
         left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
-        # Of one text as of many: `encode` holds the GIL, and stopped a server for a second per 2 M characters.
+        # Of one text too: `encode` holds the GIL, a second for 2 M characters.
         slower = iter(self._tokenizer.encode_batch_fast(left, add_special_tokens=False) if left else ())
         return (next(slower).ids if ids is None else ids for ids in found)
 

@@ -26,13 +26,17 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 KNOWN_PORTS = (80, 443)
 FIRST_FREE_PORT = 1024
 """Below it lie mail, databases and other services that answer to HTTP by accident."""
+LOOKUPS = 256
+"""Of names, at once, those included that nobody waits for any more: each has a thread until it ends."""
+_lookups = threading.BoundedSemaphore(LOOKUPS)
 
 
 async def resolve(host: str, port: int) -> list[str]:
     """Addresses by the system's resolver, in its order; numbers in any spelling (2130706433, 0x7f.1) too.
 
     In a thread of its own: no call can be stopped, and the loop has so few threads for them (uvloop two) that
-    name servers that hang would hold up everybody's. Nor does the exit wait for one.
+    name servers that hang would hold up everybody's. Nor does the exit wait for one. Raises Unprocessable
+    where too many hang.
     """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[str]] = loop.create_future()
@@ -49,10 +53,22 @@ async def resolve(host: str, port: int) -> list[str]:
             addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         except (OSError, UnicodeError) as error:
             failure = error
+        finally:
+            _lookups.release()
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, addresses, failure)
 
-    threading.Thread(target=look_up, name="qvl-names", daemon=True).start()
+    if not _lookups.acquire(blocking=False):
+        raise Unprocessable(
+            f"cannot resolve the host {host!r}: {LOOKUPS} look-ups of names hang; try again, or send the "
+            "bytes as a data: URL",
+            code="fetch_failed",
+        )
+    try:
+        threading.Thread(target=look_up, name="qvl-names", daemon=True).start()
+    except RuntimeError as error:  # no thread can be had
+        _lookups.release()
+        raise OSError(str(error)) from error
     return await found
 
 

@@ -21,6 +21,8 @@ from qvl.engine.media.source import too_big
 
 CONNECTIONS = 64
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_INFLATED = 1 << 20
+"""Bytes that are made of a compressed body before other requests get a turn."""
 # httpx maps what httpcore raises only in its own transport.
 _FAILURES = (
     httpx.HTTPError,
@@ -110,7 +112,7 @@ class Fetcher:
         if length.isdecimal() and int(length) > most:
             raise too_big(int(length), self._limits)
         body, size = [], 0
-        async for part in _plain(response, most):
+        async for part in _plain(response):
             body.append(part)
             size += len(part)
             if size > most:
@@ -132,7 +134,7 @@ def trusted() -> ssl.SSLContext:
         raise ConfigError(f"SSL_CERT_FILE is {file}, which holds no certificates: {error}") from None
 
 
-async def _plain(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
+async def _plain(response: httpx.Response) -> AsyncIterator[bytes]:
     """The body without its content encoding. httpx would inflate each part in full, whatever it grows to."""
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding in ("", "identity"):
@@ -143,7 +145,11 @@ async def _plain(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
         raise _failed(f"the server sent content-encoding {coding[:40]!r} though asked for none")
     inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
     async for part in response.aiter_raw():
-        yield inflate.decompress(part, most + 1)
+        while part:
+            yield inflate.decompress(part, _INFLATED)
+            part = inflate.unconsumed_tail
+            await asyncio.sleep(0)
+    yield inflate.flush()
     if not inflate.eof:
         raise _failed("the compressed body ends early")
 

@@ -19,9 +19,10 @@ from qvl.engine.media.decoders import Decoders, ForkServer, memory
 from qvl.engine.media.fetch import Fetcher
 from qvl.engine.media.frames import MAX_FRAMES, Frame, join_frames, sampled
 from qvl.engine.media.landing import Landing
+from qvl.engine.media.quota import Quota
 from qvl.engine.media.single_flight import Key, SingleFlight, by_anyone
 from qvl.engine.media.source import is_remote, read
-from qvl.engine.media.threads import Share, Threads
+from qvl.engine.media.threads import Threads
 from qvl.engine.media.video import FILE_FPS
 from qvl.engine.media.visual import Kind, Visual, fingerprint
 from qvl.engine.media.wire import Job
@@ -32,8 +33,8 @@ Task: TypeAlias = asyncio.Task[T | QvlError]
 
 FETCHES = 48
 """URLs of one loader in flight; each holds its bytes until they are decoded."""
-REQUEST_FETCHES = 24
-"""Of one request: whose hosts hang must not have them all."""
+AT_ONCE = 8
+"""Items whose media are begun before other requests get a turn."""
 
 
 class MediaLoader:
@@ -66,16 +67,26 @@ class MediaLoader:
         """Until the decoding processes can be had; they start by themselves meanwhile."""
         await asyncio.to_thread(self._forks.wait)
 
-    async def load(self, contents: Sequence[Content]) -> list[tuple[Visual, ...] | QvlError]:
+    def quota(self) -> Quota:
+        return Quota(self.threads)
+
+    async def load(
+        self, contents: Sequence[Content], quota: Quota | None = None
+    ) -> list[tuple[Visual, ...] | QvlError]:
         """Per content, in prompt order: its videos, then its images. An error concerns that content only.
+        `quota`: of the request that they are a part of; None: they are all of it.
 
         Raises Unavailable when it is closed meanwhile.
         """
         stop = threading.Event()
+        items: list[asyncio.Task[tuple[Visual, ...] | QvlError]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                batch = _Batch(self, self._limits, group, stop)
-                items = [group.create_task(batch.item(content)) for content in contents]
+                batch = _Batch(self, self._limits, group, stop, quota or self.quota())
+                for content in contents:
+                    items.append(group.create_task(batch.item(content)))
+                    if len(items) % AT_ONCE == 0:
+                        await asyncio.sleep(0)
         except* RuntimeError:  # of the client and the threads, which take no more
             if not self._closed:
                 raise
@@ -93,31 +104,32 @@ class MediaLoader:
         if self._owned:
             self._forks.close()
 
-    async def fetched(
-        self, source: Source, decode: Callable[[bytes], T], turn: asyncio.Semaphore, share: Share
-    ) -> T:
-        """The bytes of `source`, decoded in a thread; `turn` is that of its request to fetch."""
+    async def fetched(self, source: Source, decode: Callable[[bytes], T], quota: Quota) -> T:
+        """The bytes of `source`, decoded in a thread."""
         if not is_remote(source):
-            return await share.work(lambda: decode(read(source, self._config, self._limits)))
-        async with turn, self._fetching:
+            return await quota.share.work(lambda: decode(read(source, self._config, self._limits)))
+        async with quota.turn, self._fetching:
             data = await self._fetcher.fetch(str(source))
-            return await share.work(lambda: decode(data))
+            return await quota.share.work(lambda: decode(data))
 
 
 class _Batch:
     """One call of `load`: equal sources with equal settings share one task."""
 
     def __init__(
-        self, loader: MediaLoader, limits: Limits, group: asyncio.TaskGroup, stop: threading.Event
+        self,
+        loader: MediaLoader,
+        limits: Limits,
+        group: asyncio.TaskGroup,
+        stop: threading.Event,
+        quota: Quota,
     ) -> None:
         self._loader = loader
         self._limits = limits
         self._group = group
         self._stop = stop
-        self._turn = asyncio.Semaphore(REQUEST_FETCHES)
-        self._share = Share(loader.threads)
+        self._quota = quota
         self._tasks: dict[Key, asyncio.Task[Any]] = {}
-        self._held = 0
 
     async def item(self, content: Content) -> tuple[Visual, ...] | QvlError:
         try:
@@ -173,8 +185,8 @@ class _Batch:
     async def _counted(self, load: Coroutine[Any, Any, Visual]) -> Visual:
         """One request must not fill the memory with pixels, however small its body."""
         visual = await load
-        self._held += visual.pixels.nbytes
-        if self._held > self._limits.request_pixels * 3:
+        self._quota.bytes += visual.pixels.nbytes
+        if self._quota.bytes > self._limits.request_pixels * 3:
             raise TooLarge(
                 f"the images and videos of this request are over {self._limits.request_pixels} pixels "
                 "after resizing (--request-pixels): send them in several requests",
@@ -186,7 +198,7 @@ class _Batch:
         places = sampled(len(video))
         tasks = [self._frame(video[place], len(places)) for place in places]
         frames = [_result(await task, f".frames[{place}]") for place, task in zip(places, tasks, strict=True)]
-        return await self._share.work(partial(self._joined, frames))
+        return await self._quota.share.work(partial(self._joined, frames))
 
     def _joined(self, frames: Sequence[Frame]) -> Visual:
         landing = Landing(self._loader.arena)
@@ -208,7 +220,7 @@ class _Batch:
         return self._once(("frame", frame, count), load)
 
     async def _fetched(self, source: Source, decode: Callable[[bytes], T]) -> T:
-        return await self._loader.fetched(source, decode, self._turn, self._share)
+        return await self._loader.fetched(source, decode, self._quota)
 
     def _once(self, key: Key, load: Callable[[], Coroutine[Any, Any, T]]) -> Task[T]:
         if key not in self._tasks:

@@ -29,6 +29,17 @@ def test_a_query_is_counted_once_for_all_its_documents() -> None:
     assert cost(asked) == cost(query) + 10 * cost(document)
 
 
+def test_an_instruction_is_counted_where_it_stands() -> None:
+    """In each item that has none of its own; of pairs with one query it is shared, as that is."""
+    plain, own = Content(texts=("a",)), Content(texts=("a",), instruction="b" * 40)
+    shared = "c" * 4000
+    asked = EmbedRequest(input=(plain, own, plain, Tokens(ids=(1,))), instruction=shared)
+    assert cost(asked) == 2 * (cost(plain) + 1000) + cost(own) + 1
+    ranked = RerankRequest(query=plain, documents=(plain,) * 10, instruction=shared)
+    assert cost(ranked) == 11 * cost(plain) + 1000
+    assert cost((ranked, ranked)) == 2 * cost(ranked)
+
+
 def test_few_of_many_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 

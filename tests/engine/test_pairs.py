@@ -51,7 +51,14 @@ class Model:
 
 
 class Preparer:
-    async def rerank(self, request: RerankRequest, side: object) -> list[Outcome]:
+    def __init__(self) -> None:
+        self.quotas: list[object] = []
+
+    def quota(self) -> object:
+        return object()
+
+    async def rerank(self, request: RerankRequest, side: object, quota: object = None) -> list[Outcome]:
+        self.quotas.append(quota)
         if request.query.texts == ("!bad",):
             raise Unprocessable("cannot be read")
         return [Ready(Prompt([1, 2]), ()) for _ in request.documents]
@@ -84,6 +91,10 @@ def test_they_come_in_together() -> None:
             await engine.score(PAIRS[:2])
         model.may.set()
         results = await asked
+        quotas = engine._preparer.quotas
+        assert len(quotas) == len(PAIRS)
+        assert quotas[0] is not None
+        assert len(set(quotas)) == 1
         assert [result.logits.tolist() for result in results] == [[1.0]] * len(PAIRS)
         assert engine.held == 0
 

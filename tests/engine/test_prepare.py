@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from qvl.engine.errors import TooLarge
+from qvl.engine.lengths import MOST_CHARACTERS, MOST_ITEM_CHARACTERS
 from qvl.engine.metrics import Metrics
-from qvl.engine.prepare import MOST_CHARACTERS, Preparer, Ready
+from qvl.engine.prepare import Preparer, Ready
 from qvl.engine.prompt import Template
 from qvl.engine.protocol import Content, EmbedRequest, RerankRequest, Tokens
 from qvl.engine.text_side import TextSide
@@ -21,7 +22,7 @@ from tests.engine.test_tokens import build
 
 
 class NoMedia:
-    async def load(self, contents: Sequence[Content]) -> list[tuple[()]]:
+    async def load(self, contents: Sequence[Content], quota: None) -> list[tuple[()]]:
         return [() for _ in contents]
 
 
@@ -77,13 +78,13 @@ def test_ids_of_many_long_texts_are_not_held_at_once(tmp_path: Path, monkeypatch
         return encode(self, texts)
 
     monkeypatch.setattr(PromptTokenizer, "encode", noted)
-    request = EmbedRequest(input=tuple(Content(texts=("a b",) * (1 + i % 3)) for i in range(200)))
+    request = EmbedRequest(input=tuple(Content(texts=("a b c d e f ",) * (1 + i % 3)) for i in range(1200)))
     outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).embed(request, made(tmp_path)))
     lengths = [len(each.prompt.ids) for each in outcomes if isinstance(each, Ready)]
-    assert lengths == (lengths[:3] * 67)[:200]
+    assert lengths == lengths[:3] * 400
     assert lengths[0] < lengths[1] < lengths[2]
     assert max(most) <= 64
-    assert sum(most) == 200
+    assert sum(most) == 1200
 
 
 LONG = "a" * (MOST_CHARACTERS // 1000)
@@ -114,3 +115,74 @@ def test_token_ids_have_no_instruction(tmp_path: Path) -> None:
     request = EmbedRequest(input=(Tokens(ids=ids),) * 1001, instruction=LONG)
     outcomes = asyncio.run(Preparer(NoMedia(), Metrics()).embed(request, side))
     assert all(isinstance(each, Ready) for each in outcomes)
+
+
+def test_a_text_too_long_fails_at_its_place(tmp_path: Path) -> None:
+    fits, over = "a" * MOST_ITEM_CHARACTERS, "a" * (MOST_ITEM_CHARACTERS + 1)
+    items = (Content(texts=("b",)), Content(texts=(over,), where="input[1]"), Content(texts=(fits,)))
+    prepare, side = Preparer(NoMedia(), Metrics()), made(tmp_path)
+    one, error, other = asyncio.run(prepare.embed(EmbedRequest(input=items, on_error="skip"), side))
+    assert isinstance(one, Ready)
+    assert isinstance(other, Ready)
+    assert isinstance(error, TooLarge)
+    assert (error.code, error.param) == ("text_too_large", "input[1]")
+    ranked = RerankRequest(query=items[0], documents=items, on_error="skip", max_tokens_per_document=3)
+    found = asyncio.run(prepare.rerank(ranked, side))
+    assert [isinstance(each, TooLarge) for each in found] == [False, True, False]
+    with pytest.raises(TooLarge, match="4,194,305 characters"):
+        asyncio.run(prepare.rerank(RerankRequest(query=items[1], documents=items[:1]), side))
+
+
+def test_of_a_request_whose_caller_has_gone_no_more_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may = threading.Semaphore(0), threading.Event()
+    encode = PromptTokenizer.encode
+
+    def slow(self: PromptTokenizer, texts: Sequence[str]) -> list[list[int]]:
+        begun.release()
+        assert may.wait(300)
+        return encode(self, texts)
+
+    monkeypatch.setattr(PromptTokenizer, "encode", slow)
+    request = EmbedRequest(input=(Content(texts=("a b " * 1000,)),) * 1000)
+
+    async def run() -> None:
+        prepare, side = Preparer(NoMedia(), Metrics()), made(tmp_path)
+        gone = [asyncio.create_task(prepare.embed(request, side)) for _ in range(8)]
+        for _ in range(2):
+            await asyncio.to_thread(begun.acquire)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        may.set()
+        few = EmbedRequest(input=request.input[:10])
+        assert len(await prepare.embed(few, side)) == 10
+        assert begun.acquire(blocking=False)
+        assert not begun.acquire(blocking=False)
+
+    asyncio.run(run())
+
+
+def test_long_and_short_requests_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    encode = PromptTokenizer.encode
+
+    def noted(self: PromptTokenizer, texts: Sequence[str]) -> list[list[int]]:
+        read.append(len(texts))
+        return encode(self, texts)
+
+    monkeypatch.setattr(PromptTokenizer, "encode", noted)
+    long = Content(texts=("a b " * 10_000,))
+
+    async def run() -> None:
+        prepare, side = Preparer(NoMedia(), Metrics()), made(tmp_path)
+        many = asyncio.create_task(prepare.embed(EmbedRequest(input=(long,) * 400), side))
+        await asyncio.sleep(0)
+        assert len(await prepare.embed(EmbedRequest(input=(long,)), side)) == 1
+        assert not many.done()
+        await many
+
+    asyncio.run(run())
+    assert read.index(1) <= 4
+    assert sum(read) == 401

@@ -178,3 +178,21 @@ def test_the_pixels_of_one_request_are_bounded(load, encoded, picture):
     assert [(each.status, each.code) for each in failed] == [(413, "too_many_request_pixels")]
     again = load(*contents[:1] * 5, limits=Limits(request_pixels=64 * 64))
     assert not any(isinstance(outcome, QvlError) for outcome in again)
+
+
+def test_all_calls_for_one_request_have_one_quota(forks, encoded, picture):
+    """Pairs are loaded one by one: together they are allowed what one request is."""
+    contents = images(encoded, picture, 1, 2, 3)
+
+    async def main():
+        loader = MediaLoader(MediaConfig(workers=2), Limits(request_pixels=2 * 64 * 64), forks=forks)
+        quota = loader.quota()
+        try:
+            alone = [await loader.load([each]) for each in contents]
+            return alone, [await loader.load([each], quota) for each in contents]
+        finally:
+            await loader.close()
+
+    alone, together = asyncio.run(main())
+    assert not any(isinstance(outcome, QvlError) for (outcome,) in alone)
+    assert [isinstance(outcome, QvlError) for (outcome,) in together] == [False, False, True]

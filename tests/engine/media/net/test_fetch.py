@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import threading
 import zlib
 
+import httpx
 import pytest
 
 from qvl.engine.config import Limits, MediaConfig
+from qvl.engine.media import connect
+from qvl.engine.media.fetch import _plain
 from qvl.engine.protocol import Content
 from tests.replicas import until
 
@@ -96,6 +100,29 @@ class TestBounds:
         is_refused(fetch(url, Limits(media_bytes=999)), 413, "media_too_large")
         is_refused(fetch(packed, Limits(media_bytes=999)), 413, "media_too_large")
 
+    @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 20])
+    def test_what_is_inflated_in_steps_is_whole(self, size, server, fetch):
+        body = random.Random(size).randbytes(1000) * (size // 1000) + b"x" * (size % 1000)
+        assert fetch(server.add("/a", gzip.compress(body), Content_Encoding="gzip")) == body
+
+    def test_a_large_compressed_body_lets_others_have_turns(self):
+        async def body():
+            yield gzip.compress(bytes(40 << 20))
+
+        async def read():
+            response = httpx.Response(200, headers={"content-encoding": "gzip"}, content=body())
+            return [len(part) async for part in _plain(response)]
+
+        async def main():
+            task, turns = asyncio.create_task(read()), 0
+            while not task.done():
+                await asyncio.sleep(0)
+                turns += 1
+            return task.result(), turns
+
+        sizes, turns = asyncio.run(main())
+        assert sum(sizes) == 40 << 20 and max(sizes) <= 1 << 20 and turns > 40
+
     def test_a_server_that_does_not_answer(self, server, fetch, is_refused):
         url = server.route("/a", lambda handler: server.released.wait())
         is_refused(fetch(url, Limits(fetch_seconds=0.2)), 422, "fetch_timeout", "0.2 s", "--fetch-seconds")
@@ -113,6 +140,26 @@ class TestBounds:
             await asyncio.Event().wait()
 
         is_refused(fetch("http://a.test/", Limits(fetch_seconds=0.1), lookup=lookup), 422, "fetch_timeout")
+
+    def test_look_ups_that_hang_are_so_many_at_most(self, fetch, is_refused, monkeypatch):
+        """No call can be stopped, and each has a thread."""
+        may = threading.Event()
+
+        def hangs(host, port, **settings):
+            may.wait(300)
+            raise OSError("unknown name")
+
+        monkeypatch.setattr(connect, "_lookups", threading.BoundedSemaphore(2))
+        monkeypatch.setattr(connect.socket, "getaddrinfo", hangs)
+        try:
+            for host in ("a.test", "b.test"):
+                is_refused(fetch(f"http://{host}/", Limits(fetch_seconds=0.1)), 422, "fetch_timeout")
+            is_refused(fetch("http://c.test/"), 422, "fetch_failed", "c.test", "look-ups")
+        finally:
+            may.set()
+        until(lambda: connect._lookups.acquire(blocking=False))
+        connect._lookups.release()
+        is_refused(fetch("http://d.test/"), 422, "fetch_failed", "cannot resolve the host 'd.test'")
 
     def test_too_many_redirects(self, server, fetch, is_refused):
         url = server.add("/a", status=302, Location="/a")
