@@ -170,7 +170,6 @@ def _bounds(config: DeployConfig) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": (
             config.cluster.drain_window + config.server.request_seconds + _STOP_SECONDS
         ),
-        "max_constructor_retry_count": 3,
         "logging_config": {
             "enable_access_log": False,
             "encoding": "JSON" if config.server.log_format == "json" else "TEXT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from qvl.engine.errors import ConfigError
+from qvl.engine.errors import ConfigError, NotStarted
 
 NAMESPACE, CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
 """Serve's own: the actor that knows where it listens, and whose end is Serve's."""
@@ -21,7 +21,10 @@ def address_of(given: str | None) -> str | None:
 
 
 def join(address: str | None, **options: Any) -> None:
-    """None: one of its own. Raises ConfigError. It takes SIGTERM for itself: set handlers afterwards."""
+    """None: one of its own. Raises ConfigError, or NotStarted where the cluster may yet come.
+
+    It takes SIGTERM for itself: set handlers afterwards.
+    """
     import ray
 
     if address is None:
@@ -31,4 +34,5 @@ def join(address: str | None, **options: Any) -> None:
         ray.init(address=address or "local", logging_level="WARNING", **options)
     except Exception as error:  # noqa: BLE001 - an address is a ValueError, a node that is late just this
         what = f"join the Ray cluster {address}" if address else "start Ray"
-        raise ConfigError(f"cannot {what}: {error}") from None
+        wrong = isinstance(error, (ValueError, OSError)) and not isinstance(error, ConnectionError)
+        raise (ConfigError if wrong else NotStarted)(f"cannot {what}: {error}") from None

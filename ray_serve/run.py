@@ -20,6 +20,7 @@ from qvl.ray_serve import environment
 from qvl.ray_serve.card import cards_for, gpus_of
 from qvl.ray_serve.config import PREFIXES, DeployConfig, Pool
 from qvl.ray_serve.join import CONTROLLER, NAMESPACE, address_of, join
+from qvl.ray_serve.rollout import Progress, why
 from qvl.ray_serve.watch import watched
 
 NAME = "qvl"
@@ -31,7 +32,7 @@ _SHUTDOWN_SECONDS = 45.0
 
 
 def serve(config: DeployConfig, start: Starter = start_engine) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. ConfigError when it cannot start.
+    """Serve until SIGTERM or SIGINT; the exit code. ConfigError when it cannot start; NotStarted: it may yet.
 
     When Ray itself is lost it does not return: the process ends, with `DIED`.
     """
@@ -127,12 +128,13 @@ def _deploy(config: DeployConfig, start: Starter, stop: threading.Event) -> bool
     listen(config)
     targets = _targets(config, start)
     serve.run_many(targets, wait_for_applications_running=False)
+    progress = Progress()
     while not stop.wait(_POLL_SECONDS):
         found = serve.status().applications
         mine = [found[target.name] for target in targets if target.name in found]
-        for application in mine:
-            if application.status == ApplicationStatus.DEPLOY_FAILED:
-                raise ConfigError(f"the replicas did not start: {application.message}")
+        if any(each.status == ApplicationStatus.DEPLOY_FAILED for each in mine):
+            raise why(mine)
+        progress.tell(mine)
         if len(mine) == len(targets) and all(each.status == ApplicationStatus.RUNNING for each in mine):
             return True
     return False
