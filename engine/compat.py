@@ -15,7 +15,7 @@ from typing import Any, get_args
 from qvl.engine import quantization
 from qvl.engine.adapters import Adapter
 from qvl.engine.checkpoint import Checkpoint
-from qvl.engine.config import BUNDLED, EngineConfig
+from qvl.engine.config import BUNDLED, SHARE, EngineConfig
 from qvl.engine.cpu_cache import cache_bytes
 from qvl.engine.errors import CheckpointError
 from qvl.engine.family import STEP_TOKENS
@@ -90,7 +90,7 @@ def engine_args(
 
     from qvl.engine.model.pixels import PixelsFile
 
-    dtype = _dtype(config, checkpoint)
+    dtype, part = _dtype(config, checkpoint), share(config, checkpoint.role, beside=shared)
     tokens = config.max_batched_tokens or (8192 if on_cpu() else STEP_TOKENS)
     settings: dict[str, Any] = {
         "model": str(checkpoint.path),
@@ -113,7 +113,7 @@ def engine_args(
         "tensor_parallel_size": config.tensor_parallel,
         # Not Ray, whatever surrounds it: the pixels are in this host's memory.
         "distributed_executor_backend": "mp" if config.tensor_parallel > 1 else None,
-        "gpu_memory_utilization": share(config, checkpoint.role, beside=shared),
+        "gpu_memory_utilization": part,
         # An embedder's shared prefix is shorter than a block; a reranker's holds the whole query.
         "enable_prefix_caching": (
             checkpoint.role == "reranker" if config.prefix_caching is None else config.prefix_caching
@@ -131,7 +131,7 @@ def engine_args(
         "scheduling_policy": "priority",
         "seed": 0,
     }
-    settings |= _cpu_settings(checkpoint, dtype, shared=shared) if on_cpu() else {"async_scheduling": True}
+    settings |= _cpu_settings(checkpoint, dtype, part) if on_cpu() else {"async_scheduling": True}
     settings |= quantization.settings(config, checkpoint) | _lora_settings(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     return AsyncEngineArgs(**{k: v for k, v in settings.items() if k in known or k not in _NEWER})
@@ -215,9 +215,9 @@ def _media(config: EngineConfig) -> dict[str, Any]:
     return {"image": {"count": images, **_DUMMY}, "video": {"count": videos, "num_frames": 2, **_DUMMY}}
 
 
-def _cpu_settings(checkpoint: Checkpoint, dtype: str, *, shared: bool) -> dict[str, Any]:
+def _cpu_settings(checkpoint: Checkpoint, dtype: str, part: float) -> dict[str, Any]:
     return {
-        "kv_cache_memory_bytes": cache_bytes(checkpoint, dtype, models=1 + shared),
+        "kv_cache_memory_bytes": cache_bytes(checkpoint, dtype, part=min(1.0, part / SHARE)),
         "block_size": 32,
         "skip_mm_profiling": True,
     }

@@ -148,7 +148,7 @@ class EngineConfig:
     """NAME=FOLDER of a LoRA adapter of the text layers; requests choose it as their model, by NAME."""
     embedder_memory: float | None = None
     """Share of the GPU's memory for the embedder (default: 0.9 alone; beside a reranker 0.45, or what its
-    share leaves of 0.9). Replicas on one GPU divide it."""
+    share leaves of 0.9). Without a GPU 0.9 is all of the machine's. Replicas on one device divide it."""
     reranker_memory: float | None = None
     """The reranker's share, in the same way."""
     tensor_parallel: int = 1

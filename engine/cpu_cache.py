@@ -17,10 +17,10 @@ _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 _GIB = 1 << 30
 
 
-def cache_bytes(checkpoint: Checkpoint, dtype: str, *, models: int = 1) -> int:
+def cache_bytes(checkpoint: Checkpoint, dtype: str, *, part: float = 1) -> int:
     """Half of what the weights leave, but room for one longest item and no more than for eight.
 
-    `models` share this machine. Raises ConfigError where one longest item does not fit.
+    `part`: of the machine's memory, for this model. Raises ConfigError where one longest item does not fit.
     """
     own = _ITEMSIZE.get(checkpoint.dtype, 2)
     itemsize = own if dtype == "auto" else _ITEMSIZE[dtype]
@@ -28,13 +28,17 @@ def cache_bytes(checkpoint: Checkpoint, dtype: str, *, models: int = 1) -> int:
     weights = size(checkpoint.path)
     if "quantization_config" not in checkpoint.config:
         weights = weights * itemsize // own
-    memory = host_memory() // models
+    memory = int(host_memory() * part)
     free = memory - weights - _PROCESS
     if longest > max(free, _LEAST):
         raise ConfigError(
             f"{checkpoint.name}: {weights / _GIB:.1f} GiB of weights, {_PROCESS / _GIB:.1f} of their process "
             f"and {longest / _GIB:.1f} for an item of {checkpoint.max_length} tokens are more than the "
             f"{memory / _GIB:.1f} GiB of memory that a model can have here: "
-            + ("say --dtype bfloat16" if itemsize == 4 else "take a smaller model, or a GPU")
+            + (
+                "say --dtype bfloat16"
+                if itemsize == 4
+                else "take fewer --replicas, a smaller model, or a GPU"
+            )
         )
     return max(_LEAST, min(_SEQUENCES * longest, max(longest, free // 2)))

@@ -1,4 +1,4 @@
-"""Which GPUs each replica of a host gets, and how much of them."""
+"""Which GPUs each replica of a host gets, and how much of them, or of a CPU's memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def seats(config: ServerConfig, gpus: Sequence[str], cores: int | None = None) -
     places = places or [()]
     taken = [places[i % len(places)] for i in range(config.replicas)]
     engine = decoding(config.engine, config.replicas, cores or machine.cores())
-    return [Seat(place, divided(engine, 1 / taken.count(place) if place else 1)) for place in taken]
+    return [Seat(place, divided(engine, 1 / taken.count(place))) for place in taken]
 
 
 def idle(config: ServerConfig, gpus: Sequence[str]) -> str:

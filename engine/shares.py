@@ -1,4 +1,4 @@
-"""What those take each that share a machine: models a GPU's memory, replicas the cores to decode on."""
+"""What those take each that share a machine: models a device's memory, replicas the cores to decode on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from qvl.engine.config import SHARE, EngineConfig
 
 
 def share(config: EngineConfig, role: Literal["embedder", "reranker"], *, beside: bool) -> float:
-    """Of the whole GPU; `beside`: a model of the other role is there too, and takes its own."""
+    """Of the whole GPU, or where there is none: of SHARE, which is all of the machine's memory.
+
+    `beside`: a model of the other role is there too, and takes its own.
+    """
     own, other = config.embedder_memory, config.reranker_memory
     if role == "reranker":
         own, other = other, own
@@ -21,9 +24,9 @@ def share(config: EngineConfig, role: Literal["embedder", "reranker"], *, beside
 
 
 def divided(config: EngineConfig, part: float) -> EngineConfig:
-    """For a replica that has only `part` of a GPU: so much of what it would take of all of it.
+    """For a replica that has only `part` of a device: so much of what it would take of all of it.
 
-    vLLM counts in whole GPUs, whoever else is there.
+    vLLM counts in whole ones, whoever else is there.
     """
     if part >= 1:
         return config

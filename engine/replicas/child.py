@@ -52,7 +52,7 @@ class Child:
         self._orders = orders
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_since: float | None = None
-        self._announced = False
+        self._announced = self._killed = False
         self._handed = self._closed = 0
         self._full_until = self._heard = 0.0
         self._settled, self._gone = asyncio.Event(), asyncio.Event()
@@ -66,6 +66,7 @@ class Child:
         self._settled, self._gone = asyncio.Event(), asyncio.Event()
         self._handed = self._closed = 0
         self._process = self._ready_since = self.error = None
+        self._killed = False
         try:
             self._begin({"HF_HUB_OFFLINE": "1"} if offline else {})
         except OSError as error:
@@ -111,6 +112,15 @@ class Child:
     def status(self) -> int | None:
         """How the process ended."""
         return self._process.returncode if self._process else None
+
+    @property
+    def reason(self) -> str:
+        """Why it has ended."""
+        of_memory = self.status == -signal.SIGKILL and not self._killed
+        hint = (
+            ": killed by another; this machine, or its container, may be out of memory" if of_memory else ""
+        )
+        return self.error or f"status {self.status}{hint}"
 
     @property
     def refused(self) -> bool:
@@ -173,6 +183,7 @@ class Child:
 
     def kill(self) -> None:
         """End it and its engine processes at once."""
+        self._killed = True
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -176,8 +176,9 @@ class _Supervisor:
             pause = _PAUSES_SECONDS[min(child.failures, len(_PAUSES_SECONDS)) - 1]
             if not any(each.ready for each in self._children):
                 pause = min(pause, _ALONE_SECONDS)
-            reason = f": {child.error}" if child.error else f" (status {child.status})"
-            _log.error("replica %d has ended%s; it starts again in %g s", child.number, reason, pause)
+            _log.error(
+                "replica %d has ended (%s); it starts again in %g s", child.number, child.reason, pause
+            )
             await asyncio.sleep(pause)
 
     async def _loaded(self, child: Child) -> None:
@@ -226,8 +227,8 @@ class _Supervisor:
     def _give_up(self, child: Child) -> int:
         if child.refused:
             raise ConfigError(child.error)
-        reason = child.error or f"status {child.status}"
-        _log.error("replica %d ended %d times before it was ready (%s)", child.number, child.failures, reason)
+        told = child.number, child.failures, child.reason
+        _log.error("replica %d ended %d times before it was ready (%s)", *told)
         return DIED
 
     def _say_ready(self, child: Child) -> None:

@@ -40,7 +40,7 @@ def test_else_half_of_what_the_weights_leave(model: Checkpoint, monkeypatch: pyt
     on(15.5, monkeypatch)
     assert cache_bytes(model, "auto") == 5 * GIB
     on(31, monkeypatch)
-    assert cache_bytes(model, "auto", models=2) == 5 * GIB
+    assert cache_bytes(model, "auto", part=1 / 2) == 5 * GIB
 
 
 def test_the_longest_item_always_fits(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

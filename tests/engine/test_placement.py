@@ -80,8 +80,9 @@ def test_only_neighbours_divide() -> None:
     assert second.engine.embedder_memory is None
 
 
-def test_without_a_gpu_nothing_is_divided() -> None:
-    assert {seat.engine.embedder_memory for seat in placed(4, 0)} == {None}
+def test_without_a_gpu_the_memory_is_divided() -> None:
+    assert [seat.engine.embedder_memory for seat in placed(4, 0)] == [pytest.approx(0.45 / 4)] * 4
+    assert [seat.engine.embedder_memory for seat in placed(1, 0)] == [None]
 
 
 def test_the_cores_are_shared_out_for_decoding() -> None:

@@ -41,7 +41,7 @@ def test_what_may_pass_is_tried_again_before_it_ends_the_server(start: Start) ->
     assert server.wait() == DIED
     out, err = server.process.communicate()
     assert out == ""
-    assert err.count("has ended: x: the engine did not start: no device; it starts again in") == 4
+    assert err.count("has ended (x: the engine did not start: no device); it starts again in") == 4
     assert "ended 3 times before it was ready (x: the engine did not start: no device)" in err
 
 

@@ -140,6 +140,9 @@ def test_a_killed_replica_comes_back_while_the_other_answers(start: Start, tmp_p
     assert metric(server, "qvl_bodies_limit_bytes") == 2 * Limits().bodies_bytes
     # It counts where the one before it ended.
     assert {each.stem.rpartition("_")[2] for each in tmp_path.glob("qvl-metrics-*/*")} == {"0", "1"}
+    server.signal()
+    assert server.wait() == 0
+    assert "has ended (status -9: killed by another; this machine" in server.process.communicate()[1]
 
 
 def test_a_replica_whose_engine_has_died_starts_again(start: Start) -> None:
