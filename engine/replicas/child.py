@@ -184,6 +184,9 @@ class Child:
     def kill(self) -> None:
         """End it and its engine processes at once."""
         self._killed = True
+        self._kill()
+
+    def _kill(self) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -223,7 +226,7 @@ class Child:
 
     def _reap(self) -> None:
         """The process, and engine processes that it has left behind: its number is theirs until then."""
-        self.kill()
+        self._kill()
         if self._process is not None:
             self._process.wait()
             self._bury(self.pid)
