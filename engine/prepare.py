@@ -139,13 +139,14 @@ class Preparer:
     async def _tokenize(
         self,
         side: TextSide,
-        items: Sequence[_Item | QvlError],
+        items: list[_Item | QvlError],
         request: EmbedRequest | RerankRequest,
         max_tokens: int | None,
     ) -> list[Outcome]:
         finish = partial(_finished, side, truncate=request.truncate, max_tokens=max_tokens)
         outcomes: list[Outcome] = []
         with self._metrics.stage("tokenize"):
+            settled(items, request.on_error)
             if sum(map(_weight_of, items)) <= _INLINE:
                 outcomes = finish(items)
             else:
