@@ -10,6 +10,9 @@
     a route of another shape  goes to its pool by its path; the gateway passes no bodies on
     a name in a header        leads to one replica, which has what requests of that name share at hand
 
+It ends with the process that started it, once it has answered what it has begun: Ray leaves some behind,
+which keep the port.
+
 Ray runs it in place of the binary (RAY_SERVE_HAPROXY_BINARY_PATH). It ends with an error, and so does the
 deployment, when a version of Ray writes something in which these places are not found. Standard library
 only: it runs at each change of the replicas.
@@ -17,9 +20,11 @@ only: it runs at each change of the replicas.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +56,7 @@ ROOT = "/embed"
 _CROWD = "mul(2),add(4)"
 """How far above the average a replica's requests may be before a name no longer leads to it."""
 
+_PR_SET_PDEATHSIG = 1
 _RETRY_SECONDS = 5
 _CHECK_SECONDS = 3
 """Ray has it equal to the time between checks, which is short so that a replica that drains is soon known."""
@@ -77,6 +83,7 @@ def adapt(text: str, host: str, origins: Sequence[str] = ()) -> str:
 
 def main() -> NoReturn:
     """Run HAProxy in this process with the file after `-f` changed."""
+    _end_with(os.getppid())
     arguments = sys.argv[1:]
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
@@ -89,6 +96,13 @@ def main() -> NoReturn:
 
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments])
+
+
+def _end_with(parent: int) -> None:
+    """HAProxy's own signal to end in peace; until it listens for it, that ends it at once."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
+    if os.getppid() != parent:
+        sys.exit("qvl-haproxy: who started it has gone")
 
 
 def _replaced(pattern: str, new: str, text: str) -> str:

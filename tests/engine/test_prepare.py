@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from qvl.engine import lengths
+from qvl.engine import prepare as prepare_module
 from qvl.engine.errors import TooLarge
-from qvl.engine.lengths import MOST_CHARACTERS, MOST_ITEM_CHARACTERS
+from qvl.engine.lengths import MOST_CHARACTERS
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Preparer, Ready
 from qvl.engine.prompt import Template
@@ -117,8 +119,10 @@ def test_token_ids_have_no_instruction(tmp_path: Path) -> None:
     assert all(isinstance(each, Ready) for each in outcomes)
 
 
-def test_a_text_too_long_fails_at_its_place(tmp_path: Path) -> None:
-    fits, over = "a" * MOST_ITEM_CHARACTERS, "a" * (MOST_ITEM_CHARACTERS + 1)
+def test_a_text_too_long_fails_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (lengths, prepare_module):
+        monkeypatch.setattr(module, "MOST_ITEM_CHARACTERS", most := 40_000)
+    fits, over = "a" * most, "a" * (most + 1)
     items = (Content(texts=("b",)), Content(texts=(over,), where="input[1]"), Content(texts=(fits,)))
     prepare, side = Preparer(NoMedia(), Metrics()), made(tmp_path)
     one, error, other = asyncio.run(prepare.embed(EmbedRequest(input=items, on_error="skip"), side))
@@ -129,7 +133,7 @@ def test_a_text_too_long_fails_at_its_place(tmp_path: Path) -> None:
     ranked = RerankRequest(query=items[0], documents=items, on_error="skip", max_tokens_per_document=3)
     found = asyncio.run(prepare.rerank(ranked, side))
     assert [isinstance(each, TooLarge) for each in found] == [False, True, False]
-    with pytest.raises(TooLarge, match="4,194,305 characters"):
+    with pytest.raises(TooLarge, match="40,001 characters"):
         asyncio.run(prepare.rerank(RerankRequest(query=items[1], documents=items[:1]), side))
 
 

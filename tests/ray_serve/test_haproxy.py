@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
+import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -14,15 +17,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Barrier, Thread
 
+import psutil
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from qvl.engine.api.openapi import ROUTES
 from qvl.engine.api.operations import OPERATIONS
 from qvl.engine.client import wire
 from qvl.ray_serve.haproxy import AFFINITY, EMBEDDERS, OTHERS, RERANKERS, ROOT, adapt
 from tests import web
-from tests.ray_serve.front import connected, front, written
-from tests.replicas import until
+from tests.ray_serve.front import connected, free_port, front, serving, written
+from tests.replicas import gone, until
 
 
 def template() -> str:
@@ -176,6 +182,46 @@ def test_haproxy_takes_it(tmp_path: Path) -> None:
     path.write_text(adapt(written(), "127.0.0.1"))
     judged = subprocess.run([get_haproxy_binary(), "-c", "-f", path], capture_output=True, text=True)
     assert judged.returncode == 0, judged.stderr
+
+
+def test_it_ends_with_who_started_it_and_answers_what_it_has_begun(tmp_path: Path) -> None:
+    """Ray's actor, which may be killed: what is left behind would keep the port."""
+    asked, may = threading.Event(), threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.set()
+        await asyncio.to_thread(may.wait, 300)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    command = [str(Path(sys.executable).with_name("qvl-haproxy")), "-db", "-f", "haproxy.cfg"]
+    parent = f"import subprocess, time; print(subprocess.Popen({command}).pid, flush=True); time.sleep(600)"
+    with serving(app) as behind:
+        path, port = tmp_path / "haproxy.cfg", free_port()
+        text = written("", port, f"server a 127.0.0.1:{behind}")
+        path.write_text(text.replace(":9101", f":{free_port()}").replace(":8404", f":{free_port()}"))
+        with subprocess.Popen(
+            [sys.executable, "-c", parent], cwd=tmp_path, stdout=subprocess.PIPE
+        ) as starter:
+            assert starter.stdout
+            haproxy = psutil.Process(int(starter.stdout.readline()))
+            connected(port).close()
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(web.get, f"http://127.0.0.1:{port}/", timeout=300)
+                try:
+                    assert asked.wait(60)
+                    starter.kill()
+                    until(lambda: refused(port), 60)
+                    assert haproxy.is_running()
+                finally:
+                    starter.kill()
+                    may.set()
+                assert answer.result().text == "done"
+            assert gone([haproxy])
+
+
+def refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_the_client_s_header_is_haproxy_s() -> None:
