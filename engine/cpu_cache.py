@@ -38,7 +38,7 @@ def cache_bytes(checkpoint: Checkpoint, dtype: str, *, part: float = 1) -> int:
             + (
                 "say --dtype bfloat16"
                 if itemsize == 4
-                else "take fewer --replicas, a smaller model, or a GPU"
+                else "take fewer --replicas, larger shares (--embedder-memory), a smaller model, or a GPU"
             )
         )
     return max(_LEAST, min(_SEQUENCES * longest, max(longest, free // 2)))

@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from qvl.engine import adapters, checkpoint, compat, names, results, warm
+from qvl.engine import adapters, checkpoint, compat, lengths, names, results, warm
 from qvl.engine.admission import CALLER, Admission, cost
 from qvl.engine.answers import AnswerCache, Row
 from qvl.engine.checkpoint import Role
@@ -116,6 +116,7 @@ class Engine:
         """Pairs that one caller asks for at once, of one model: they come in together or not at all. Raises
         QvlError as `rerank` does; then none of them goes on."""
         model = self._model("reranker", requests[0].model)
+        lengths.check(sum(map(lengths.of_pairs, requests)))
         with self._admission.admit(cost(requests, self.config.media), requests[0].priority):
             tasks: list[asyncio.Future[RerankResult]] = []
             quota = self._preparer.quota()

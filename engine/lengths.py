@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from qvl.engine.errors import TooLarge
-from qvl.engine.protocol import Content
+from qvl.engine.protocol import Content, RerankRequest
 
 MOST_CHARACTERS = 128 << 20
 """Of all prompts of one request: an instruction stands in each of them, a query in each pair."""
 MOST_ITEM_CHARACTERS = 4 << 20
 """Of one item, its instruction counted: to tokenise them takes 280 bytes each."""
+_AROUND = 350
+"""Template and default instruction of a prompt."""
 
 
 def length(item: Content, instruction: str | None) -> int:
@@ -17,9 +19,15 @@ def length(item: Content, instruction: str | None) -> int:
 
 
 def weight(item: Content, instruction: str | None) -> int:
-    """As `length`; of a text that is not ASCII, which takes longer to read, a character counts as four."""
+    """Of its prompt; of a text that is not ASCII, which takes longer to read, a character counts as four."""
     texts = (*item.texts, item.instruction or instruction or "")
-    return sum([len(text) if text.isascii() else 4 * len(text) for text in texts])
+    return _AROUND + sum([len(text) if text.isascii() else 4 * len(text) for text in texts])
+
+
+def of_pairs(request: RerankRequest) -> int:
+    """Of all its prompts."""
+    before = len(request.documents) * length(request.query, request.instruction)
+    return before + sum(length(each, None) for each in request.documents)
 
 
 def check(characters: int) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, TypeVar
 
 from qvl.engine import prompt
 from qvl.engine.errors import QvlError, Unavailable
-from qvl.engine.lengths import MOST_ITEM_CHARACTERS, check, length, too_large, weight
+from qvl.engine.lengths import MOST_ITEM_CHARACTERS, check, length, of_pairs, too_large, weight
 from qvl.engine.media import MediaLoader, Quota, Visual
 from qvl.engine.metrics import Metrics
 from qvl.engine.prompt import Prompt
@@ -106,8 +107,7 @@ class Preparer:
     ) -> list[Outcome]:
         """One outcome per document. The query's error is raised in any case."""
         query, documents, shared = request.query, request.documents, request.instruction
-        before = len(documents) * length(query, shared)
-        check(before + sum(length(each, None) for each in documents))
+        check(of_pairs(request))
         query_outcome, *seen_all = await self._load([query, *documents], request.on_error, quota)
         query_seen = too_large(query, shared) or query_outcome
         if isinstance(query_seen, QvlError):
@@ -121,7 +121,7 @@ class Preparer:
             text = partial(_pair_text, side, request, document, query_seen, seen)
             item = _Item(text, (*query_seen, *seen), document.where, queries + weight(document, None))
             items.append(_bounded(item, document, None))
-        return await self._tokenize(side, items, request, None)
+        return await self._tokenize(side, items, request, None, quota)
 
     async def close(self) -> None:
         self._closed = True
@@ -142,6 +142,7 @@ class Preparer:
         items: list[_Item | QvlError],
         request: EmbedRequest | RerankRequest,
         max_tokens: int | None,
+        quota: Quota | None = None,
     ) -> list[Outcome]:
         finish = partial(_finished, side, truncate=request.truncate, max_tokens=max_tokens)
         outcomes: list[Outcome] = []
@@ -151,7 +152,8 @@ class Preparer:
                 outcomes = finish(items)
             else:
                 for part in _parts(items):
-                    outcomes += await self._read(partial(finish, part))
+                    async with quota.reading if quota else nullcontext():
+                        outcomes += await self._read(partial(finish, part))
         return settled(outcomes, request.on_error)
 
     async def _read(self, work: Callable[[], T]) -> T:

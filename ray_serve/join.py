@@ -34,5 +34,7 @@ def join(address: str | None, **options: Any) -> None:
         ray.init(address=address or "local", logging_level="WARNING", **options)
     except Exception as error:  # noqa: BLE001 - an address is a ValueError, a node that is late just this
         what = f"join the Ray cluster {address}" if address else "start Ray"
-        wrong = isinstance(error, (ValueError, OSError)) and not isinstance(error, ConnectionError)
-        raise (ConfigError if wrong else NotStarted)(f"cannot {what}: {error}") from None
+        passes = isinstance(error, (ConnectionError, TimeoutError))
+        wrong = isinstance(error, (ValueError, OSError)) or "Version mismatch" in str(error)
+        said = f"cannot {what}: {' '.join(str(error).split())}"
+        raise (ConfigError if wrong and not passes else NotStarted)(said) from None

@@ -18,6 +18,8 @@ _MOST_SAID = 500
 """Characters of what a replica said."""
 _RAISED = re.compile(r"^(?:ray\.exceptions\.\w+\((\w+)\)|[\w.]*?(\w+)): (.+)$")
 """The last line of a traceback, whose error Ray may have wrapped."""
+_DIED = re.compile(r"^\w*(?:ActorDied|WorkerCrashed|ActorUnavailable)Error\(")
+"""How Ray writes an error of its own, which has no words then."""
 _FINAL = {ConfigError.__name__, CheckpointError.__name__}
 
 
@@ -61,6 +63,8 @@ def _deployments(
 def _last(message: str) -> tuple[str, str]:
     """Of a message that may end with a traceback: the error's class and what it says."""
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["Ray gave no reason"]
+    if _DIED.match(lines[-1]):
+        return "", "its process died; this machine, or its container, may be out of memory (see its log)"
     if raised := _RAISED.match(lines[-1]):
         return raised[1] or raised[2], short(raised[3], _MOST_SAID)
     return "", short(lines[-1], _MOST_SAID)

@@ -149,6 +149,8 @@ async def _plain(response: httpx.Response) -> AsyncIterator[bytes]:
             yield inflate.decompress(part, _INFLATED)
             part = inflate.unconsumed_tail
             await asyncio.sleep(0)
+        if inflate.eof:  # what follows would be kept, and copied with each part
+            break
     yield inflate.flush()
     if not inflate.eof:
         raise _failed("the compressed body ends early")

@@ -185,8 +185,7 @@ class _Batch:
     async def _counted(self, load: Coroutine[Any, Any, Visual]) -> Visual:
         """One request must not fill the memory with pixels, however small its body."""
         visual = await load
-        self._quota.bytes += visual.pixels.nbytes
-        if self._quota.bytes > self._limits.request_pixels * 3:
+        if self._quota.bytes_with(visual.digest, visual.pixels.nbytes) > self._limits.request_pixels * 3:
             raise TooLarge(
                 f"the images and videos of this request are over {self._limits.request_pixels} pixels "
                 "after resizing (--request-pixels): send them in several requests",

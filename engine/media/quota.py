@@ -14,5 +14,14 @@ class Quota:
     def __init__(self, threads: Threads) -> None:
         self.turn = asyncio.Semaphore(REQUEST_FETCHES)
         self.share = Share(threads)
-        self.bytes = 0
-        """Of pixels, after resizing."""
+        self.reading = asyncio.Lock()
+        """Of its texts one part at a time is tokenised, or waits for a thread."""
+        self._seen: set[str] = set()
+        self._bytes = 0
+
+    def bytes_with(self, digest: str, more: int) -> int:
+        """Of pixels, after resizing; equal ones count once."""
+        if digest not in self._seen:
+            self._seen.add(digest)
+            self._bytes += more
+        return self._bytes

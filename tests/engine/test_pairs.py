@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,8 @@ from qvl.engine.api import create_app
 from qvl.engine.api.replica import Replica
 from qvl.engine.config import EngineConfig, Limits, ServerConfig
 from qvl.engine.engine import Engine
-from qvl.engine.errors import Overloaded, QvlError, Unprocessable
+from qvl.engine.errors import Overloaded, QvlError, TooLarge, Unprocessable
+from qvl.engine.lengths import MOST_CHARACTERS
 from qvl.engine.metrics import Metrics
 from qvl.engine.prepare import Outcome, Ready
 from qvl.engine.prompt import Prompt
@@ -97,6 +99,18 @@ def test_they_come_in_together() -> None:
         assert len(set(quotas)) == 1
         assert [result.logits.tolist() for result in results] == [[1.0]] * len(PAIRS)
         assert engine.held == 0
+
+    asyncio.run(run())
+
+
+def test_their_texts_count_together() -> None:
+    long = "a" * (MOST_CHARACTERS // len(PAIRS))
+
+    async def run() -> None:
+        engine, _ = serving()
+        fits = RerankRequest(query=Content(), documents=(Content(texts=(long,)),))
+        with pytest.raises(TooLarge, match="prompts of this request"):
+            await engine.score((replace(fits, instruction="b" * 100),) * len(PAIRS))
 
     asyncio.run(run())
 

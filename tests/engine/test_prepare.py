@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -179,14 +180,28 @@ def test_long_and_short_requests_take_turns(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(PromptTokenizer, "encode", noted)
     long = Content(texts=("a b " * 10_000,))
 
-    async def run() -> None:
+    async def run(requests: Callable[[Preparer, TextSide], list[Coroutine[Any, Any, Any]]]) -> None:
         prepare, side = Preparer(NoMedia(), Metrics()), made(tmp_path)
-        many = asyncio.create_task(prepare.embed(EmbedRequest(input=(long,) * 400), side))
+        many = [asyncio.create_task(each) for each in requests(prepare, side)]
         await asyncio.sleep(0)
         assert len(await prepare.embed(EmbedRequest(input=(long,)), side)) == 1
-        assert not many.done()
-        await many
+        assert not all(each.done() for each in many)
+        for each in many:
+            each.cancel()
+        await asyncio.wait(many)
 
-    asyncio.run(run())
+    def pairs(prepare: Preparer, side: TextSide) -> list[Coroutine[Any, Any, Any]]:
+        """Of one request, each of them on its own."""
+        quota, pair = (
+            SimpleNamespace(reading=asyncio.Lock()),
+            RerankRequest(query=long, documents=(long,) * 2),
+        )
+        return [prepare.rerank(pair, side, quota) for _ in range(100)]
+
+    asyncio.run(
+        run(lambda prepare, side: [prepare.embed(EmbedRequest(input=(long,) * 400), side) for _ in "ab"])
+    )
+    assert read.index(1) <= 6
+    read.clear()
+    asyncio.run(run(pairs))
     assert read.index(1) <= 4
-    assert sum(read) == 401

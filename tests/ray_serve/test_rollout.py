@@ -34,7 +34,12 @@ def application(message: str, status: str = "DEPLOY_FAILED", **states: int) -> S
         ("ray.exceptions.RayTaskError(ConfigError): --x is: 5", ConfigError, "--x is: 5"),
         ("qvl.engine.errors.NotStarted: a: no memory", NotStarted, "a: no memory"),
         ("RuntimeError: broken", NotStarted, "broken"),
-        ("The worker died unexpectedly.", NotStarted, "The worker died unexpectedly."),
+        (
+            "ActorDiedError()",
+            NotStarted,
+            "its process died; this machine, or its container, may be out of memory (see its log)",
+        ),
+        ("No words of a class.", NotStarted, "No words of a class."),
     ],
 )
 def test_why_it_did_not_start(last: str, kind: type[ConfigError], said: str) -> None:
@@ -71,7 +76,7 @@ def test_replicas_that_do_not_start_say_why() -> None:
     ports = [f"--{name}={free_port()}" for name in ("port", "stats-port", "metrics-port")]
     command = [sys.executable, "-m", "tests.ray_serve.serve_broken", "--embedder=may", "--replica-cpus=0.1"]
     with TemporaryDirectory(prefix="qr-", ignore_cleanup_errors=True) as folder:
-        while True:
+        for _ in range(3):
             done = subprocess.run(
                 [*command, *ports],
                 capture_output=True,

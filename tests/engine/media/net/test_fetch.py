@@ -105,6 +105,21 @@ class TestBounds:
         body = random.Random(size).randbytes(1000) * (size // 1000) + b"x" * (size % 1000)
         assert fetch(server.add("/a", gzip.compress(body), Content_Encoding="gzip")) == body
 
+    def test_what_follows_a_compressed_body_is_not_read(self):
+        read = []
+
+        async def body():
+            yield gzip.compress(b"x" * 1000)
+            for place in range(1000):
+                read.append(place)
+                yield bytes(65536)
+
+        async def whole():
+            response = httpx.Response(200, headers={"content-encoding": "gzip"}, content=body())
+            return b"".join([part async for part in _plain(response)])
+
+        assert asyncio.run(whole()) == b"x" * 1000 and not read
+
     def test_a_large_compressed_body_lets_others_have_turns(self):
         async def body():
             yield gzip.compress(bytes(40 << 20))
