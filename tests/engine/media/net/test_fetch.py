@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import random
 import threading
 import zlib
 
-import httpx
 import pytest
 
 from qvl.engine.config import Limits, MediaConfig
 from qvl.engine.media import connect
-from qvl.engine.media.fetch import _plain
 from qvl.engine.protocol import Content
 from tests.replicas import until
 
@@ -99,44 +96,6 @@ class TestBounds:
         assert fetch(url, Limits(media_bytes=1000)) == fetch(packed, Limits(media_bytes=1000)) == b"x" * 1000
         is_refused(fetch(url, Limits(media_bytes=999)), 413, "media_too_large")
         is_refused(fetch(packed, Limits(media_bytes=999)), 413, "media_too_large")
-
-    @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 20])
-    def test_what_is_inflated_in_steps_is_whole(self, size, server, fetch):
-        body = random.Random(size).randbytes(1000) * (size // 1000) + b"x" * (size % 1000)
-        assert fetch(server.add("/a", gzip.compress(body), Content_Encoding="gzip")) == body
-
-    def test_what_follows_a_compressed_body_is_not_read(self):
-        read = []
-
-        async def body():
-            yield gzip.compress(b"x" * 1000)
-            for place in range(1000):
-                read.append(place)
-                yield bytes(65536)
-
-        async def whole():
-            response = httpx.Response(200, headers={"content-encoding": "gzip"}, content=body())
-            return b"".join([part async for part in _plain(response)])
-
-        assert asyncio.run(whole()) == b"x" * 1000 and not read
-
-    def test_a_large_compressed_body_lets_others_have_turns(self):
-        async def body():
-            yield gzip.compress(bytes(40 << 20))
-
-        async def read():
-            response = httpx.Response(200, headers={"content-encoding": "gzip"}, content=body())
-            return [len(part) async for part in _plain(response)]
-
-        async def main():
-            task, turns = asyncio.create_task(read()), 0
-            while not task.done():
-                await asyncio.sleep(0)
-                turns += 1
-            return task.result(), turns
-
-        sizes, turns = asyncio.run(main())
-        assert sum(sizes) == 40 << 20 and max(sizes) <= 1 << 20 and turns > 40
 
     def test_a_server_that_does_not_answer(self, server, fetch, is_refused):
         url = server.route("/a", lambda handler: server.released.wait())
